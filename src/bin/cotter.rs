@@ -1,0 +1,2 @@
+//! The tool for people.
+fn main() {}
