@@ -47,7 +47,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error with a given code.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     /// [`Code::Unknown`].
@@ -67,7 +70,10 @@ impl Error {
 
     /// [`Code::FailedPrecondition`]; the message gets the `: failed precondition` suffix clients know.
     pub fn failed_precondition(what: impl fmt::Display) -> Self {
-        Self::new(Code::FailedPrecondition, format!("{what}: failed precondition"))
+        Self::new(
+            Code::FailedPrecondition,
+            format!("{what}: failed precondition"),
+        )
     }
 
     /// [`Code::InvalidArgument`]; the message gets the `: invalid argument` suffix clients know.
@@ -77,24 +83,37 @@ impl Error {
 
     /// [`Code::DeadlineExceeded`]; the message gets the `: context deadline exceeded` suffix clients know.
     pub fn deadline_exceeded(what: impl fmt::Display) -> Self {
-        Self::new(Code::DeadlineExceeded, format!("{what}: context deadline exceeded"))
+        Self::new(
+            Code::DeadlineExceeded,
+            format!("{what}: context deadline exceeded"),
+        )
     }
 
     /// [`Code::Unimplemented`], naming the method.
     pub fn unimplemented(method: &str) -> Self {
-        Self::new(Code::Unimplemented, format!("method {method} is not implemented by this shim: not implemented"))
+        Self::new(
+            Code::Unimplemented,
+            format!("method {method} is not implemented by this shim: not implemented"),
+        )
     }
 
     /// An I/O failure: what was tried on what, then why. A missing file is [`Code::NotFound`].
     pub fn io(what: impl fmt::Display, why: &io::Error) -> Self {
-        let code = if why.kind() == io::ErrorKind::NotFound { Code::NotFound } else { Code::Unknown };
+        let code = if why.kind() == io::ErrorKind::NotFound {
+            Code::NotFound
+        } else {
+            Code::Unknown
+        };
         Self::new(code, format!("{what}: {why}"))
     }
 
     /// The same error with the step that failed put in front.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
-        Self { code: self.code, message: format!("{what}: {}", self.message) }
+        Self {
+            code: self.code,
+            message: format!("{what}: {}", self.message),
+        }
     }
 }
 
