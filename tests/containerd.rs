@@ -90,7 +90,10 @@ fn detached(version: Version, form: Form, runtime: &str) {
         done.code == 0 && done.err.contains("non-zero exit code 137"),
         "{done:?}"
     );
-    events.wait("/tasks/delete", "one");
+    // The Go shim of 2.1 often ends before it has published its last event.
+    if !go_shim() {
+        events.wait("/tasks/delete", "one");
+    }
     daemon.ctr(&["containers", "delete", "one"]).ok();
 
     // Exec events carry names of their own; three execs, of which one never starts.
@@ -99,15 +102,14 @@ fn detached(version: Version, form: Form, runtime: &str) {
         let exec = |e: &common::events::Event| !e.body["exec_id"].is_null() || e.process() != "one";
         all.filter(|e| exec(e) != init).map(|e| e.topic).collect()
     };
-    assert_eq!(
-        life(true),
-        [
-            "/tasks/create",
-            "/tasks/start",
-            "/tasks/exit",
-            "/tasks/delete"
-        ]
-    );
+    let whole = [
+        "/tasks/create",
+        "/tasks/start",
+        "/tasks/exit",
+        "/tasks/delete",
+    ];
+    let seen = life(true);
+    assert!(seen == whole || go_shim() && seen == whole[..3], "{seen:?}");
     let (added, started, exit) = ("/tasks/exec-added", "/tasks/exec-started", "/tasks/exit");
     assert_eq!(
         life(false),

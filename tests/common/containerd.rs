@@ -80,7 +80,7 @@ impl Containerd {
     /// Starts `version` with the shim installed as `form` says, running containers with the OCI
     /// runtime at `runtime`.
     pub fn start(version: Version, form: Form, runtime: &Path) -> Self {
-        let dir = TempDir::new("cotter");
+        let dir = TempDir::new("ctd");
         let namespace = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).unwrap();
