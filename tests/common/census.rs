@@ -106,7 +106,8 @@ impl Owner {
                 let cgroup = fs::read_to_string(dir.join("cgroup")).unwrap_or_default();
                 let ours = environ.contains(&mark)
                     || argv.contains(&self.namespace)
-                    || cgroup.split(['/', '\n']).any(|c| c == self.namespace);
+                    // By whole names: `t-1` is no part of `t-10`.
+                    || cgroup.split(['/', '\n']).any(|name| name == self.namespace);
                 (ours && pid != std::process::id()).then(|| Process {
                     pid,
                     argv: argv.join(" "),
