@@ -149,3 +149,20 @@ pub fn unpack<M: Named>(any: &Any) -> protobuf::Result<Option<M>> {
     }
     M::parse_from_bytes(&any.value).map(Some)
 }
+
+/// A point in time for the wire. `None` becomes Go's zero time, year 1: an absent field would be
+/// read as 1970 by containerd, which is "not zero" there (contract 2.0).
+pub fn timestamp(at: Option<std::time::SystemTime>) -> Timestamp {
+    use std::time::UNIX_EPOCH;
+    const GO_ZERO_SECONDS: i64 = -62_135_596_800;
+    let Some(at) = at else {
+        return Timestamp { seconds: GO_ZERO_SECONDS, ..Timestamp::default() };
+    };
+    // A clock before 1970 is a broken clock; the epoch is as good an answer as any.
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: since.subsec_nanos().cast_signed(),
+        ..Timestamp::default()
+    }
+}
