@@ -119,6 +119,14 @@ fn a_pid_that_is_not_the_runtimes_work_is_refused_and_the_start_stays_open() {
     let id = life.begin_exec(c).unwrap();
     assert_eq!(life.announce(id, 1, "exec", false), Err(Refusal::Stranger));
     assert_eq!(life.census().starts, 1);
+
+    // A stale pid file: that number died before this start began.
+    assert_eq!(life.exited(exit(11, 1)), []);
+    let later = life.begin_exec(c).unwrap();
+    let stale = life.announce(later, 11, "exec", false);
+    assert_eq!(stale, Err(Refusal::Stranger));
+    assert_eq!(life.abandon(later), []);
+
     assert_eq!(life.exited(exit(10, 1)).len(), 2);
     assert_eq!(life.abandon(id), [exited("init", exit(10, 1))]);
 }
