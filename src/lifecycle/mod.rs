@@ -199,6 +199,7 @@ impl<P: Clone> Lifecycle<P> {
     ///
     /// `unreaped`: at this moment, under the lock, `pid` is a child still to be reaped (`waitid`
     /// with `WNOWAIT` finds it). Then an exit recorded for that number was a former owner's.
+    /// No reap may lie between the two without its [`exited`](Self::exited): they run on one thread.
     ///
     /// On `Err` nothing was announced: the caller kills the process, and then abandons the start.
     pub fn announce(
