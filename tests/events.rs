@@ -2,172 +2,27 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::HashMap;
+#[path = "events/manager.rs"]
+mod manager;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
-use cotter::events::{Event, Limits, Publisher, Queue};
-use cotter::proto::Empty;
-use cotter::proto::events::{TaskExit, TaskOOM, TaskStart};
-use cotter::proto::events_ttrpc::{Events, ForwardRequest, create_events};
-use cotter::proto::types::Envelope;
+use cotter::events::{Event, Limits, MAX_PAYLOAD, Publisher, Queue};
+use cotter::proto::events::{TaskCreate, TaskExit, TaskOOM, TaskStart};
 use protobuf::Message;
-use tokio::sync::{mpsc, oneshot};
-use ttrpc::asynchronous::transport::Listener;
-use ttrpc::asynchronous::{Server, TtrpcContext};
-use ttrpc::{Code, Error, get_status};
+use tokio::sync::mpsc;
+use ttrpc::Code;
+
+use manager::{Answer, Dir, Manager, Seen};
 
 /// Far beyond what anything here takes; reaching it is a failure.
 const LONG: Duration = Duration::from_secs(60);
-
-/// A directory of its own for each test's socket.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("cotter-events-{}-{n}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.0.join("s")
-    }
-
-    fn address(&self) -> String {
-        self.socket().to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// What a manager does with an event.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Answer {
-    Take,
-    Fail(Code),
-    /// Takes the event and never answers.
-    Hang,
-}
-
-/// One forwarded event as a manager saw it.
-#[derive(Debug)]
-struct Seen {
-    envelope: Envelope,
-    metadata: HashMap<String, Vec<String>>,
-    answer: Answer,
-}
-
-impl Seen {
-    fn event(&self) -> Event {
-        Event::from_any(&self.envelope.event).unwrap().unwrap()
-    }
-}
-
-type Policy = Arc<dyn Fn(&Event) -> Answer + Send + Sync>;
-
-struct Service {
-    policy: Policy,
-    seen: mpsc::UnboundedSender<Seen>,
-}
-
-#[async_trait]
-impl Events for Service {
-    async fn forward(&self, ctx: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
-        let envelope = request.envelope.unwrap();
-        let event = Event::from_any(&envelope.event).unwrap().unwrap();
-        let answer = (self.policy)(&event);
-        let _ = self.seen.send(Seen {
-            envelope,
-            metadata: ctx.metadata.clone(),
-            answer,
-        });
-        match answer {
-            Answer::Take => Ok(Empty::default()),
-            Answer::Fail(code) => Err(Error::RpcStatus(get_status(code, "as told"))),
-            Answer::Hang => std::future::pending().await,
-        }
-    }
-}
-
-/// A manager on a thread of its own; dropping it is what kill -9 is to a process: every socket
-/// closes, nothing is answered any more.
-struct Manager {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-    seen: mpsc::UnboundedReceiver<Seen>,
-}
-
-impl Manager {
-    fn start(socket: &Path, policy: impl Fn(&Event) -> Answer + Send + Sync + 'static) -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (sender, seen) = mpsc::unbounded_channel();
-        let _ = fs::remove_file(socket);
-        let listener = UnixListener::bind(socket).unwrap();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async move {
-                let service = Service {
-                    policy: Arc::new(policy),
-                    seen: sender,
-                };
-                let mut server = Server::new()
-                    .add_listener(Listener::try_from(listener).unwrap())
-                    .register_service(create_events(Arc::new(service)));
-                server.start().await.unwrap();
-                let _ = stopped.await;
-            });
-        });
-        Self {
-            stop: Some(stop),
-            thread: Some(thread),
-            seen,
-        }
-    }
-
-    async fn next(&mut self) -> Seen {
-        tokio::time::timeout(LONG, self.seen.recv())
-            .await
-            .expect("the manager sees nothing")
-            .expect("the manager is gone")
-    }
-
-    /// Everything seen by now.
-    fn all(&mut self) -> Vec<Seen> {
-        std::iter::from_fn(|| self.seen.try_recv().ok()).collect()
-    }
-
-    async fn pids(&mut self, count: usize) -> Vec<u32> {
-        let mut pids = Vec::new();
-        for _ in 0..count {
-            pids.push(pid(&self.next().await.event()));
-        }
-        pids
-    }
-}
-
-impl Drop for Manager {
-    fn drop(&mut self) {
-        self.stop.take();
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
 
 fn exit(pid: u32) -> Event {
     Event::Exit(TaskExit {
@@ -193,6 +48,14 @@ fn pid(event: &Event) -> u32 {
         Event::Start(start) => start.pid,
         other => panic!("unexpected {other:?}"),
     }
+}
+
+async fn pids(manager: &mut Manager, count: usize) -> Vec<u32> {
+    let mut pids = Vec::new();
+    for _ in 0..count {
+        pids.push(pid(&manager.next().await.event()));
+    }
+    pids
 }
 
 fn publisher(queue: &Queue, dir: &Dir) -> Publisher {
@@ -280,7 +143,7 @@ async fn managers_that_die_in_the_middle_lose_nothing_and_disturb_no_order() {
                 _ => Answer::Take,
             }
         });
-        seen.extend(manager.pids(100).await);
+        seen.extend(pids(&mut manager, 100).await);
         drop(manager);
         if life % 2 == 0 {
             fs::remove_file(dir.socket()).unwrap();
@@ -309,7 +172,7 @@ async fn a_restart_while_idle_costs_no_event() {
         let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
         queue.push(exit(n));
         assert_eq!(publisher.drain(LONG).await, 0);
-        assert_eq!(manager.pids(1).await, [n]);
+        assert_eq!(pids(&mut manager, 1).await, [n]);
         drop(manager);
     }
     assert_eq!(publisher.stats().delivered, 5);
@@ -357,7 +220,7 @@ async fn a_manager_that_never_answers_is_asked_again_on_a_new_connection() {
 
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
     assert_eq!(publisher.drain(LONG).await, 0);
-    assert_eq!(manager.pids(2).await, [0, 1]);
+    assert_eq!(pids(&mut manager, 2).await, [0, 1]);
 }
 
 /// A stopped manager's backlog fills up; a blocking connect would then stop the whole shim.
@@ -391,7 +254,7 @@ async fn a_full_backlog_does_not_block_the_shim() {
 
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
     assert_eq!(publisher.drain(LONG).await, 0);
-    assert_eq!(manager.pids(1).await, [0]);
+    assert_eq!(pids(&mut manager, 1).await, [0]);
 }
 
 #[tokio::test]
@@ -430,6 +293,31 @@ async fn a_refused_event_is_skipped_and_an_exit_only_after_five_refusals() {
     assert!(stats.last_error.unwrap().contains("as told"));
 }
 
+/// ttrpc carries at most 4 MiB; what cannot be sent must not become a head that never leaves.
+#[tokio::test]
+async fn an_event_too_large_for_the_wire_blocks_nothing() {
+    let dir = Dir::new();
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    let queue = Queue::new();
+    let publisher = publisher(&queue, &dir);
+    let create = |size: usize| {
+        Event::Create(TaskCreate {
+            container_id: "c".to_owned(),
+            bundle: "b".repeat(size),
+            ..TaskCreate::default()
+        })
+    };
+    queue.push(create(4 << 20));
+    assert_eq!((queue.len(), queue.dropped()), (0, 1));
+    let largest = create(MAX_PAYLOAD - 8); // field 1: 3 bytes; field 2: 5 bytes and the text
+    queue.push(largest.clone());
+    queue.push(exit(1));
+    assert_eq!((queue.len(), queue.dropped()), (2, 1));
+    assert_eq!(publisher.drain(LONG).await, 0);
+    assert_eq!(manager.next().await.event(), largest);
+    assert_eq!(pids(&mut manager, 1).await, [1]);
+}
+
 #[tokio::test]
 async fn a_busy_manager_is_asked_until_it_takes_the_event() {
     let dir = Dir::new();
@@ -449,7 +337,7 @@ async fn a_busy_manager_is_asked_until_it_takes_the_event() {
     queue.push(start(0));
     queue.push(start(1));
     assert_eq!(publisher.drain(LONG).await, 0);
-    let pids = manager.pids(152).await;
+    let pids = pids(&mut manager, 152).await;
     assert_eq!(pids[..151], [0; 151]);
     assert_eq!(pids[151], 1);
     assert_eq!(publisher.stats().refused, 0);
@@ -472,7 +360,7 @@ async fn a_drain_ends_at_its_limit_and_tells_what_is_left() {
 
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
     assert_eq!(publisher.drain(LONG).await, 0);
-    assert_eq!(manager.pids(3).await, [0, 1, 2]);
+    assert_eq!(pids(&mut manager, 3).await, [0, 1, 2]);
 }
 
 #[tokio::test]
@@ -489,7 +377,7 @@ async fn a_drain_does_not_sit_out_a_pause() {
     until(|| publisher.stats().failures == 2).await;
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
     assert_eq!(publisher.drain(LONG).await, 0);
-    assert_eq!(manager.pids(1).await, [0]);
+    assert_eq!(pids(&mut manager, 1).await, [0]);
 }
 
 #[tokio::test]
@@ -526,25 +414,25 @@ async fn pushes_from_many_threads_keep_the_order_of_their_lock() {
     let queue = Queue::new();
     let publisher = publisher(&queue, &dir);
     let state = Arc::new(Mutex::new(0));
-    let pushed = Arc::new(AtomicU64::new(0));
     let threads: Vec<_> = (0..4)
         .map(|_| {
-            let (queue, state, pushed) = (queue.clone(), state.clone(), pushed.clone());
+            let (queue, state) = (queue.clone(), state.clone());
             thread::spawn(move || {
                 for _ in 0..250 {
                     let mut next = state.lock().unwrap();
                     queue.push(exit(*next));
                     *next += 1;
-                    pushed.fetch_add(1, Ordering::Relaxed);
                 }
             })
         })
         .collect();
-    assert_eq!(manager.pids(1000).await, (0..1000).collect::<Vec<_>>());
+    assert_eq!(
+        pids(&mut manager, 1000).await,
+        (0..1000).collect::<Vec<_>>()
+    );
     for thread in threads {
         thread.join().unwrap();
     }
-    assert_eq!(pushed.load(Ordering::Relaxed), 1000);
     assert_eq!(publisher.drain(LONG).await, 0);
 }
 

@@ -16,5 +16,5 @@ mod retry;
 
 pub use event::Event;
 pub use publisher::{Publisher, Stats};
-pub use queue::{MAX_BYTES, MAX_EVENTS, Queue};
+pub use queue::{MAX_BYTES, MAX_EVENTS, MAX_PAYLOAD, Queue};
 pub use retry::Limits;

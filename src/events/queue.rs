@@ -28,6 +28,8 @@ use super::event::{Event, Rank};
 pub const MAX_EVENTS: usize = 64 * 1024;
 /// The most bytes held, exits apart.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// The largest event taken, in bytes: ttrpc's 4 MiB, less room for envelope and request.
+pub const MAX_PAYLOAD: usize = (4 << 20) - (64 << 10);
 /// What an entry costs besides its payload and its container's id: the struct, its share of a
 /// tree node, its place in the index and the allocator's part.
 const ENTRY_COST: usize = 200;
@@ -178,15 +180,23 @@ impl Queue {
 
     /// Appends an event, stamped with the present time. Never blocks and never awaits, so it is
     /// called in the step that changes the state, under the lock that guards it.
+    ///
+    /// An event larger than [`MAX_PAYLOAD`] could never leave and is dropped here; an exit is a
+    /// few hundred bytes.
     pub fn push(&self, event: Event) {
         let container: Arc<str> = event.container_id().into();
         let payload = match event.encode() {
-            Ok(payload) => payload,
-            Err(error) => {
+            Ok(payload) if payload.len() <= MAX_PAYLOAD => payload,
+            unsendable => {
                 log::error!(
-                    "encoding {} of container {container}: {error}",
-                    event.topic()
+                    "dropped {} of container {container}: {}",
+                    event.topic(),
+                    match unsendable {
+                        Ok(payload) => format!("{} bytes do not fit a message", payload.len()),
+                        Err(why) => why.to_string(),
+                    }
                 );
+                self.lock().dropped += 1;
                 return;
             }
         };
@@ -222,7 +232,8 @@ impl Queue {
         self.lock().bytes
     }
 
-    /// How many events were dropped because the queue was full.
+    /// How many events were dropped because the queue was full or they were larger than
+    /// [`MAX_PAYLOAD`].
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
