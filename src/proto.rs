@@ -156,7 +156,10 @@ pub fn timestamp(at: Option<std::time::SystemTime>) -> Timestamp {
     use std::time::UNIX_EPOCH;
     const GO_ZERO_SECONDS: i64 = -62_135_596_800;
     let Some(at) = at else {
-        return Timestamp { seconds: GO_ZERO_SECONDS, ..Timestamp::default() };
+        return Timestamp {
+            seconds: GO_ZERO_SECONDS,
+            ..Timestamp::default()
+        };
     };
     // A clock before 1970 is a broken clock; the epoch is as good an answer as any.
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();

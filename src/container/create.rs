@@ -16,17 +16,22 @@ use super::registry::{Registry, Shared};
 use super::{Container, Process, files};
 use crate::blocking::blocking;
 use crate::cgroup::Cgroup;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::lifecycle::{ContainerKey, StartId};
 use crate::monitor::Pid;
 use crate::mount::{self, Mount};
-use crate::proto::events::{TaskCreate, TaskIO};
 use crate::proto;
+use crate::proto::events::{TaskCreate, TaskIO};
 use crate::proto::runc_options::Options;
 use crate::runtime::{CreateOptions, Runtime, read_pid_file};
 use crate::spec::Spec;
 use crate::stdio::{self, Io, Stdio};
+
+/// The runtime of a container that names none.
+pub const DEFAULT_RUNTIME: &str = "runc";
+/// Where runtimes keep their state, if the options do not say.
+pub const DEFAULT_ROOT: &str = "/run/containerd/runc";
 
 /// What Create is asked for.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +76,10 @@ impl Registry {
 fn check(create: &Create) -> Result<()> {
     files::check_id("container", &create.id)?;
     if !create.bundle.is_absolute() {
-        return Err(Error::invalid_argument(format!("bundle \"{}\" is not an absolute path", create.bundle.display())));
+        return Err(Error::invalid_argument(format!(
+            "bundle \"{}\" is not an absolute path",
+            create.bundle.display()
+        )));
     }
     if !create.checkpoint.is_empty() {
         return Err(Error::unimplemented("Create from a checkpoint"));
@@ -91,10 +99,15 @@ struct Progress {
     start: Option<(ContainerKey, StartId)>,
 }
 
-async fn build(shared: &Arc<Shared>, create: &Create, progress: &mut Progress) -> Result<(Arc<Container>, Pid)> {
-    let plan = stdio::plan(&create.stdio).map_err(|e| e.context("failed to create init process I/O"))?;
+async fn build(
+    shared: &Arc<Shared>,
+    create: &Create,
+    progress: &mut Progress,
+) -> Result<(Arc<Container>, Pid)> {
+    let plan =
+        stdio::plan(&create.stdio).map_err(|e| e.context("failed to create init process I/O"))?;
     let bundle = create.bundle.as_path();
-    let spec = Spec::read(&bundle.join("config.json"))?;
+    let spec = Spec::read(bundle)?;
     let runtime = runtime(shared, bundle, &create.options);
     progress.runtime = Some(runtime.clone());
 
@@ -127,7 +140,7 @@ async fn build(shared: &Arc<Shared>, create: &Create, progress: &mut Progress) -
         .map_err(|e| e.context("failed to retrieve OCI runtime container pid"))?;
     io.start();
 
-    let cgroup = Cgroup::of_pid(pid)
+    let cgroup = Cgroup::of_pid(nix::unistd::Pid::from_raw(pid))
         .inspect_err(|e| log::warn!("container {}: its cgroup is unknown: {e}", create.id))
         .ok()
         .filter(|c| !c.is_shared_with_us());
@@ -143,9 +156,15 @@ async fn build(shared: &Arc<Shared>, create: &Create, progress: &mut Progress) -
         mounts: create.rootfs.clone(),
         key,
         runtime,
-        kill_all_on_exit: spec.kill_all_on_exit(),
+        kill_all_on_exit: spec.kill_all_on_exit,
         io_owner,
-        init: Arc::new(Process::new(me.clone(), &create.id, "", create.stdio.clone(), Vec::new())),
+        init: Arc::new(Process::new(
+            me.clone(),
+            &create.id,
+            "",
+            create.stdio.clone(),
+            Vec::new(),
+        )),
         execs: Mutex::new(BTreeMap::new()),
         cgroup,
         shared: Arc::clone(shared),
@@ -156,15 +175,23 @@ async fn build(shared: &Arc<Shared>, create: &Create, progress: &mut Progress) -
     shared
         .tracker
         .announce(start, pid, &container.init, Some(created(create, pid)))
-        .map_err(|_gone| Error::new(Code::Internal, format!("container {} was deleted while being made", create.id)))?;
+        .map_err(|e| e.context("failed to retrieve OCI runtime container pid"))?;
     progress.start = None;
     Ok((container, pid))
 }
 
 /// The runtime as the options want it, for one container.
 pub(super) fn runtime(shared: &Shared, bundle: &Path, options: &Options) -> Runtime {
-    Runtime::new(shared.monitor.clone(), &options.binary_name, &options.root, &shared.namespace, bundle)
-        .systemd_cgroup(options.systemd_cgroup)
+    let or =
+        |value: &str, default: &str| PathBuf::from(if value.is_empty() { default } else { value });
+    Runtime {
+        binary: or(&options.binary_name, DEFAULT_RUNTIME),
+        root: or(&options.root, DEFAULT_ROOT).join(&shared.namespace),
+        log: bundle.join("log.json"),
+        systemd_cgroup: options.systemd_cgroup,
+        monitor: shared.monitor.clone(),
+        limit: None,
+    }
 }
 
 /// Whether the directory was made by this call.
@@ -227,7 +254,9 @@ impl Progress {
             let path = rootfs.clone();
             match blocking("unmount", move || mount::unmount_all(&path)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(e)) | Err(e) => log::error!("container {id}: clean-up after a failed create: {e}"),
+                Ok(Err(e)) | Err(e) => {
+                    log::error!("container {id}: clean-up after a failed create: {e}")
+                }
             }
         }
         if self.made_rootfs_dir {

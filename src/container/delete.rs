@@ -19,6 +19,7 @@ use crate::monitor::Pid;
 use crate::mount;
 use crate::proto::events::TaskDelete;
 use crate::proto::timestamp;
+use crate::stdio::Drain;
 
 /// What a Delete tells of the process that it removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,10 @@ impl Container {
         let _turn = exec.turn.lock().await;
         let facts = exec.facts();
         exec_allows(facts.state, ExecOp::Delete)?;
-        self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&exec.exec_id);
+        self.execs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&exec.exec_id);
         let deleted = Deleted::of(exec);
         exec.is_deleted();
         Ok(deleted)
@@ -74,7 +78,10 @@ impl Container {
         if state == State::Created {
             let limit = self.shared.limits.killed_exit;
             timeout(limit, init.wait()).await.map_err(|_| {
-                Error::deadline_exceeded(format!("container {}: its init was killed but did not exit in {limit:?}", self.id))
+                Error::deadline_exceeded(format!(
+                    "container {}: its init was killed but did not exit in {limit:?}",
+                    self.id
+                ))
             })?;
             self.drain(init).await;
         }
@@ -88,11 +95,16 @@ impl Container {
                 .map_err(|e| e.context("failed rootfs umount"))?;
         }
         let deleted = Deleted::of(init);
-        self.shared.tracker.forget(self.key, Some(self.deleted_event(&deleted)));
+        self.shared
+            .tracker
+            .forget(self.key, Some(self.deleted_event(&deleted)));
         for exec in self.execs() {
             exec.is_deleted();
         }
-        self.execs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.execs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         init.is_deleted();
         files::forget(&self.bundle);
         Ok(deleted)
@@ -101,8 +113,8 @@ impl Container {
     /// A container that the runtime has forgotten already is as good as deleted.
     async fn delete_from_runtime(&self, force: bool) -> Result<()> {
         match self.runtime.delete(&self.id, force).await {
-            Err(e) if !e.message().contains("does not exist") => {
-                Err(Error::unknown(format!("failed to delete task: {}", e.message())))
+            Err(e) if !e.no_such_container() => {
+                Err(Error::from(e).context("failed to delete task"))
             }
             _ => Ok(()),
         }
@@ -111,13 +123,18 @@ impl Container {
     async fn drain(&self, process: &Process) {
         if let Some(io) = process.io() {
             let limit = self.shared.limits.io_drain;
-            if let Some(what) = io.drained(limit).await.unfinished() {
-                log::warn!(
-                    "container {} process {}: {what} was not read to its end within {limit:?} of its exit",
-                    self.id,
-                    process.id()
-                );
-            }
+            let (what, why) = match io.drained(limit).await {
+                Drain::Done => return,
+                Drain::Unread(stream) => (stream, "nobody has opened it to read"),
+                Drain::TimedOut(stream) => {
+                    (stream, "a process holds it open or its reader is slow")
+                }
+            };
+            log::warn!(
+                "container {} process {}: {what} is closed before its end, after {limit:?}: {why}",
+                self.id,
+                process.id()
+            );
         }
     }
 
@@ -134,6 +151,12 @@ impl Container {
 
 impl Deleted {
     fn of(process: &Process) -> Self {
-        Self { pid: process.facts().pid, exit: process.exit().unwrap_or(ExitStatus { status: 0, at: None }) }
+        Self {
+            pid: process.facts().pid,
+            exit: process.exit().unwrap_or(ExitStatus {
+                status: 0,
+                at: None,
+            }),
+        }
     }
 }

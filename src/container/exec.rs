@@ -28,11 +28,14 @@ impl Container {
         stdio::plan(&stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
         let exec = Process::new(Arc::downgrade(self), &self.id, exec_id, stdio, process);
         execs.insert(exec_id.to_owned(), Arc::new(exec));
-        self.shared.tracker.queue().push(Event::ExecAdded(TaskExecAdded {
-            container_id: self.id.clone(),
-            exec_id: exec_id.to_owned(),
-            ..Default::default()
-        }));
+        self.shared
+            .tracker
+            .queue()
+            .push(Event::ExecAdded(TaskExecAdded {
+                container_id: self.id.clone(),
+                exec_id: exec_id.to_owned(),
+                ..Default::default()
+            }));
         Ok(())
     }
 }

@@ -26,11 +26,15 @@ const MAX_ID: usize = 250;
 /// `InvalidArgument` naming what is wrong.
 pub fn check_id(what: &str, id: &str) -> Result<()> {
     let starts_well = id.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    let all_well = id.chars().all(|c| c.is_ascii_alphanumeric() || "_-+.".contains(c));
+    let all_well = id
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "_-+.".contains(c));
     if id.is_empty() {
         Err(Error::invalid_argument(format!("{what} id is empty")))
     } else if id.len() > MAX_ID {
-        Err(Error::invalid_argument(format!("{what} id is longer than {MAX_ID} bytes")))
+        Err(Error::invalid_argument(format!(
+            "{what} id is longer than {MAX_ID} bytes"
+        )))
     } else if !starts_well || !all_well {
         let shown: String = id.escape_debug().take(80).collect();
         Err(Error::invalid_argument(format!(
@@ -43,7 +47,11 @@ pub fn check_id(what: &str, id: &str) -> Result<()> {
 
 /// Where the runtime writes the pid of an exec. An exec may be called `init`.
 pub fn exec_pid_file(bundle: &Path, exec_id: &str) -> PathBuf {
-    if exec_id == "init" { bundle.join("exec-init.pid") } else { bundle.join(format!("{exec_id}.pid")) }
+    if exec_id == "init" {
+        bundle.join("exec-init.pid")
+    } else {
+        bundle.join(format!("{exec_id}.pid"))
+    }
 }
 
 /// Writes [`OPTIONS`] and [`RUNTIME`].
@@ -65,7 +73,9 @@ pub fn forget(bundle: &Path) {
 /// Removes a file that may be gone already.
 pub fn remove(path: &Path) {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => log::warn!("remove {}: {e}", path.display()),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            log::warn!("remove {}: {e}", path.display())
+        }
         _ => {}
     }
 }
@@ -114,7 +124,20 @@ mod tests {
         for id in ["a", "0", "_x", "web-1.2_3", "a+b", &"f".repeat(250)] {
             assert_eq!(check_id("container", id), Ok(()), "{id}");
         }
-        for id in ["", ".", "..", "a/b", "../x", "-x", "--root", "a b", "a\0", "ä", "a\n", &"f".repeat(251)] {
+        for id in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "../x",
+            "-x",
+            "--root",
+            "a b",
+            "a\0",
+            "ä",
+            "a\n",
+            &"f".repeat(251),
+        ] {
             assert!(check_id("container", id).is_err(), "{id:?}");
         }
     }
@@ -126,6 +149,9 @@ mod tests {
         o.binary_name = "crun".into();
         o.systemd_cgroup = true;
         o.io_uid = 7;
-        assert_eq!(options_json(&o), r#"{"io_uid":7,"binary_name":"crun","systemd_cgroup":true}"#);
+        assert_eq!(
+            options_json(&o),
+            r#"{"io_uid":7,"binary_name":"crun","systemd_cgroup":true}"#
+        );
     }
 }

@@ -3,13 +3,14 @@
 //! Invariant: a signal goes to a process that has not been reaped, never to a recycled pid; a kill
 //! never waits for another operation on the container.
 
+use std::io;
 use std::sync::Arc;
 
 use super::Container;
 use super::process::Process;
 use super::state::{ExecOp, InitOp, exec_allows, init_allows};
 use crate::error::{Error, Result};
-use crate::runtime::kill_error;
+use crate::monitor::Pid;
 
 const SIGKILL: u32 = 9;
 
@@ -21,7 +22,11 @@ impl Container {
     /// signal could not be sent.
     pub async fn kill(&self, exec_id: &str, signal: u32, all: bool) -> Result<()> {
         let process = self.process(exec_id)?;
-        if process.is_init() { self.kill_init(&process, signal, all).await } else { self.kill_exec(&process, signal) }
+        if process.is_init() {
+            self.kill_init(&process, signal, all).await
+        } else {
+            self.kill_exec(&process, signal)
+        }
     }
 
     async fn kill_init(&self, init: &Process, signal: u32, all: bool) -> Result<()> {
@@ -30,25 +35,32 @@ impl Container {
         if facts.reaped && !all {
             return Err(Error::not_found("process already finished"));
         }
-        self.runtime.kill(&self.id, signal, all).await.map_err(kill_error)
+        self.runtime
+            .kill(&self.id, signal, all)
+            .await
+            .map_err(Error::from)
     }
 
     fn kill_exec(&self, exec: &Process, signal: u32) -> Result<()> {
         exec_allows(exec.facts().state, ExecOp::Kill)?;
         let Ok(number) = i32::try_from(signal) else {
-            return Err(Error::unknown(format!("exec kill error: signal {signal} is out of range")));
+            return Err(Error::unknown(format!(
+                "exec kill error: signal {signal} is out of range"
+            )));
         };
-        // libc, not nix: real-time signals have no name in nix's enum.
-        // SAFETY: kill(2) takes plain numbers; it touches no memory of ours.
-        let sent = self.shared.tracker.with_live_pid(exec, |pid| match unsafe { libc::kill(pid, number) } {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
+        let sent = self
+            .shared
+            .tracker
+            .with_live_pid(exec, |pid| send(pid, number));
         match sent {
             None => Err(Error::not_found("process already finished")),
             Some(Ok(())) => Ok(()),
-            Some(Err(e)) if e.raw_os_error() == Some(libc::ESRCH) => Err(Error::not_found("process already finished")),
-            Some(Err(e)) => Err(Error::unknown(format!("exec kill error: signal {signal}: {e}"))),
+            Some(Err(e)) if e.raw_os_error() == Some(libc::ESRCH) => {
+                Err(Error::not_found("process already finished"))
+            }
+            Some(Err(e)) => Err(Error::unknown(format!(
+                "exec kill error: signal {signal}: {e}"
+            ))),
         }
     }
 
@@ -74,5 +86,14 @@ impl Container {
     pub(super) async fn all_killed(&self) {
         // The sender lives in `self`.
         let _ = self.killing_all.subscribe().wait_for(|busy| !busy).await;
+    }
+}
+
+/// kill(2) with a plain number: real-time signals have no name in nix's enum.
+fn send(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: the call takes two numbers and touches no memory of ours.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }

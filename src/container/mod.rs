@@ -78,12 +78,20 @@ impl Container {
             return Ok(Arc::clone(&self.init));
         }
         let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
-        execs.get(exec_id).cloned().ok_or_else(|| Error::not_found(format!("process does not exist {exec_id}")))
+        execs
+            .get(exec_id)
+            .cloned()
+            .ok_or_else(|| Error::not_found(format!("process does not exist {exec_id}")))
     }
 
     /// All execs that have not been deleted.
     fn execs(&self) -> Vec<Arc<Process>> {
-        self.execs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.execs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Runs something for as long as the container is known.

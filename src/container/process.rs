@@ -65,7 +65,13 @@ pub struct Process {
 
 impl Process {
     /// A process that does not run yet.
-    pub fn new(container: Weak<Container>, container_id: &str, exec_id: &str, stdio: Stdio, spec: Vec<u8>) -> Self {
+    pub fn new(
+        container: Weak<Container>,
+        container_id: &str,
+        exec_id: &str,
+        stdio: Stdio,
+        spec: Vec<u8>,
+    ) -> Self {
         Self {
             container_id: container_id.to_owned(),
             exec_id: exec_id.to_owned(),
@@ -73,7 +79,11 @@ impl Process {
             spec,
             turn: tokio::sync::Mutex::new(()),
             container,
-            facts: Mutex::new(Facts { state: State::Created, pid: 0, reaped: false }),
+            facts: Mutex::new(Facts {
+                state: State::Created,
+                pid: 0,
+                reaped: false,
+            }),
             outcome: watch::Sender::new(Outcome::Pending),
             io: Mutex::new(None),
         }
@@ -86,7 +96,11 @@ impl Process {
 
     /// The id by which events and replies name it: the exec's, or the container's for an init.
     pub fn id(&self) -> &str {
-        if self.is_init() { &self.container_id } else { &self.exec_id }
+        if self.is_init() {
+            &self.container_id
+        } else {
+            &self.exec_id
+        }
     }
 
     /// What is known of it now.
@@ -109,19 +123,30 @@ impl Process {
         loop {
             match *seen.borrow_and_update() {
                 Outcome::Exited(status) => return status,
-                Outcome::NeverRan => return ExitStatus { status: 0, at: None },
+                Outcome::NeverRan => {
+                    return ExitStatus {
+                        status: 0,
+                        at: None,
+                    };
+                }
                 Outcome::Pending => {}
             }
             // The sender lives in `self`, which the caller holds.
             if seen.changed().await.is_err() {
-                return ExitStatus { status: 0, at: None };
+                return ExitStatus {
+                    status: 0,
+                    at: None,
+                };
             }
         }
     }
 
     /// Its streams, while they are open.
     pub fn io(&self) -> Option<Arc<Io>> {
-        self.io.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.io
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Gives it its streams.
@@ -131,7 +156,11 @@ impl Process {
 
     /// Ends and forgets its streams.
     pub fn close_io(&self) {
-        let io = self.io.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let io = self
+            .io
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(io) = io {
             io.close();
         }
@@ -186,7 +215,10 @@ impl Process {
                 f.state = State::Stopped;
             }
         });
-        self.outcome.send_replace(Outcome::Exited(ExitStatus { status: exit.status, at: Some(exit.at) }));
+        self.outcome.send_replace(Outcome::Exited(ExitStatus {
+            status: exit.status,
+            at: Some(exit.at),
+        }));
     }
 
     /// It has been deleted; who still waits is released.

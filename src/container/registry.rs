@@ -47,7 +47,10 @@ pub(super) struct Reservation<'a> {
 impl Registry {
     /// A registry of no containers.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, slots: Mutex::new(BTreeMap::new()) }
+        Self {
+            shared,
+            slots: Mutex::new(BTreeMap::new()),
+        }
     }
 
     fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
@@ -85,11 +88,17 @@ impl Registry {
             // The phrase is runc's, which the Go shim passes on; the code says what it is.
             return Err(Error::new(
                 Code::AlreadyExists,
-                format!("OCI runtime create failed: container with given ID already exists: {id}: already exists"),
+                format!(
+                    "OCI runtime create failed: container with given ID already exists: {id}: already exists"
+                ),
             ));
         }
         slots.insert(id.to_owned(), Slot::Creating);
-        Ok(Reservation { registry: self, id: id.to_owned(), filled: false })
+        Ok(Reservation {
+            registry: self,
+            id: id.to_owned(),
+            filled: false,
+        })
     }
 
     pub(super) fn remove(&self, container: &Arc<Container>) {
@@ -102,7 +111,9 @@ impl Registry {
 
 impl Reservation<'_> {
     pub(super) fn fill(mut self, container: Arc<Container>) {
-        self.registry.slots().insert(self.id.clone(), Slot::Ready(container));
+        self.registry
+            .slots()
+            .insert(self.id.clone(), Slot::Ready(container));
         self.filled = true;
     }
 }

@@ -42,8 +42,15 @@ impl Container {
                 facts.state = parent;
             }
         }
-        let exit = process.exit().unwrap_or(ExitStatus { status: 0, at: None });
-        Ok(Snapshot { process, facts, exit })
+        let exit = process.exit().unwrap_or(ExitStatus {
+            status: 0,
+            at: None,
+        });
+        Ok(Snapshot {
+            process,
+            facts,
+            exit,
+        })
     }
 
     /// All processes in the container, from its cgroup; without one, those the shim started.
@@ -56,12 +63,26 @@ impl Container {
             .filter(|p| p.facts().pid > 0 && !p.facts().reaped)
             .map(|p| (p.facts().pid, p.exec_id.clone()))
             .collect();
-        let pids = match &self.cgroup {
-            Some(cgroup) => cgroup.procs()?,
+        let pids: Vec<Pid> = match &self.cgroup {
+            Some(cgroup) => cgroup
+                .procs()?
+                .into_iter()
+                .map(nix::unistd::Pid::as_raw)
+                .collect(),
             None => own.iter().map(|(pid, _)| *pid).collect(),
         };
-        let exec_of = |pid| own.iter().find(|(p, exec)| *p == pid && !exec.is_empty()).map(|(_, exec)| exec.clone());
-        Ok(pids.into_iter().map(|pid| Member { pid, exec_id: exec_of(pid) }).collect())
+        let exec_of = |pid| {
+            own.iter()
+                .find(|(p, exec)| *p == pid && !exec.is_empty())
+                .map(|(_, exec)| exec.clone())
+        };
+        Ok(pids
+            .into_iter()
+            .map(|pid| Member {
+                pid,
+                exec_id: exec_of(pid),
+            })
+            .collect())
     }
 }
 

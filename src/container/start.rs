@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::process::Process;
 use super::state::{ExecOp, InitOp, exec_allows, init_allows};
 use super::{Container, files};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::lifecycle::Refusal;
 use crate::monitor::Pid;
 use crate::runtime::{ExecOptions, read_pid_file};
@@ -22,18 +22,26 @@ impl Container {
     pub async fn start(self: &Arc<Self>, exec_id: &str) -> Result<Pid> {
         let process = self.process(exec_id)?;
         let _turn = process.turn.lock().await;
-        if process.is_init() { self.start_init(&process).await } else { self.start_exec(&process).await }
+        if process.is_init() {
+            self.start_init(&process).await
+        } else {
+            self.start_exec(&process).await
+        }
     }
 
     async fn start_init(&self, init: &Arc<Process>) -> Result<Pid> {
         let facts = init.facts();
         init_allows(facts.state, InitOp::Start)?;
         let tracker = &self.shared.tracker;
-        let start = tracker.begin_start(self.key).map_err(|refusal| match refusal {
-            Refusal::InitExited => Error::unknown("cannot start a stopped process"),
-            Refusal::Busy => Error::unknown("cannot start a running process"),
-            Refusal::Gone => Error::unknown("cannot start a deleted process"),
-        })?;
+        let start = tracker
+            .begin_start(self.key)
+            .map_err(|refusal| match refusal {
+                Refusal::InitExited => Error::unknown("cannot start a stopped process"),
+                Refusal::Busy => Error::unknown("cannot start a running process"),
+                Refusal::Gone | Refusal::Stranger => {
+                    Error::unknown("cannot start a deleted process")
+                }
+            })?;
         match self.runtime.start(&self.id).await {
             Ok(()) => {
                 tracker.announce_start(start);
@@ -49,25 +57,22 @@ impl Container {
     async fn start_exec(&self, exec: &Arc<Process>) -> Result<Pid> {
         exec_allows(exec.facts().state, ExecOp::Start)?;
         let tracker = &self.shared.tracker;
-        let start = tracker.begin_exec(self.key).map_err(|refusal| match refusal {
-            Refusal::InitExited | Refusal::Busy => {
-                Error::failed_precondition(format!("container {} init process is not running", self.id))
-            }
-            Refusal::Gone => Error::not_found("container not created"),
-        })?;
+        let start = tracker
+            .begin_exec(self.key)
+            .map_err(|refusal| match refusal {
+                Refusal::InitExited | Refusal::Busy => Error::failed_precondition(format!(
+                    "container {} init process is not running",
+                    self.id
+                )),
+                Refusal::Gone | Refusal::Stranger => Error::not_found("container not created"),
+            })?;
         exec.starting();
         let started = match self.run_exec(exec).await {
-            Ok(pid) => match tracker.announce(start, pid, exec, None) {
-                Ok(()) => Ok(pid),
-                Err(_gone) => {
-                    kill_stray(pid);
-                    Err(Error::not_found("container not created"))
-                }
-            },
-            Err(error) => {
-                tracker.abandon(start);
-                Err(error)
-            }
+            Ok(pid) => tracker
+                .announce(start, pid, exec, None)
+                .map(|()| pid)
+                .inspect_err(|_| kill_stray(pid)),
+            Err(error) => Err(error),
         };
         match started {
             Ok(pid) => {
@@ -80,6 +85,7 @@ impl Container {
             Err(error) => {
                 exec.close_io();
                 exec.never_ran();
+                tracker.abandon(start);
                 Err(error)
             }
         }
@@ -87,10 +93,14 @@ impl Container {
 
     /// The runtime's part of an exec: streams, call, pid.
     async fn run_exec(&self, exec: &Process) -> Result<Pid> {
-        let plan = stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
+        let plan =
+            stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
         let (io, fds) = Io::open(&plan, self.io_owner.0, self.io_owner.1)
             .map_err(|e| e.context("failed to create exec process I/O"))?;
-        let options = ExecOptions { pid_file: files::exec_pid_file(&self.bundle, &exec.exec_id), console_socket: None };
+        let options = ExecOptions {
+            pid_file: files::exec_pid_file(&self.bundle, &exec.exec_id),
+            console_socket: None,
+        };
         let called = self.runtime.exec(&self.id, &exec.spec, &options, fds).await;
         let pid = read_pid_file(&options.pid_file);
         files::remove(&options.pid_file);
@@ -113,11 +123,5 @@ fn kill_stray(pid: Pid) {
     use nix::sys::signal::{Signal, kill};
     if let Err(e) = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL) {
         log::debug!("kill stray process {pid}: {e}");
-    }
-}
-
-impl From<crate::runtime::RuntimeError> for Error {
-    fn from(e: crate::runtime::RuntimeError) -> Self {
-        Error::new(Code::Unknown, e.to_string())
     }
 }

@@ -175,7 +175,12 @@ mod tests {
     #[test]
     fn the_whole_exec_grid() {
         use ExecOp::{Delete, Kill, Resize, Start};
-        for (op, row) in [(Start, ".-----"), (Delete, ".---.n"), (Kill, "p...nn"), (Resize, "....--")] {
+        for (op, row) in [
+            (Start, ".-----"),
+            (Delete, ".---.n"),
+            (Kill, "p...nn"),
+            (Resize, "....--"),
+        ] {
             let got: String = STATES.iter().map(|&s| mark(exec_allows(s, op))).collect();
             assert_eq!(got, row, "{op:?}");
         }
@@ -184,17 +189,41 @@ mod tests {
     #[test]
     fn refusals_have_the_words_clients_know() {
         let text = |r: Result<()>| r.unwrap_err().message;
-        assert_eq!(text(init_allows(State::Created, InitOp::Pause)), "cannot pause task in created state");
-        assert_eq!(text(init_allows(State::Running, InitOp::Start)), "cannot start a running process");
-        assert_eq!(text(init_allows(State::Running, InitOp::Delete)), "cannot delete a running process");
-        assert_eq!(text(init_allows(State::Paused, InitOp::Pause)), "cannot pause a paused container");
-        assert_eq!(text(init_allows(State::Stopped, InitOp::Exec)), "cannot exec in a stopped state");
+        assert_eq!(
+            text(init_allows(State::Created, InitOp::Pause)),
+            "cannot pause task in created state"
+        );
+        assert_eq!(
+            text(init_allows(State::Running, InitOp::Start)),
+            "cannot start a running process"
+        );
+        assert_eq!(
+            text(init_allows(State::Running, InitOp::Delete)),
+            "cannot delete a running process"
+        );
+        assert_eq!(
+            text(init_allows(State::Paused, InitOp::Pause)),
+            "cannot pause a paused container"
+        );
+        assert_eq!(
+            text(init_allows(State::Stopped, InitOp::Exec)),
+            "cannot exec in a stopped state"
+        );
         assert_eq!(
             text(init_allows(State::Deleted, InitOp::Delete)),
             "cannot delete a deleted process: not found"
         );
-        assert_eq!(text(exec_allows(State::Created, ExecOp::Kill)), "process not created: failed precondition");
-        assert_eq!(text(exec_allows(State::Stopped, ExecOp::Kill)), "process already finished: not found");
-        assert_eq!(text(exec_allows(State::Stopped, ExecOp::Resize)), "cannot resize a stopped container");
+        assert_eq!(
+            text(exec_allows(State::Created, ExecOp::Kill)),
+            "process not created: failed precondition"
+        );
+        assert_eq!(
+            text(exec_allows(State::Stopped, ExecOp::Kill)),
+            "process already finished: not found"
+        );
+        assert_eq!(
+            text(exec_allows(State::Stopped, ExecOp::Resize)),
+            "cannot resize a stopped container"
+        );
     }
 }

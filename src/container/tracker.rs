@@ -5,9 +5,10 @@
 //! The decisions are [`Lifecycle`]'s, which is pure; this module carries its effects out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use super::process::Process;
-use super::Container;
+use crate::error::{Error, Result};
 use crate::events::{Event, Queue};
 use crate::lifecycle::{Census, ContainerKey, Effect, Lifecycle, Refusal, StartId};
 use crate::monitor::{Exit, Pid};
@@ -20,14 +21,13 @@ pub struct Tracker {
     queue: Queue,
 }
 
-/// A start that came up, but too late: its container has been deleted meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
-
 impl Tracker {
     /// A tracker of nothing yet.
     pub fn new(queue: Queue) -> Self {
-        Self { lifecycle: Mutex::new(Lifecycle::new()), queue }
+        Self {
+            lifecycle: Mutex::new(Lifecycle::new()),
+            queue,
+        }
     }
 
     /// The queue of events.
@@ -36,7 +36,9 @@ impl Tracker {
     }
 
     fn lock(&self) -> MutexGuard<'_, Lifecycle<Arc<Process>>> {
-        self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lifecycle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new container's key and the exit subscription of its Create.
@@ -44,7 +46,9 @@ impl Tracker {
         let mut life = self.lock();
         let key = life.add();
         // A key just made is neither gone nor exited nor busy.
-        let start = life.begin_create(key).unwrap_or_else(|_| unreachable!("a new container accepts its create"));
+        let start = life
+            .begin_create(key)
+            .unwrap_or_else(|_| unreachable!("a new container accepts its create"));
         (key, start)
     }
 
@@ -59,10 +63,29 @@ impl Tracker {
     }
 
     /// The runtime made `process` with this pid; `before` is queued ahead of anything it may do.
-    pub fn announce(&self, start: StartId, pid: Pid, process: &Arc<Process>, before: Option<Event>) -> Result<(), Gone> {
+    ///
+    /// # Errors
+    /// The container has been deleted meanwhile, or the pid is not one the runtime has just made.
+    /// Nothing was announced, and the start is still open: abandon it.
+    pub fn announce(
+        &self,
+        start: StartId,
+        pid: Pid,
+        process: &Arc<Process>,
+        before: Option<Event>,
+    ) -> Result<()> {
         let mut life = self.lock();
+        let unreaped = is_unreaped_child(pid);
+        let announced = life.announce(start, pid, Arc::clone(process), unreaped);
+        let effects = announced.map_err(|refusal| match refusal {
+            Refusal::Stranger => Error::unknown(format!(
+                "the runtime named process {pid}, which is no child of this shim"
+            )),
+            Refusal::Gone | Refusal::InitExited | Refusal::Busy => {
+                Error::not_found("container not created")
+            }
+        })?;
         process.has_pid(pid);
-        let effects = life.announce(start, pid, Arc::clone(process), is_unreaped_child(pid)).map_err(|_| Gone)?;
         if let Some(event) = before {
             self.queue.push(event);
         }
@@ -101,7 +124,7 @@ impl Tracker {
     /// Forgets a container: last exits first, then `after` is queued.
     pub fn forget(&self, key: ContainerKey, after: Option<Event>) {
         let mut life = self.lock();
-        let effects = life.forget(key);
+        let effects = life.forget(key, SystemTime::now());
         self.apply(effects);
         if let Some(event) = after {
             self.queue.push(event);
@@ -128,6 +151,7 @@ impl Tracker {
 
     /// Carries effects out, in order; called with the lock held.
     fn apply(&self, effects: Vec<Effect<Arc<Process>>>) {
+        let mut reaped_init = None;
         for effect in effects {
             match effect {
                 Effect::Started(process) => {
@@ -136,18 +160,25 @@ impl Tracker {
                 }
                 Effect::InitReaped { process, exit, .. } => {
                     process.was_reaped();
-                    log::debug!("init {} (pid {}) exited with {}", process.container_id, exit.pid, exit.status);
-                    if let Some(container) = process.container.upgrade() {
-                        Container::init_was_reaped(&container);
+                    log::debug!(
+                        "init {} (pid {}) exited with {}",
+                        process.container_id,
+                        exit.pid,
+                        exit.status
+                    );
+                    reaped_init = process.container.upgrade();
+                    if let Some(container) = &reaped_init {
+                        container.init_was_reaped();
                     }
                 }
                 Effect::Exited { process, exit } => {
                     self.queue.push(exited(&process, exit));
                     process.has_exited(exit);
                 }
-                Effect::Hold { process, .. } => {
-                    if let Some(container) = process.container.upgrade() {
-                        Container::arm_exec_drain(&container);
+                // Comes directly behind the reap of the init that is held.
+                Effect::Hold { .. } => {
+                    if let Some(container) = &reaped_init {
+                        container.arm_exec_drain();
                     }
                 }
             }
@@ -166,7 +197,11 @@ fn is_unreaped_child(pid: Pid) -> bool {
 fn started(process: &Process) -> Event {
     let pid = process.facts().pid.cast_unsigned();
     if process.is_init() {
-        Event::Start(TaskStart { container_id: process.container_id.clone(), pid, ..Default::default() })
+        Event::Start(TaskStart {
+            container_id: process.container_id.clone(),
+            pid,
+            ..Default::default()
+        })
     } else {
         Event::ExecStarted(TaskExecStarted {
             container_id: process.container_id.clone(),

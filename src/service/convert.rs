@@ -46,20 +46,38 @@ pub fn create(req: CreateTaskRequest) -> Result<Create> {
         rootfs: req
             .rootfs
             .into_iter()
-            .map(|m| Mount { kind: m.type_, source: m.source, target: m.target, options: m.options })
+            .map(|m| Mount {
+                kind: m.type_,
+                source: m.source,
+                target: m.target,
+                options: m.options,
+            })
             .collect(),
-        stdio: Stdio { stdin: req.stdin, stdout: req.stdout, stderr: req.stderr, terminal: req.terminal },
+        stdio: Stdio {
+            stdin: req.stdin,
+            stdout: req.stdout,
+            stderr: req.stderr,
+            terminal: req.terminal,
+        },
         checkpoint: req.checkpoint,
     })
 }
 
 /// The runtime's options; a type URL without a value means defaults (contract 2.2).
 fn options(any: Option<&Any>) -> Result<Options> {
-    let Some(any) = any.filter(|a| !a.value.is_empty()) else { return Ok(Options::new()) };
+    let Some(any) = any.filter(|a| !a.value.is_empty()) else {
+        return Ok(Options::new());
+    };
     match unpack(any) {
         Ok(Some(options)) => Ok(options),
-        Ok(None) => Err(Error::unknown(format!("type with url {}: not found", any.type_url))),
-        Err(e) => Err(Error::invalid_argument(format!("options of type {}: {e}", any.type_url))),
+        Ok(None) => Err(Error::unknown(format!(
+            "type with url {}: not found",
+            any.type_url
+        ))),
+        Err(e) => Err(Error::invalid_argument(format!(
+            "options of type {}: {e}",
+            any.type_url
+        ))),
     }
 }
 
@@ -94,15 +112,24 @@ pub fn state(bundle: &std::path::Path, snapshot: &Snapshot) -> StateResponse {
 }
 
 /// The time of an exit; Go's zero time when there was none.
-pub fn exited_at(exit: ExitStatus) -> MessageField<protobuf::well_known_types::timestamp::Timestamp> {
+pub fn exited_at(
+    exit: ExitStatus,
+) -> MessageField<protobuf::well_known_types::timestamp::Timestamp> {
     Some(timestamp(exit.at)).into()
 }
 
 /// A member of a container; an exec's own process carries its id.
 pub fn process_info(member: Member) -> ProcessInfo {
-    let details = member.exec_id.map(|exec_id| ProcessDetails { exec_id, ..Default::default() });
+    let details = member.exec_id.map(|exec_id| ProcessDetails {
+        exec_id,
+        ..Default::default()
+    });
     let info = details.and_then(|details| pack(&details).ok());
-    ProcessInfo { pid: member.pid.cast_unsigned(), info: info.into(), ..Default::default() }
+    ProcessInfo {
+        pid: member.pid.cast_unsigned(),
+        info: info.into(),
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +142,11 @@ mod tests {
     const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 
     fn any(url: &str, value: &[u8]) -> Any {
-        Any { type_url: url.into(), value: value.to_vec(), ..Default::default() }
+        Any {
+            type_url: url.into(),
+            value: value.to_vec(),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -123,27 +154,42 @@ mod tests {
         let mut o = Options::new();
         o.binary_name = "crun".into();
         let bytes = o.write_to_bytes().unwrap();
-        for url in [RUNC_OPTIONS, "type.googleapis.com/containerd.runc.v1.Options"] {
-            assert_eq!(options(Some(&any(url, &bytes))).unwrap().binary_name, "crun");
+        for url in [
+            RUNC_OPTIONS,
+            "type.googleapis.com/containerd.runc.v1.Options",
+        ] {
+            assert_eq!(
+                options(Some(&any(url, &bytes))).unwrap().binary_name,
+                "crun"
+            );
         }
         assert_eq!(options(None).unwrap(), Options::new());
-        assert_eq!(options(Some(&any("anything", b""))).unwrap(), Options::new());
+        assert_eq!(
+            options(Some(&any("anything", b""))).unwrap(),
+            Options::new()
+        );
     }
 
     #[test]
     fn options_of_another_type_are_an_error() {
         let e = options(Some(&any("containerd.runc.v1.CheckpointOptions", &[8, 1]))).unwrap_err();
-        assert_eq!((e.code, e.message.as_str()), (
-            Code::Unknown,
-            "type with url containerd.runc.v1.CheckpointOptions: not found"
-        ));
+        assert_eq!(
+            (e.code, e.message.as_str()),
+            (
+                Code::Unknown,
+                "type with url containerd.runc.v1.CheckpointOptions: not found"
+            )
+        );
         let e = options(Some(&any(RUNC_OPTIONS, &[0xff, 0xff]))).unwrap_err();
         assert_eq!(e.code, Code::InvalidArgument);
     }
 
     #[test]
     fn no_exit_is_gos_zero_time() {
-        let t = exited_at(ExitStatus { status: 0, at: None });
+        let t = exited_at(ExitStatus {
+            status: 0,
+            at: None,
+        });
         assert_eq!((t.seconds, t.nanos), (-62_135_596_800, 0));
     }
 }

@@ -39,9 +39,14 @@ impl TaskService {
 }
 
 /// Runs work that must come to its end even if the one who asked for it goes away.
-async fn own<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+async fn own<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
     match tokio::spawn(work).await {
         Ok(result) => result,
-        Err(e) => Err(Error::new(Code::Internal, format!("the shim failed at this request: {e}"))),
+        Err(e) => Err(Error::new(
+            Code::Internal,
+            format!("the shim failed at this request: {e}"),
+        )),
     }
 }

@@ -8,13 +8,14 @@ use ttrpc::r#async::TtrpcContext;
 use super::{TaskService, convert, own};
 use crate::container::ExitStatus;
 use crate::error::{Error, Result};
-use crate::proto::task::{
-    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
-    DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse,
-    ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
-    StatsRequest, StatsResponse, Task, UpdateTaskRequest, WaitRequest, WaitResponse,
-};
 use crate::proto::Empty;
+use crate::proto::task::{
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest,
+    PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, ShutdownRequest,
+    StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, Task,
+    UpdateTaskRequest, WaitRequest, WaitResponse,
+};
 use crate::stdio::Stdio;
 
 impl TaskService {
@@ -22,13 +23,19 @@ impl TaskService {
         let create = convert::create(req)?;
         let registry = Arc::clone(&self.registry);
         let pid = own(async move { registry.create(create).await }).await?;
-        Ok(CreateTaskResponse { pid: pid.cast_unsigned(), ..Default::default() })
+        Ok(CreateTaskResponse {
+            pid: pid.cast_unsigned(),
+            ..Default::default()
+        })
     }
 
     async fn start(&self, req: StartRequest) -> Result<StartResponse> {
         let container = self.registry.get(&req.id)?;
         let pid = own(async move { container.start(&req.exec_id).await }).await?;
-        Ok(StartResponse { pid: pid.cast_unsigned(), ..Default::default() })
+        Ok(StartResponse {
+            pid: pid.cast_unsigned(),
+            ..Default::default()
+        })
     }
 
     async fn delete(&self, req: DeleteRequest) -> Result<DeleteResponse> {
@@ -45,9 +52,17 @@ impl TaskService {
     async fn exec(&self, req: ExecProcessRequest) -> Result<Empty> {
         let container = self.registry.get(&req.id)?;
         let Some(spec) = req.spec.into_option() else {
-            return Err(Error::invalid_argument(format!("exec {}: spec is absent", req.exec_id)));
+            return Err(Error::invalid_argument(format!(
+                "exec {}: spec is absent",
+                req.exec_id
+            )));
         };
-        let stdio = Stdio { stdin: req.stdin, stdout: req.stdout, stderr: req.stderr, terminal: req.terminal };
+        let stdio = Stdio {
+            stdin: req.stdin,
+            stdout: req.stdout,
+            stderr: req.stderr,
+            terminal: req.terminal,
+        };
         container.exec(&req.exec_id, stdio, &spec.value)?;
         Ok(Empty::new())
     }
@@ -61,12 +76,19 @@ impl TaskService {
     async fn wait(&self, req: WaitRequest) -> Result<WaitResponse> {
         let process = self.registry.get(&req.id)?.process(&req.exec_id)?;
         let exit: ExitStatus = process.wait().await;
-        Ok(WaitResponse { exit_status: exit.status, exited_at: convert::exited_at(exit), ..Default::default() })
+        Ok(WaitResponse {
+            exit_status: exit.status,
+            exited_at: convert::exited_at(exit),
+            ..Default::default()
+        })
     }
 
     async fn state(&self, req: StateRequest) -> Result<StateResponse> {
         let container = self.registry.get(&req.id)?;
-        Ok(convert::state(&container.bundle, &container.snapshot(&req.exec_id)?))
+        Ok(convert::state(
+            &container.bundle,
+            &container.snapshot(&req.exec_id)?,
+        ))
     }
 
     async fn pids(&self, req: PidsRequest) -> Result<PidsResponse> {
