@@ -228,7 +228,7 @@ fn a_target_cannot_leave_the_rootfs() {
     ] {
         space.dir("rootfs/a");
         mount_all(&[tmpfs(target)], &space.rootfs()).unwrap();
-        assert_eq!(space.mounts(), [inside.clone()], "{target}");
+        assert_eq!(space.mounts(), std::slice::from_ref(&inside), "{target}");
         unmount_all(&space.rootfs()).unwrap();
     }
     // A link to a directory of the host leads to that path below the rootfs, which is not there.
@@ -334,7 +334,7 @@ fn a_busy_mount_is_an_error_that_can_be_retried() {
         format!("unmount {}: Device or resource busy", rootfs.display())
     );
     // Still there, not detached behind everybody's back.
-    assert_eq!(space.mounts(), [rootfs.clone()]);
+    assert_eq!(space.mounts(), std::slice::from_ref(&rootfs));
 
     let unmount = thread::spawn(move || unmount_all(&rootfs));
     drop(user);
