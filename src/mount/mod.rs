@@ -90,81 +90,79 @@ fn attach(
     rootfs: &Path,
     made: &mut Vec<PathBuf>,
 ) -> Result<()> {
-    let Mount {
-        kind,
-        source,
-        target,
-        ..
-    } = request;
-    let data = options.joined();
-    let shown_data: String = data.chars().take(512).collect();
-    // The words and their order are those of the Go implementation.
-    let fail = |place: &Path, flags: MsFlags, why: &dyn Display| {
-        Error::unknown(format!(
-            "mount source: {source:?}, target: {place:?}, fstype: {kind}, flags: {}, data: {shown_data:?}, err: {why}",
-            flags.bits()
-        ))
-    };
-
+    let target = request.target.as_str();
     let asked = rootfs.join(target.trim_start_matches('/'));
-    let fd = open_target(rootfs, target)
-        .map_err(|why| fail(&asked, options.flags, &target_error(why)))?;
-    let place = fs::read_link(magic_link(&fd)).map_err(|why| fail(&asked, options.flags, &why))?;
+    let fail = |why: &dyn Display| failure(request, options, &asked, why);
 
-    let long = options::longest_data(page_size());
-    let result = if data.len() <= long {
-        mount(
-            Some(source.as_str()),
-            &magic_link(&fd),
-            Some(kind.as_str()),
-            options.flags,
-            (!data.is_empty()).then_some(data.as_str()),
-        )
-    } else {
-        let short = (kind == "overlay")
-            .then(|| overlay::shorten(&options.data))
-            .flatten()
-            .filter(|(_, data)| data.len() <= long);
-        let Some((dir, data)) = short else {
-            let why = format!(
-                "mount options are too long: {} bytes, the kernel takes {long}",
-                data.len()
-            );
-            return Err(fail(&place, options.flags, &why));
-        };
-        overlay::mount_from(&dir, source, &magic_link(&fd), options.flags, &data)
-    };
-    result.map_err(|why| fail(&place, options.flags, &why.desc()))?;
+    let fd = open_target(rootfs, target).map_err(|why| fail(&target_error(why)))?;
+    let place = fs::read_link(magic_link(&fd)).map_err(|why| fail(&why))?;
+    let fail = |why: &dyn Display| failure(request, options, &place, why);
+    mount_at(request, options, &fd).map_err(|why| fail(&why))?;
+    drop(fd);
     if !options.flags.contains(MsFlags::MS_REMOUNT) {
         made.push(place.clone());
     }
 
-    // The descriptor is of the directory underneath; from here on the new mount is meant.
+    // That descriptor was of the directory underneath; from here on the new mount is meant.
+    let reopen = || match open_target(rootfs, target) {
+        Ok(fd) if fs::read_link(magic_link(&fd)).is_ok_and(|now| now == place) => Ok(fd),
+        Ok(_) => Err(fail(&"the target moved while it was mounted")),
+        Err(why) => Err(fail(&target_error(why))),
+    };
     let change = |fd: &OwnedFd, flags| {
-        mount(
-            None::<&str>,
-            &magic_link(fd),
-            None::<&str>,
-            flags,
-            None::<&str>,
-        )
-        .map_err(|why| fail(&place, flags, &why.desc()))
+        const NONE: Option<&str> = None;
+        mount(NONE, &magic_link(fd), NONE, flags, NONE).map_err(|why| fail(&why.desc()))
     };
-    let reopen = || {
-        open_target(rootfs, target).map_err(|why| fail(&place, options.flags, &target_error(why)))
-    };
-    drop(fd);
     if let Some(flags) = options.propagation {
         change(&reopen()?, flags)?;
     }
     if options.bind_remount(MsFlags::empty()).is_some() {
         let fd = reopen()?;
-        let has = fstatvfs(&fd).map_err(|why| fail(&place, options.flags, &why.desc()))?;
+        let has = fstatvfs(&fd).map_err(|why| fail(&why.desc()))?;
         if let Some(flags) = options.bind_remount(mount_flags(has.flags())) {
             change(&fd, flags)?;
         }
     }
     Ok(())
+}
+
+/// The first call: everything but propagation and the flags of a bind mount.
+fn mount_at(request: &Mount, options: &Options, fd: &OwnedFd) -> Result<(), String> {
+    let Mount { kind, source, .. } = request;
+    let data = options.joined();
+    let longest = options::longest_data(page_size());
+    let target = magic_link(fd);
+    let made = if data.len() <= longest {
+        mount(
+            Some(source.as_str()),
+            &target,
+            Some(kind.as_str()),
+            options.flags,
+            (!data.is_empty()).then_some(data.as_str()),
+        )
+    } else {
+        let (dir, data) = (kind == "overlay")
+            .then(|| overlay::shorten(&options.data))
+            .flatten()
+            .filter(|(_, short)| short.len() <= longest)
+            .ok_or_else(|| {
+                let length = data.len();
+                format!("mount options are too long: {length} bytes, the kernel takes {longest}")
+            })?;
+        overlay::mount_from(&dir, source, &target, options.flags, &data)
+    };
+    made.map_err(|why| why.desc().to_owned())
+}
+
+/// The words and their order are those of the Go implementation. Unknown also for a missing file:
+/// a client would take "not found" for the container.
+fn failure(request: &Mount, options: &Options, place: &Path, why: &dyn Display) -> Error {
+    let Mount { source, kind, .. } = request;
+    let data: String = options.joined().chars().take(512).collect();
+    let flags = options.flags.bits();
+    Error::unknown(format!(
+        "mount source: {source:?}, target: {place:?}, fstype: {kind}, flags: {flags}, data: {data:?}, err: {why}"
+    ))
 }
 
 /// Opens the place to mount on. Links and `..` below `rootfs` are followed as if it were `/`.

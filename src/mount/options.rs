@@ -164,10 +164,13 @@ mod tests {
 
     const NONE: MsFlags = MsFlags::empty();
 
+    /// Words; flags, cleared flags, propagation and data they become.
+    type Row<'a> = (&'a [&'a str], MsFlags, MsFlags, Option<MsFlags>, &'a str);
+
     #[test]
     fn words_become_flags_propagation_and_data() {
         let rbind = MsFlags::MS_BIND | MsFlags::MS_REC;
-        let table: &[(&[&str], MsFlags, MsFlags, Option<MsFlags>, &str)] = &[
+        let table: &[Row<'_>] = &[
             (&[], NONE, NONE, None, ""),
             (&["defaults", ""], NONE, NONE, None, ""),
             (&["rbind", "ro"], rbind | MsFlags::MS_RDONLY, NONE, None, ""),
