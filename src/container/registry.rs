@@ -2,7 +2,6 @@
 //! Delete is done; a Create that fails gives the id back.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Container;
@@ -15,8 +14,6 @@ use crate::monitor::Monitor;
 pub struct Shared {
     /// The manager's namespace, a part of the runtime's state path.
     pub namespace: String,
-    /// Where the shim was started: the bundle of its first container.
-    pub bundle: PathBuf,
     /// The order of things.
     pub tracker: Arc<Tracker>,
     /// The only one who waits for children.
