@@ -1,0 +1,264 @@
+//! A process's standard input and outputs, as FIFOs between the shim and us.
+//!
+//! Invariant: bytes are passed on as they are, and a relay that is dropped stops.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+
+use crate::error::{Error, Result};
+
+/// What a pipe holds by default, so one read can empty it.
+const CHUNK: usize = 64 * 1024;
+
+/// The FIFOs of one process. Those that are not wanted are empty, as in the requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fifos {
+    /// Path of the FIFO the process reads.
+    pub stdin: String,
+    /// Path of the FIFO the process writes.
+    pub stdout: String,
+    /// Path of the FIFO the process writes its errors to.
+    pub stderr: String,
+}
+
+impl Fifos {
+    /// Makes the FIFOs for a process called `name` in `directory`, which must live as long as the
+    /// process.
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub fn create(directory: &Path, name: &str, stdin: bool) -> Result<Self> {
+        let make = |stream: &str| {
+            let path = directory.join(format!("{name}-{stream}"));
+            mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)
+                .map_err(|why| Error::io(format_args!("make {}", path.display()), &why.into()))?;
+            Ok::<_, Error>(path.to_string_lossy().into_owned())
+        };
+        Ok(Self {
+            stdin: if stdin { make("stdin")? } else { String::new() },
+            stdout: make("stdout")?,
+            stderr: make("stderr")?,
+        })
+    }
+}
+
+/// Bytes on their way.
+pub struct Relay(JoinHandle<io::Result<u64>>);
+
+impl Relay {
+    /// Waits until all bytes have passed and says how many.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`, or reading or writing fails.
+    pub async fn finish(mut self, limit: Duration) -> Result<u64> {
+        match timeout(limit, &mut self.0).await {
+            Ok(Ok(Ok(count))) => Ok(count),
+            Ok(Ok(Err(why))) => Err(Error::io("pass output on", &why)),
+            Ok(Err(why)) => Err(Error::unknown(format!("pass output on: {why}"))),
+            Err(_) => Err(Error::deadline_exceeded(format_args!(
+                "output did not end within {limit:?}"
+            ))),
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Passes what comes out of a FIFO to `writer`, until the shim closes it. To be called before the
+/// shim opens the FIFO.
+///
+/// # Errors
+/// When the FIFO cannot be opened.
+pub fn relay_out(fifo: &str, mut writer: impl Write + Send + 'static) -> Result<Relay> {
+    // Opened without a writer there is no end of file to see yet: the kernel reports one only
+    // after a writer came and went.
+    let mut receiver = pipe::OpenOptions::new()
+        .open_receiver(fifo)
+        .map_err(|why| Error::io(format_args!("open {fifo}"), &why))?;
+    Ok(Relay(tokio::spawn(async move {
+        let mut count = 0;
+        let mut chunk = Vec::with_capacity(CHUNK);
+        loop {
+            receiver.readable().await?;
+            if receiver.read_buf(&mut chunk).await? == 0 {
+                return Ok(count);
+            }
+            count += chunk.len() as u64;
+            // The writer may block for as long as its reader likes.
+            (writer, chunk) = spawn_blocking(move || {
+                writer.write_all(&chunk)?;
+                writer.flush()?;
+                chunk.clear();
+                Ok::<_, io::Error>((writer, chunk))
+            })
+            .await??;
+        }
+    })))
+}
+
+/// Collects what comes out of a FIFO.
+///
+/// # Errors
+/// When the FIFO cannot be opened.
+pub fn collect(fifo: &str) -> Result<Collected> {
+    let (sender, received) = mpsc::unbounded_channel();
+    let relay = relay_out(fifo, Collector(sender))?;
+    Ok(Collected { relay, received })
+}
+
+struct Collector(mpsc::UnboundedSender<Vec<u8>>);
+
+impl Write for Collector {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.send(bytes.to_vec());
+        sent.map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What comes out of a FIFO.
+pub struct Collected {
+    relay: Relay,
+    received: mpsc::UnboundedReceiver<Vec<u8>>,
+}
+
+impl Collected {
+    /// The next bytes, as soon as there are any; none at the end.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        self.received.recv().await
+    }
+
+    /// All that is left, once the shim has closed the FIFO.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`, or reading fails.
+    pub async fn finish(mut self, limit: Duration) -> Result<Vec<u8>> {
+        self.relay.finish(limit).await?;
+        let mut all = Vec::new();
+        while let Some(bytes) = self.received.recv().await {
+            all.extend(bytes);
+        }
+        Ok(all)
+    }
+}
+
+/// Passes what `reader` gives into a FIFO, until it gives no more. To be called when the shim has
+/// the FIFO open (a container's after `create`, an exec's after `start`), or what is written last
+/// can be lost. The thread that reads stays behind until its read returns.
+///
+/// # Errors
+/// When the FIFO cannot be opened.
+pub fn relay_in(mut reader: impl Read + Send + 'static, fifo: &str) -> Result<Relay> {
+    // Reading too, so that opening never fails and a write after the shim's end is no error.
+    let mut sender = pipe::OpenOptions::new()
+        .read_write(true)
+        .open_sender(fifo)
+        .map_err(|why| Error::io(format_args!("open {fifo}"), &why))?;
+    let (chunks, mut read) = mpsc::channel::<io::Result<Vec<u8>>>(1);
+    thread::Builder::new()
+        .name("stdin".into())
+        .stack_size(256 * 1024)
+        .spawn(move || {
+            let mut buffer = vec![0; CHUNK];
+            loop {
+                let chunk = match reader.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(count) => Ok(buffer[..count].to_vec()),
+                    Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(why) => Err(why),
+                };
+                let failed = chunk.is_err();
+                if chunks.blocking_send(chunk).is_err() || failed {
+                    return;
+                }
+            }
+        })
+        .map_err(|why| Error::io("start a thread that reads input", &why))?;
+    Ok(Relay(tokio::spawn(async move {
+        let mut count = 0;
+        while let Some(chunk) = read.recv().await {
+            let chunk = chunk?;
+            sender.write_all(&chunk).await?;
+            count += chunk.len() as u64;
+        }
+        Ok(count)
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+    use std::path::PathBuf;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    struct Scratch(PathBuf);
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn scratch(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("cotter-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_through_both_ways_unchanged() {
+        let directory = scratch("pass");
+        let fifos = Fifos::create(&directory.0, "p", true).unwrap();
+        let output = collect(&fifos.stdout).unwrap();
+        let bytes: Vec<u8> = (0..1_000_000_u32).map(|number| number as u8).collect();
+        let input = relay_in(Cursor::new(bytes.clone()), &fifos.stdin).unwrap();
+
+        // A shim that passes its standard input to its standard output.
+        let (stdin, stdout) = (fifos.stdin.clone(), fifos.stdout.clone());
+        let shim = thread::spawn(move || {
+            let mut reader = std::fs::File::open(stdin).unwrap();
+            let mut writer = std::fs::File::create(stdout).unwrap();
+            io::copy(&mut reader, &mut writer).unwrap()
+        });
+        assert_eq!(input.finish(LIMIT).await.unwrap(), 1_000_000);
+        assert_eq!(output.finish(LIMIT).await.unwrap(), bytes);
+        assert_eq!(shim.join().unwrap(), 1_000_000);
+    }
+
+    #[tokio::test]
+    async fn no_writer_yet_is_not_the_end() {
+        let directory = scratch("early");
+        let fifos = Fifos::create(&directory.0, "p", false).unwrap();
+        assert_eq!(fifos.stdin, "");
+        let mut output = collect(&fifos.stdout).unwrap();
+        tokio::select! {
+            biased;
+            chunk = output.next() => panic!("{chunk:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        let mut writer = pipe::OpenOptions::new().open_sender(&fifos.stdout).unwrap();
+        writer.write_all(b"late").await.unwrap();
+        drop(writer);
+        assert_eq!(output.finish(LIMIT).await.unwrap(), b"late");
+    }
+}
