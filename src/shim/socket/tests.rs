@@ -1,0 +1,135 @@
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use super::*;
+
+/// A directory of its own for one test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("cotter-socket-{}-{name}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn ours(path: &Path) -> (OwnedFd, Socket) {
+    match claim(path).unwrap() {
+        Claim::Ours(fd, socket) => (fd, socket),
+        Claim::Taken => panic!("{} is taken", path.display()),
+    }
+}
+
+#[test]
+fn joins_and_cleans_like_go() {
+    for (parts, expected) in [
+        (&["/run/c.sock", "ns", "id"][..], "/run/c.sock/ns/id"),
+        (&["", "ns", "id"], "ns/id"),
+        (&["/run//c/", "./ns", "id/"], "/run/c/ns/id"),
+        (&["/run/../c", "ns"], "/c/ns"),
+        (&["/..", "..", "a"], "/a"),
+        (&["a", "..", "..", "b"], "../b"),
+        (&["..", "..", "b"], "../../b"),
+        (&["a", ".."], "."),
+        (&["/", ""], "/"),
+        (&["", ""], ""),
+        (&[], ""),
+    ] {
+        assert_eq!(join(parts), expected, "{parts:?}");
+    }
+}
+
+#[test]
+fn a_name_is_the_hash_of_the_joined_path() {
+    // printf /run/containerd/containerd.sock/default/c1 | sha256sum
+    let expected = "d25aa4ef11a84e954e74a5bcff06557d0b6ea8d0c00243896f29826694bbd888";
+    assert_eq!(name("/run/containerd/containerd.sock", "default", "c1"), expected);
+    assert_eq!(name("/run/containerd//containerd.sock/", "default", "./c1"), expected);
+}
+
+#[test]
+fn a_claimed_socket_is_private_and_known_as_taken() {
+    let dir = Dir::new("claim");
+    let path = dir.0.join("deep/er/s");
+    let (fd, socket) = ours(&path);
+    let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    assert!(matches!(claim(&path).unwrap(), Claim::Taken));
+    remove_dead(&path).unwrap();
+    assert!(path.exists());
+
+    socket.remove().unwrap();
+    assert!(!path.exists());
+    socket.remove().unwrap();
+    drop(fd);
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_full_backlog_is_alive() {
+    let dir = Dir::new("backlog");
+    let path = dir.0.join("s");
+    let (fd, _socket) = ours(&path);
+    listen(&fd, Backlog::new(0).unwrap()).unwrap();
+    let _first = UnixStream::connect(&path).unwrap();
+    assert_eq!(listens(&path).unwrap(), Some(true));
+    assert!(matches!(claim(&path).unwrap(), Claim::Taken));
+}
+
+#[test]
+fn a_dead_socket_is_replaced_and_its_owner_leaves_the_new_one_alone() {
+    let dir = Dir::new("dead");
+    let path = dir.0.join("s");
+    let (fd, old) = ours(&path);
+    let (second, new) = {
+        // The listener ends, the file stays; `fd` of a dead process cannot pin the inode.
+        drop(fd);
+        ours(&path)
+    };
+    if old.identity != new.identity {
+        old.remove().unwrap();
+        assert!(path.exists());
+    }
+    drop(second);
+    remove_dead(&path).unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn only_sockets_are_removed_as_dead() {
+    let dir = Dir::new("file");
+    let path = dir.0.join("s");
+    std::fs::write(&path, "precious").unwrap();
+    remove_dead(&path).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    remove_dead(&dir.0.join("absent")).unwrap();
+    remove_dead(Path::new("/")).unwrap();
+}
+
+#[test]
+fn a_path_too_long_is_refused_with_its_length() {
+    let dir = Dir::new("long");
+    let fits = dir.0.join("x".repeat(MAX_PATH - dir.0.as_os_str().len() - 1));
+    drop(ours(&fits));
+    let error = claim(&fits.with_extension("")).is_ok();
+    assert!(error);
+    let long = PathBuf::from(format!("{}x", fits.display()));
+    let message = claim(&long).unwrap_err().message;
+    assert!(message.contains("has 107 bytes, the limit is 106"), "{message}");
+}
+
+#[test]
+fn the_file_behind_an_inherited_socket() {
+    let dir = Dir::new("inherited");
+    let path = dir.0.join("s");
+    let (fd, socket) = ours(&path);
+    let seen = Socket::of(&UnixListener::from(fd)).unwrap();
+    assert_eq!((seen.path, seen.identity), (socket.path, socket.identity));
+}
