@@ -196,6 +196,7 @@ async fn a_manager_that_never_answers_is_asked_again_on_a_new_connection() {
     let thread = thread::spawn(move || {
         for _ in 0..4 {
             let (mut stream, _) = silent.accept().unwrap();
+            stream.set_read_timeout(Some(LONG)).unwrap();
             let mut bytes = Vec::new();
             stream.read_to_end(&mut bytes).unwrap();
             sender.send(bytes).unwrap();
@@ -224,6 +225,27 @@ async fn a_manager_that_never_answers_is_asked_again_on_a_new_connection() {
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
     assert_eq!(publisher.drain(LONG).await, 0);
     assert_eq!(pids(&mut manager, 2).await, [0, 1]);
+}
+
+/// A connection alone proves nothing: without a growing pause this would be a busy loop.
+#[tokio::test]
+async fn a_manager_that_hangs_up_at_once_is_asked_more_and_more_slowly() {
+    let dir = Dir::new();
+    let listener = UnixListener::bind(dir.socket()).unwrap();
+    let thread = thread::spawn(move || {
+        for _ in 0..6 {
+            drop(listener.accept().unwrap());
+        }
+    });
+    let queue = Queue::new();
+    let publisher = publisher(&queue, &dir);
+    queue.push(exit(0));
+    until(|| publisher.stats().failures >= 6).await;
+    thread.join().unwrap();
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    assert_eq!(publisher.drain(LONG).await, 0);
+    assert_eq!(pids(&mut manager, 1).await, [0]);
+    assert_eq!(publisher.stats().failures, 0);
 }
 
 /// A stopped manager's backlog fills up; a blocking connect would then stop the whole shim.
