@@ -231,17 +231,17 @@ async fn a_manager_that_never_answers_is_asked_again_on_a_new_connection() {
 #[tokio::test]
 async fn a_manager_that_hangs_up_at_once_is_asked_more_and_more_slowly() {
     let dir = Dir::new();
-    let listener = UnixListener::bind(dir.socket()).unwrap();
-    let thread = thread::spawn(move || {
-        for _ in 0..6 {
-            drop(listener.accept().unwrap());
+    let listener = tokio::net::UnixListener::bind(dir.socket()).unwrap();
+    let hanging_up = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await.unwrap());
         }
     });
     let queue = Queue::new();
     let publisher = publisher(&queue, &dir);
     queue.push(exit(0));
     until(|| publisher.stats().failures >= 6).await;
-    thread.join().unwrap();
+    hanging_up.abort();
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
     assert_eq!(publisher.drain(LONG).await, 0);
     assert_eq!(pids(&mut manager, 1).await, [0]);
