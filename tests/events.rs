@@ -196,12 +196,14 @@ async fn a_manager_that_never_answers_is_asked_again_on_a_new_connection() {
     let thread = thread::spawn(move || {
         for _ in 0..4 {
             let (mut stream, _) = silent.accept().unwrap();
+            stream.set_read_timeout(Some(LONG)).unwrap();
             let mut bytes = Vec::new();
             stream.read_to_end(&mut bytes).unwrap();
             sender.send(bytes).unwrap();
         }
     });
     let mut envelopes = Vec::new();
+    let mut limits = Vec::new();
     for _ in 0..4 {
         let bytes = tries.recv().await.unwrap();
         let length = u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
@@ -212,8 +214,10 @@ async fn a_manager_that_never_answers_is_asked_again_on_a_new_connection() {
             "containerd.services.events.ttrpc.v1.Events"
         );
         assert_eq!(request.method, "Forward");
+        limits.push(request.timeout_nano / 1_000_000);
         envelopes.push(request.payload);
     }
+    assert_eq!(limits, [1020, 1040, 1080, 1160], "doubled, and a second");
     assert!(envelopes.windows(2).all(|pair| pair[0] == pair[1]));
     thread.join().unwrap();
     assert_eq!(queue.len(), 2);
@@ -221,6 +225,27 @@ async fn a_manager_that_never_answers_is_asked_again_on_a_new_connection() {
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
     assert_eq!(publisher.drain(LONG).await, 0);
     assert_eq!(pids(&mut manager, 2).await, [0, 1]);
+}
+
+/// A connection alone proves nothing: without a growing pause this would be a busy loop.
+#[tokio::test]
+async fn a_manager_that_hangs_up_at_once_is_asked_more_and_more_slowly() {
+    let dir = Dir::new();
+    let listener = tokio::net::UnixListener::bind(dir.socket()).unwrap();
+    let hanging_up = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await.unwrap());
+        }
+    });
+    let queue = Queue::new();
+    let publisher = publisher(&queue, &dir);
+    queue.push(exit(0));
+    until(|| publisher.stats().failures >= 6).await;
+    hanging_up.abort();
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    assert_eq!(publisher.drain(LONG).await, 0);
+    assert_eq!(pids(&mut manager, 1).await, [0]);
+    assert_eq!(publisher.stats().failures, 0);
 }
 
 /// A stopped manager's backlog fills up; a blocking connect would then stop the whole shim.
@@ -441,11 +466,17 @@ async fn a_dropped_publisher_leaves_the_queue_as_it_is_and_lets_go_of_the_manage
     let dir = Dir::new();
     let silent = UnixListener::bind(dir.socket()).unwrap();
     let queue = Queue::new();
-    let publisher = publisher(&queue, &dir);
+    let limits = Limits {
+        first_try: LONG * 60,
+        longest_try: LONG * 60,
+        ..Limits::default()
+    };
+    let publisher = Publisher::with_limits(queue.clone(), dir.address(), "ns".to_owned(), limits);
     queue.push(exit(0));
     let closed = tokio::task::spawn_blocking(move || {
         let (mut stream, _) = silent.accept().unwrap();
         let mut first = [0; 10];
+        stream.set_read_timeout(Some(LONG)).unwrap();
         stream.read_exact(&mut first).unwrap();
         stream
     });

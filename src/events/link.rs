@@ -56,13 +56,14 @@ impl Link {
         entry: &Entry,
         limit: Duration,
     ) -> Result<(), Failure> {
-        let mut ctx = context::with_duration(limit);
+        // The limit that travels is a little longer, so that ours, which is told apart from a dead
+        // connection, always runs out first.
+        let mut ctx = context::with_duration(limit + Duration::from_secs(1));
         ctx.add(NAMESPACE_HEADER.to_owned(), namespace.to_owned());
         let request = ForwardRequest {
             envelope: MessageField::some(envelope(namespace, entry)),
             ..ForwardRequest::default()
         };
-        // ttrpc keeps the limit too, but reports it as one of many `Others`.
         match tokio::time::timeout(limit, self.0.forward(ctx, &request)).await {
             Err(_) => Err(Failure::TimedOut),
             Ok(Ok(_)) => Ok(()),
