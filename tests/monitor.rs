@@ -1,6 +1,8 @@
 //! The process monitor on real processes. A monitor reaps every child of its process, so all
 //! scenarios run one after another in the single test of this binary.
 
+#![allow(clippy::expect_used)]
+
 use std::future::Future;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;

@@ -1,6 +1,8 @@
 //! The runtime driver against runc, crun and a runtime that misbehaves on purpose. The monitor
 //! reaps every child of its process, so all scenarios run one after another in one test.
 
+#![allow(clippy::expect_used)]
+
 #[path = "runtime/fault.rs"]
 mod fault;
 #[path = "runtime/real.rs"]
@@ -74,19 +76,25 @@ fn leftovers(runtime: &Runtime) -> Vec<String> {
         .collect()
 }
 
-fn has_children() -> bool {
+/// The states of this process's children: `Z` is a zombie.
+fn children() -> Vec<String> {
     let me = std::process::id().to_string();
-    fs::read_dir("/proc").expect("/proc").any(|entry| {
-        let stat = entry.expect("entry").path().join("stat");
-        let stat = fs::read_to_string(stat).unwrap_or_default();
-        let after_name = stat.rsplit(") ").next().unwrap_or_default();
-        after_name.split(' ').nth(1) == Some(&me)
-    })
+    let state = |entry: fs::DirEntry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (_, after_name) = stat.rsplit_once(") ")?;
+        let mut fields = after_name.split(' ').map(str::to_owned);
+        let state = fields.next()?;
+        (fields.next()? == me).then_some(state)
+    };
+    fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| state(entry.expect("entry")))
+        .collect()
 }
 
 async fn no_children() {
     within("the end of all children", async {
-        while has_children() {
+        while !children().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })

@@ -80,6 +80,14 @@ struct Entry {
 /// Two reapers would take each other's exits.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
+impl Table {
+    /// Whether the pid still belongs to the child with this serial.
+    fn unreaped(&self, pid: Pid, serial: u64) -> bool {
+        let entry = self.children.get(&pid);
+        entry.is_some_and(|entry| entry.serial == serial)
+    }
+}
+
 impl Monitor {
     /// Makes this process a subreaper and starts the reap loop as one task on the current tokio
     /// runtime.
@@ -289,11 +297,7 @@ impl Child {
 
     fn signal(&self, target: Pid, signal: Signal) -> io::Result<()> {
         let table = self.monitor.shared.lock();
-        let unreaped = table
-            .children
-            .get(&self.pid)
-            .is_some_and(|entry| entry.serial == self.serial);
-        if !unreaped {
+        if !table.unreaped(self.pid, self.serial) {
             return Err(Errno::ESRCH.into());
         }
         Ok(signal::kill(nix::unistd::Pid::from_raw(target), signal)?)
@@ -317,7 +321,17 @@ impl Child {
 
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{Entry, Table, decode, oneshot};
+
+    #[test]
+    fn a_recycled_pid_is_another_child() {
+        let mut table = Table::default();
+        let (exit, _receiver) = oneshot::channel();
+        table.children.insert(7, Entry { serial: 1, exit });
+        assert!(table.unreaped(7, 1));
+        assert!(!table.unreaped(7, 0), "an earlier owner of the pid");
+        assert!(!table.unreaped(8, 1));
+    }
 
     #[test]
     fn statuses() {

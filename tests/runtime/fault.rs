@@ -4,12 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use cotter::error::{Code, Error};
 use cotter::runtime::{CreateOptions, ExecOptions, Fds, Kind, Operation, Runtime, RuntimeError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::net::unix::pipe::Receiver;
 
 use super::{World, leftovers, no_children, within};
 
@@ -35,6 +37,7 @@ words) echo 'plain words' >&2; exit 1 ;;
 list) echo '[3, 1, 2]' ;;
 nothing) echo null ;;
 nonsense) echo '[1, "x"]' ;;
+gate-words) read -r line <"${log%/*}/gate"; echo 'last words' >&2; exit 1 ;;
 9) echo 'Container not running' >&2; exit 1 ;;
 gate) read -r line <"${log%/*}/gate"; echo "$line" >"${log%/*}/passed" ;;
 esac
@@ -51,6 +54,7 @@ pub async fn all(world: &mut World) {
     no_bundle(world, &binary).await;
     a_stale_pid_file(&runtime).await;
     a_dropped_call(world, &runtime).await;
+    the_exit_overtakes_the_output(world, &runtime).await;
 
     assert_eq!(leftovers(&runtime), Vec::<String>::new());
 }
@@ -225,4 +229,51 @@ async fn a_dropped_call(world: &World, runtime: &Runtime) {
     no_children().await;
     let passed = fs::read_to_string(bundle.join("passed")).expect("it went on");
     assert_eq!(passed, "open\n");
+}
+
+/// A runtime that writes and exits when a wake-up for another child is on its way already: it is
+/// reaped before the reactor has heard of its output.
+async fn the_exit_overtakes_the_output(world: &World, runtime: &Runtime) {
+    let gate = runtime.log.with_file_name("gate");
+    let mut gate = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(gate)
+        .expect("gate");
+    let (called, spawned) = (runtime.clone(), &world.monitor);
+    let call = tokio::spawn(async move { called.start("gate-words").await });
+    while spawned.live_children() == 0 {
+        tokio::task::yield_now().await;
+    }
+
+    let (read, write) = std::io::pipe().expect("pipe");
+    let mut other = Command::new("/bin/echo");
+    other.stdout(write);
+    let mut other_child = spawned.spawn(&mut other).expect("spawn");
+    drop(other);
+    let read = Receiver::from_owned_fd(read.into()).expect("pipe");
+    // Blocking on purpose: reactor and reap loop stand still meanwhile.
+    block_until_zombies(1);
+    // Wakes this task and the reap loop in one go, and this task is first.
+    read.readable().await.expect("readable");
+    gate.write_all(b"open\n").expect("write");
+    block_until_zombies(2);
+
+    let error = within("call", call).await.expect("no panic");
+    let error = error.expect_err("made to fail");
+    assert!(error.message.ends_with(": last words"), "{error}");
+    within("other", other_child.exited()).await;
+}
+
+fn block_until_zombies(count: usize) {
+    let deadline = Instant::now() + super::LIMIT;
+    while super::children()
+        .iter()
+        .filter(|state| *state == "Z")
+        .count()
+        < count
+    {
+        assert!(Instant::now() < deadline, "no {count} zombies");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

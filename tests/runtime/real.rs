@@ -145,7 +145,7 @@ async fn execs(world: &mut World, runtime: &Runtime, id: &str) {
         console_socket: None,
     };
     // Without streams of its own it can still write to all three.
-    let script = "echo 0 >&0 && echo 1 && echo 2 >&2 && read line; exit 5";
+    let script = "echo 0 >&0 && echo 1 && echo 2 >&2 && exit 5; exit 1";
     for (script, expected) in [("echo from exec; exit 3", "from exec\n"), (script, "")] {
         let (mut output, with_output) = with_stdout();
         let fds = if expected.is_empty() {
