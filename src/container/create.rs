@@ -190,7 +190,7 @@ pub(super) fn runtime(shared: &Shared, bundle: &Path, options: &Options) -> Runt
         log: bundle.join("log.json"),
         systemd_cgroup: options.systemd_cgroup,
         monitor: shared.monitor.clone(),
-        limit: None,
+        limit: shared.limits.runtime_call,
     }
 }
 
