@@ -94,6 +94,8 @@ impl Manager {
     }
 
     pub fn server(&self) -> i32 {
+        // Between exec and the first instruction a process has no command line.
+        eventually("a server", || !self.servers().is_empty());
         let servers = self.servers();
         assert_eq!(servers.len(), 1, "servers: {servers:?}");
         *servers.first().unwrap()
