@@ -106,6 +106,43 @@ fn a_dead_socket_is_replaced() {
 }
 
 #[test]
+fn a_claim_waits_for_the_directory() {
+    let dir = Dir::new("lock");
+    let path = dir.0.join("s");
+    let held = lock(&dir.0, BIND_PATIENCE).unwrap();
+    let other = std::thread::spawn({
+        let path = path.clone();
+        move || matches!(claim(&path).unwrap(), Claim::Taken)
+    });
+    sleep(Duration::from_millis(50));
+    // The other has bound nothing, so this can; and then it finds this.
+    let _listener = UnixListener::bind(&path).unwrap();
+    drop(held);
+    assert!(other.join().unwrap());
+}
+
+#[test]
+fn of_several_claims_on_a_dead_socket_one_wins() {
+    let dir = Dir::new("race");
+    let path = dir.0.join("s");
+    for _ in 0..200 {
+        drop(UnixListener::bind(&path).unwrap());
+        let barrier = std::sync::Barrier::new(4);
+        let claims: Vec<Claim> = std::thread::scope(|scope| {
+            let claim = || {
+                barrier.wait();
+                claim(&path).unwrap()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(claim)).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        let won = claims.iter().filter(|c| matches!(c, Claim::Ours(..)));
+        assert_eq!(won.count(), 1);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
 fn a_shim_that_ends_leaves_the_socket_that_took_its_place() {
     let dir = Dir::new("replaced");
     let path = dir.0.join("s");
