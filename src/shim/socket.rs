@@ -32,8 +32,10 @@ pub const SCHEME: &str = "unix://";
 /// count on one less.
 const MAX_PATH: usize = 106;
 
-/// How long to wait for other starts in the same directory; each holds the lock for a millisecond.
-const LOCK_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait for others in the same directory, each of whom holds the lock for a millisecond:
+/// to bind, after which there is no other way, and to remove, which the next start can make up for.
+const BIND_PATIENCE: Duration = Duration::from_secs(10);
+const REMOVE_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The name of a group's socket. Shims of every version and make use this formula, so that they find
 /// each other.
@@ -100,7 +102,7 @@ pub fn claim(path: &Path) -> Result<Claim> {
     let dir = parent(path)?;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|e| Error::io(format!("make socket directory {}", dir.display()), &e))?;
-    let _lock = lock(dir)?;
+    let _lock = lock(dir, BIND_PATIENCE)?;
     match listens(path)? {
         Some(true) => return Ok(Claim::Taken),
         Some(false) => unlink(path)?,
@@ -146,7 +148,7 @@ impl Socket {
     /// # Errors
     /// When the directory cannot be locked or the file not be removed.
     pub fn remove(&self) -> Result<()> {
-        let _lock = lock(parent(&self.path)?)?;
+        let _lock = lock(parent(&self.path)?, REMOVE_PATIENCE)?;
         match identify(&self.path) {
             Ok(identity) if identity == self.identity => unlink(&self.path),
             _ => Ok(()),
@@ -163,7 +165,7 @@ pub fn remove_dead(path: &Path) -> Result<()> {
         Ok(meta) if meta.file_type().is_socket() => {}
         _ => return Ok(()),
     }
-    let _lock = lock(parent(path)?)?;
+    let _lock = lock(parent(path)?, REMOVE_PATIENCE)?;
     match listens(path)? {
         Some(false) => unlink(path),
         _ => Ok(()),
@@ -211,10 +213,10 @@ fn unlink(path: &Path) -> Result<()> {
 
 /// Locks a directory itself, so that no lock file is left. Tried over and over instead of waited
 /// for, because a stopped process may hold it.
-fn lock(dir: &Path) -> Result<Flock<File>> {
+fn lock(dir: &Path, patience: Duration) -> Result<Flock<File>> {
     let what = || format!("lock socket directory {}", dir.display());
     let mut file = File::open(dir).map_err(|e| Error::io(what(), &e))?;
-    let give_up = Instant::now() + LOCK_LIMIT;
+    let give_up = Instant::now() + patience;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),

@@ -46,7 +46,12 @@ fn message() -> BootstrapParams {
 }
 
 fn decided(params: &BootstrapParams) -> Request {
-    decide(&params.write_to_bytes().unwrap(), &flags(), &env("/run/env.sock")).unwrap()
+    decide(
+        &params.write_to_bytes().unwrap(),
+        &flags(),
+        &env("/run/env.sock"),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -58,9 +63,16 @@ fn each_dialect_is_told_by_its_input() {
         (&legacy, "", Dialect::Plain),
         (&legacy, "/run/env.sock", Dialect::Json),
         (&message().write_to_bytes().unwrap(), "", Dialect::Proto),
-        (&message().write_to_bytes().unwrap(), "/run/env.sock", Dialect::Proto),
+        (
+            &message().write_to_bytes().unwrap(),
+            "/run/env.sock",
+            Dialect::Proto,
+        ),
     ] {
-        assert_eq!(decide(stdin, &flags(), &env(grpc)).unwrap().dialect, dialect);
+        assert_eq!(
+            decide(stdin, &flags(), &env(grpc)).unwrap().dialect,
+            dialect
+        );
     }
 }
 
@@ -90,7 +102,10 @@ fn params_of_another_container_are_no_request_of_this_one() {
         params.instance_id = id.into();
         params.namespace = namespace.into();
         let request = decided(&params);
-        assert_eq!((request.dialect, request.id.as_str()), (Dialect::Json, "c1"));
+        assert_eq!(
+            (request.dialect, request.id.as_str()),
+            (Dialect::Json, "c1")
+        );
     }
 }
 
@@ -143,7 +158,14 @@ fn fields_beat_the_environment_and_the_environment_beats_nothing() {
 
 #[test]
 fn the_log_level_is_an_open_scale() {
-    for (level, debug) in [(0, false), (-3, false), (-4, true), (-6, true), (-8, true), (12, false)] {
+    for (level, debug) in [
+        (0, false),
+        (-3, false),
+        (-4, true),
+        (-6, true),
+        (-8, true),
+        (12, false),
+    ] {
         let mut params = message();
         params.log_level = EnumOrUnknown::from_i32(level);
         assert_eq!(decided(&params).debug, debug, "{level}");
@@ -175,7 +197,11 @@ fn garbage_is_refused() {
         value: vec![0xff],
         ..Any::default()
     };
-    for stdin in [vec![0xff; 5], b"{}".to_vec(), bad_options.write_to_bytes().unwrap()] {
+    for stdin in [
+        vec![0xff; 5],
+        b"{}".to_vec(),
+        bad_options.write_to_bytes().unwrap(),
+    ] {
         let error = decide(&stdin, &flags(), &env("")).unwrap_err();
         assert_eq!(error.code, crate::error::Code::InvalidArgument);
     }
@@ -195,7 +221,10 @@ fn answers() {
         br#"{"version":2,"address":"unix:///run/containerd/s/ab","protocol":"ttrpc"}"#
     );
     let proto = encode(Dialect::Proto, address).unwrap();
-    assert_eq!(proto, b"\x08\x03\x12\x1bunix:///run/containerd/s/ab\x1a\x05ttrpc");
+    assert_eq!(
+        proto,
+        b"\x08\x03\x12\x1bunix:///run/containerd/s/ab\x1a\x05ttrpc"
+    );
     // 2.3.0 to 2.3.3 trim white space from both ends before they decode, with Go's idea of it.
     for end in [proto[0], proto[proto.len() - 1]] {
         assert!(!b"\t\n\x0b\x0c\r \x85\xa0".contains(&end));
