@@ -31,7 +31,7 @@ const LOG: &str = "log";
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long the last events may take.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a server is told at its start.
 #[derive(Clone, Debug)]
@@ -124,9 +124,7 @@ async fn live(config: &Config, listener: UnixListener, leave: &Leave) -> Result<
     if timeout(ANSWER_LIMIT, server.shutdown()).await.is_err() {
         log::warn!("ended with requests under way");
     }
-    if timeout(DRAIN_LIMIT, drain).await.is_err() {
-        log::warn!("ended with events undelivered");
-    }
+    drain.await;
     Ok(())
 }
 
