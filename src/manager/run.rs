@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use protobuf::MessageField;
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::proto::pack;
 use crate::proto::task::*;
 
@@ -120,14 +120,13 @@ impl Session {
         self.endpoint = Some(endpoint.clone());
         let tasks = Tasks::connect(&endpoint).await?;
         let id = self.launch.id.clone();
-        let mut relays = Vec::new();
-        let fifos = if options.detach {
-            Fifos::default()
+        let (fifos, outputs) = if options.detach {
+            (Fifos::default(), None)
         } else {
             let fifos = Fifos::create(&self.launch.bundle, "init", true)?;
-            relays.push(relay_out(&fifos.stdout, stdout())?);
-            relays.push(relay_out(&fifos.stderr, stderr())?);
-            fifos
+            let out = relay_out(&fifos.stdout, stdout())?;
+            let err = relay_out(&fifos.stderr, stderr())?;
+            (fifos, Some((out, err)))
         };
         let runtime = self.launch.options.as_ref().map(pack).transpose();
         let runtime = runtime.map_err(|why| Error::unknown(format!("encode options: {why}")))?;
@@ -147,24 +146,38 @@ impl Session {
             ..Default::default()
         };
         tasks.start(&start).await?;
-        if options.detach {
+        let Some((mut out, mut err)) = outputs else {
             return Ok(0);
-        }
+        };
         let input = relay_in(stdin(), &fifos.stdin)?;
-        let status = self.attend(&tasks, input, signals).await?;
+        let status = self
+            .attend(&tasks, input, (&mut out, &mut err), signals)
+            .await?;
         let delete = DeleteRequest {
             id,
             ..Default::default()
         };
         tasks.delete(&delete).await?;
-        for relay in relays {
-            relay.finish(END).await?;
+        for output in [out, err] {
+            match output.finish(END).await {
+                // Whoever read it has enough, as with `head`.
+                Err(why) if why.code != Code::DeadlineExceeded => {}
+                passed => {
+                    passed?;
+                }
+            }
         }
         Ok(status)
     }
 
     /// Passes signals and the end of input on and shows events, until the container has ended.
-    async fn attend(&mut self, tasks: &Tasks, input: Relay, signals: &mut Signals) -> Result<u32> {
+    async fn attend(
+        &mut self,
+        tasks: &Tasks,
+        input: Relay,
+        (out, err): (&mut Relay, &mut Relay),
+        signals: &mut Signals,
+    ) -> Result<u32> {
         let wait = WaitRequest {
             id: self.launch.id.clone(),
             ..Default::default()
@@ -180,12 +193,20 @@ impl Session {
             };
             let _ = tasks.close_io(&close).await;
         });
-        let (mut input_open, mut asked) = (true, 0);
+        let (mut input_open, mut output_open, mut asked) = (true, true, 0);
         loop {
             tokio::select! {
                 exited = &mut exit => return Ok(exited?.exit_status),
                 () = &mut input, if input_open => input_open = false,
                 Some(told) = self.events.next() => show(self.timeline, &told),
+                // Nobody reads its output any more. Outside a container SIGPIPE would end it; a
+                // container's init process can only be killed.
+                () = async { tokio::select!(() = out.broken() => {}, () = err.broken() => {}) },
+                    if output_open =>
+                {
+                    output_open = false;
+                    let _ = tasks.kill(&kill_request(&wait.id, Signal::SIGKILL)).await;
+                }
                 Some(signal) = signals.next() => {
                     if matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
                         asked += 1;

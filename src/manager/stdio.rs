@@ -2,6 +2,7 @@
 //!
 //! Invariant: bytes are passed on as they are, and a relay that is dropped stops.
 
+use std::future::pending;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::thread;
@@ -53,20 +54,47 @@ impl Fifos {
 }
 
 /// Bytes on their way.
-pub struct Relay(JoinHandle<io::Result<u64>>);
+pub struct Relay {
+    task: JoinHandle<io::Result<u64>>,
+    end: Option<Result<u64>>,
+}
 
 impl Relay {
+    fn new(bytes: impl Future<Output = io::Result<u64>> + Send + 'static) -> Self {
+        Self {
+            task: tokio::spawn(bytes),
+            end: None,
+        }
+    }
+
+    async fn end(&mut self) -> &Result<u64> {
+        if self.end.is_none() {
+            self.end = Some(match (&mut self.task).await {
+                Ok(Ok(count)) => Ok(count),
+                Ok(Err(why)) => Err(Error::io("pass bytes on", &why)),
+                Err(why) => Err(Error::unknown(format!("pass bytes on: {why}"))),
+            });
+        }
+        self.end.as_ref().unwrap_or(&Ok(0))
+    }
+
+    /// Returns when bytes can no longer be passed on because reading or writing failed; never if
+    /// they all were.
+    pub async fn broken(&mut self) {
+        if self.end().await.is_ok() {
+            pending().await
+        }
+    }
+
     /// Waits until all bytes have passed and says how many.
     ///
     /// # Errors
     /// When that takes longer than `limit`, or reading or writing fails.
     pub async fn finish(mut self, limit: Duration) -> Result<u64> {
-        match timeout(limit, &mut self.0).await {
-            Ok(Ok(Ok(count))) => Ok(count),
-            Ok(Ok(Err(why))) => Err(Error::io("pass output on", &why)),
-            Ok(Err(why)) => Err(Error::unknown(format!("pass output on: {why}"))),
+        match timeout(limit, self.end()).await {
+            Ok(end) => end.clone(),
             Err(_) => Err(Error::deadline_exceeded(format_args!(
-                "output did not end within {limit:?}"
+                "bytes still passing after {limit:?}"
             ))),
         }
     }
@@ -74,7 +102,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -89,11 +117,10 @@ pub fn relay_out(fifo: &str, mut writer: impl Write + Send + 'static) -> Result<
     let mut receiver = pipe::OpenOptions::new()
         .open_receiver(fifo)
         .map_err(|why| Error::io(format_args!("open {fifo}"), &why))?;
-    Ok(Relay(tokio::spawn(async move {
+    Ok(Relay::new(async move {
         let mut count = 0;
         let mut chunk = Vec::with_capacity(CHUNK);
         loop {
-            receiver.readable().await?;
             if receiver.read_buf(&mut chunk).await? == 0 {
                 return Ok(count);
             }
@@ -107,7 +134,7 @@ pub fn relay_out(fifo: &str, mut writer: impl Write + Send + 'static) -> Result<
             })
             .await??;
         }
-    })))
+    }))
 }
 
 /// Collects what comes out of a FIFO.
@@ -192,7 +219,7 @@ pub fn relay_in(mut reader: impl Read + Send + 'static, fifo: &str) -> Result<Re
             }
         })
         .map_err(|why| Error::io("start a thread that reads input", &why))?;
-    Ok(Relay(tokio::spawn(async move {
+    Ok(Relay::new(async move {
         let mut count = 0;
         while let Some(chunk) = read.recv().await {
             let chunk = chunk?;
@@ -200,7 +227,7 @@ pub fn relay_in(mut reader: impl Read + Send + 'static, fifo: &str) -> Result<Re
             count += chunk.len() as u64;
         }
         Ok(count)
-    })))
+    }))
 }
 
 #[cfg(test)]
