@@ -79,14 +79,15 @@ def pump(source, sink, calls, from_client):
                 pass
 
 
-def proxy(listener, target):
+def proxy(listener, target, ended=lambda: None):
     while True:
         client, _ = listener.accept()
         server = socket.socket(socket.AF_UNIX)
         server.connect(target)
         calls = {}
-        for args in ((client, server, calls, True), (server, client, calls, False)):
-            threading.Thread(target=pump, args=args, daemon=True).start()
+        threading.Thread(target=pump, args=(client, server, calls, True), daemon=True).start()
+        answers = lambda: (pump(server, client, calls, False), ended())
+        threading.Thread(target=answers, daemon=True).start()
 
 
 def listen(path):
@@ -117,7 +118,9 @@ def start():
             os.dup2(null, fd)
         args = (to_manager, events.removeprefix("unix://"))
         threading.Thread(target=proxy, args=args, daemon=True).start()
-        proxy(to_shim, address.removeprefix("unix://"))
+        # The shim's last events may be on their way when its connection ends.
+        leave = lambda: threading.Timer(3, os._exit, [0]).start()
+        proxy(to_shim, address.removeprefix("unix://"), leave)
     sys.stdout.write(answer.replace(address, f"unix://{own_address}"))
 
 

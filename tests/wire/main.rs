@@ -86,6 +86,10 @@ fn containerd_1_6() -> Capture {
     Capture::parse(include_str!("containerd-1.6.20.hex"))
 }
 
+fn containerd_2_1() -> Capture {
+    Capture::parse(include_str!("containerd-2.1.9.hex"))
+}
+
 fn some<M>(message: M) -> MessageField<M> {
     MessageField::some(message)
 }
@@ -132,9 +136,9 @@ fn every_captured_message_survives_a_round_trip() {
         let known = message.special_fields().unknown_fields().iter().count() == 0;
         (message.write_to_bytes().unwrap(), known)
     }
-    let capture = containerd_1_6();
-    assert_eq!(capture.messages.len(), 47);
-    for (label, (what, bytes)) in &capture.messages {
+    let (old, new) = (containerd_1_6(), containerd_2_1());
+    assert_eq!((old.messages.len(), new.messages.len()), (47, 47));
+    for (label, (what, bytes)) in old.messages.iter().chain(&new.messages) {
         let method = what
             .trim_start_matches("containerd.task.v2.Task/")
             .trim_start_matches("containerd.task.v3.Task/");

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
+use cotter::manager::dialect::{Dialect, Endpoint};
 use cotter::proto::task::*;
 use cotter::proto::{Any, cgroups_v1, pack, runc_options, unpack};
 use protobuf::Message;
 
-use super::{BUNDLE, GO_ZERO_TIME, at, containerd_1_6, fifo, options, overlay, some};
+use super::{
+    BUNDLE, GO_ZERO_TIME, at, containerd_1_6, containerd_2_1, fifo, options, overlay, some,
+};
 
 #[test]
 fn start_options() {
@@ -51,6 +54,46 @@ fn create() {
         "create-answer",
         &CreateTaskResponse {
             pid: 17919,
+            ..Default::default()
+        },
+    );
+}
+
+#[test]
+fn start_answers() {
+    let plain = Dialect::Plain16.answer(containerd_1_6().bytes("start-answer"));
+    let json = Dialect::Json17.answer(containerd_2_1().bytes("start-answer"));
+    let expected = |version| Endpoint {
+        version,
+        address: "unix:///run/containerd/s/\
+                  59cbf819d3f37b8611493177caa67033a98f1b79c1e582a2ab8681cd1974bdd1"
+            .into(),
+        protocol: "ttrpc".into(),
+    };
+    assert_eq!(plain.unwrap(), expected(2));
+    assert_eq!(json.unwrap(), expected(3));
+}
+
+/// The other service asks the same questions.
+#[test]
+fn v3() {
+    let capture = containerd_2_1();
+    for (label, (what, _)) in &containerd_1_6().messages {
+        let renamed = what.replace("task.v2", "task.v3");
+        assert_eq!(capture.messages[label].0, renamed);
+    }
+    let mut rootfs = overlay(2);
+    rootfs.options.rotate_left(1);
+    capture.holds(
+        "create",
+        &CreateTaskRequest {
+            id: "one".into(),
+            bundle: BUNDLE.into(),
+            rootfs: vec![rootfs],
+            stdin: fifo("1862433922/one-stdin"),
+            stdout: fifo("1862433922/one-stdout"),
+            stderr: fifo("1862433922/one-stderr"),
+            options: some(pack(&options()).unwrap()),
             ..Default::default()
         },
     );
