@@ -16,7 +16,7 @@
 pub mod args;
 pub mod bundle;
 pub mod client;
-mod command;
+pub mod command;
 pub mod dialect;
 pub mod events;
 pub mod home;
