@@ -56,32 +56,25 @@ impl Fifos {
 /// Bytes on their way.
 pub struct Relay {
     task: JoinHandle<io::Result<u64>>,
-    end: Option<Result<u64>>,
+    breaks: mpsc::Receiver<()>,
 }
 
 impl Relay {
-    fn new(bytes: impl Future<Output = io::Result<u64>> + Send + 'static) -> Self {
+    fn new<F>(bytes: impl FnOnce(mpsc::Sender<()>) -> F) -> Self
+    where
+        F: Future<Output = io::Result<u64>> + Send + 'static,
+    {
+        let (tell, breaks) = mpsc::channel(1);
         Self {
-            task: tokio::spawn(bytes),
-            end: None,
+            task: tokio::spawn(bytes(tell)),
+            breaks,
         }
     }
 
-    async fn end(&mut self) -> &Result<u64> {
-        if self.end.is_none() {
-            self.end = Some(match (&mut self.task).await {
-                Ok(Ok(count)) => Ok(count),
-                Ok(Err(why)) => Err(Error::io("pass bytes on", &why)),
-                Err(why) => Err(Error::unknown(format!("pass bytes on: {why}"))),
-            });
-        }
-        self.end.as_ref().unwrap_or(&Ok(0))
-    }
-
-    /// Returns when bytes can no longer be passed on because reading or writing failed; never if
-    /// they all were.
+    /// Returns when bytes can no longer be passed on because nobody takes them; never if they all
+    /// were.
     pub async fn broken(&mut self) {
-        if self.end().await.is_ok() {
+        if self.breaks.recv().await.is_none() {
             pending().await
         }
     }
@@ -89,10 +82,12 @@ impl Relay {
     /// Waits until all bytes have passed and says how many.
     ///
     /// # Errors
-    /// When that takes longer than `limit`, or reading or writing fails.
+    /// When that takes longer than `limit`, or reading or writing failed.
     pub async fn finish(mut self, limit: Duration) -> Result<u64> {
-        match timeout(limit, self.end()).await {
-            Ok(end) => end.clone(),
+        match timeout(limit, &mut self.task).await {
+            Ok(Ok(Ok(count))) => Ok(count),
+            Ok(Ok(Err(why))) => Err(Error::io("pass bytes on", &why)),
+            Ok(Err(why)) => Err(Error::unknown(format!("pass bytes on: {why}"))),
             Err(_) => Err(Error::deadline_exceeded(format_args!(
                 "bytes still passing after {limit:?}"
             ))),
@@ -107,7 +102,8 @@ impl Drop for Relay {
 }
 
 /// Passes what comes out of a FIFO to `writer`, until the shim closes it. To be called before the
-/// shim opens the FIFO.
+/// shim opens the FIFO. What `writer` does not take is thrown away, or the process would block on
+/// it, and the shim wait for it.
 ///
 /// # Errors
 /// When the FIFO cannot be opened.
@@ -117,23 +113,29 @@ pub fn relay_out(fifo: &str, mut writer: impl Write + Send + 'static) -> Result<
     let mut receiver = pipe::OpenOptions::new()
         .open_receiver(fifo)
         .map_err(|why| Error::io(format_args!("open {fifo}"), &why))?;
-    Ok(Relay::new(async move {
-        let mut count = 0;
+    Ok(Relay::new(async move |breaks| {
+        let (mut count, mut failure) = (0, None);
         let mut chunk = Vec::with_capacity(CHUNK);
-        loop {
-            if receiver.read_buf(&mut chunk).await? == 0 {
-                return Ok(count);
+        while receiver.read_buf(&mut chunk).await? > 0 {
+            if failure.is_none() {
+                let written;
+                // The writer may block for as long as its reader likes.
+                (writer, chunk, written) = spawn_blocking(move || {
+                    let written = writer.write_all(&chunk).and_then(|()| writer.flush());
+                    (writer, chunk, written)
+                })
+                .await?;
+                match written {
+                    Ok(()) => count += chunk.len() as u64,
+                    Err(why) => {
+                        failure = Some(why);
+                        let _ = breaks.try_send(());
+                    }
+                }
             }
-            count += chunk.len() as u64;
-            // The writer may block for as long as its reader likes.
-            (writer, chunk) = spawn_blocking(move || {
-                writer.write_all(&chunk)?;
-                writer.flush()?;
-                chunk.clear();
-                Ok::<_, io::Error>((writer, chunk))
-            })
-            .await??;
+            chunk.clear();
         }
+        failure.map_or(Ok(count), Err)
     }))
 }
 
@@ -219,7 +221,7 @@ pub fn relay_in(mut reader: impl Read + Send + 'static, fifo: &str) -> Result<Re
             }
         })
         .map_err(|why| Error::io("start a thread that reads input", &why))?;
-    Ok(Relay::new(async move {
+    Ok(Relay::new(async move |_| {
         let mut count = 0;
         while let Some(chunk) = read.recv().await {
             let chunk = chunk?;
@@ -287,5 +289,29 @@ mod tests {
         writer.write_all(b"late").await.unwrap();
         drop(writer);
         assert_eq!(output.finish(LIMIT).await.unwrap(), b"late");
+    }
+
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_takes_does_not_block_the_process() {
+        let directory = scratch("full");
+        let fifos = Fifos::create(&directory.0, "p", false).unwrap();
+        let mut relay = relay_out(&fifos.stdout, Full).unwrap();
+        let mut writer = pipe::OpenOptions::new().open_sender(&fifos.stdout).unwrap();
+        writer.write_all(&vec![0; 10 * CHUNK]).await.unwrap();
+        relay.broken().await;
+        drop(writer);
+        assert!(relay.finish(LIMIT).await.is_err());
     }
 }
