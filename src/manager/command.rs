@@ -5,18 +5,15 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::error::{Error, Result};
+
+use super::process::Process;
 
 /// What a program left behind.
 pub struct Output {
@@ -52,21 +49,25 @@ pub async fn output(mut command: Command, input: &[u8], limit: Duration) -> Resu
         .spawn()
         .map_err(|why| Error::io(format_args!("run {name}"), &why))?;
     match timeout(limit, finish(Owned(child), input)).await {
-        Ok(output) => output.map_err(|why| Error::io(format_args!("run {name}"), &why)),
+        Ok(output) => output.map_err(|why| why.context(format_args!("run {name}"))),
         Err(_) => Err(Error::deadline_exceeded(format_args!(
             "{name} did not end within {limit:?}"
         ))),
     }
 }
 
-async fn finish(mut child: Owned, input: &[u8]) -> io::Result<Output> {
+async fn finish(mut child: Owned, input: &[u8]) -> Result<Output> {
+    let ended = Process::open(child.0.id())?;
     let stdin = child.0.stdin.take().map(OwnedFd::from);
     let stdout = child.0.stdout.take().map(OwnedFd::from);
     let stderr = child.0.stderr.take().map(OwnedFd::from);
+    let failed = |why| Error::io("speak to it", &why);
     let (_, stdout, stderr) =
-        tokio::try_join!(write_all(stdin, input), read_all(stdout), read_all(stderr))?;
-    ended(&child.0).await?;
-    let status = child.0.wait()?;
+        tokio::try_join!(write_all(stdin, input), read_all(stdout), read_all(stderr))
+            .map_err(failed)?;
+    // Until it is reaped below, its pid is its own, and a caller who gives up can kill it.
+    ended.ended(Duration::MAX).await?;
+    let status = child.0.wait().map_err(failed)?;
     Ok(Output {
         status,
         stdout,
@@ -93,23 +94,11 @@ async fn read_all(output: Option<OwnedFd>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns once the child has ended, and leaves it to be reaped: until then its pid is its own.
-async fn ended(child: &Child) -> io::Result<()> {
-    let pid = Pid::from_raw(child.id().cast_signed());
-    let (tell, told) = oneshot::channel();
-    thread::Builder::new()
-        .name("wait-child".into())
-        .stack_size(64 * 1024)
-        .spawn(move || {
-            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-            while waitid(Id::Pid(pid), flags) == Err(Errno::EINTR) {}
-            let _ = tell.send(());
-        })?;
-    told.await.map_err(io::Error::other)
-}
-
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+    use nix::unistd::Pid;
+
     use super::*;
 
     fn shell(script: &str) -> Command {

@@ -22,6 +22,7 @@ pub mod events;
 pub mod home;
 pub mod launch;
 pub mod list;
+pub mod process;
 pub mod rootfs;
 pub mod run;
 pub mod signals;

@@ -22,6 +22,7 @@ use super::dialect::{Dialect, Endpoint};
 use super::events::{EventServer, Told};
 use super::home::{Home, Note, random_id};
 use super::launch::Launch;
+use super::process::Process;
 use super::rootfs;
 use super::signals::Signals;
 use super::spec::Spec;
@@ -254,7 +255,8 @@ fn kill_request(id: &str, signal: Signal) -> KillRequest {
     }
 }
 
-/// Kills and deletes a container if it is still there, has its shim end, and waits for that.
+/// Kills and deletes a container if it is still there, has its shim end, and waits for that: the
+/// shim may have events to send after it has hung up.
 ///
 /// # Errors
 /// When the shim is still there after [`END`].
@@ -263,34 +265,45 @@ pub async fn end_shim(endpoint: &Endpoint, id: &str) -> Result<()> {
         return Ok(());
     };
     let tasks = tasks.within(END);
-    let delete = DeleteRequest {
-        id: id.to_owned(),
-        ..Default::default()
+    let id = id.to_owned();
+    let Ok(shim) = tasks
+        .connect_task(&ConnectRequest {
+            id: id.clone(),
+            ..Default::default()
+        })
+        .await
+    else {
+        return gone(endpoint, END).await;
     };
+    let shim = Process::open(shim.shim_pid)?;
     let state = StateRequest {
-        id: id.to_owned(),
+        id: id.clone(),
         ..Default::default()
     };
     if let Ok(state) = tasks.state(&state).await {
         if state.status != Status::STOPPED.into() {
-            let mut kill = kill_request(id, Signal::SIGKILL);
+            let mut kill = kill_request(&id, Signal::SIGKILL);
             kill.all = true;
             let _ = tasks.kill(&kill).await;
             let wait = WaitRequest {
-                id: id.to_owned(),
+                id: id.clone(),
                 ..Default::default()
             };
             let _ = tasks.wait_within(&wait).await;
         }
+        let delete = DeleteRequest {
+            id: id.clone(),
+            ..Default::default()
+        };
         let _ = tasks.delete(&delete).await;
     }
     // The answer may be lost: the shim is going.
     let shutdown = ShutdownRequest {
-        id: id.to_owned(),
+        id,
         ..Default::default()
     };
     let _ = tasks.shutdown(&shutdown).await;
-    gone(endpoint, END).await
+    shim.ended(END).await
 }
 
 fn config(id: &str, options: &Options) -> Result<Value> {
