@@ -5,16 +5,16 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio as To};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use cotter::runtime::Fds;
 use cotter::stdio::{Io, Plan};
-use tokio::sync::{RwLock, RwLockReadGuard};
-use tokio::task::spawn_blocking;
+use tokio::sync::{RwLock, RwLockReadGuard, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Far beyond what anything here takes.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(30);
 /// Long enough to see that nothing happens.
 pub const SHORT: Duration = Duration::from_millis(50);
 /// Writes whole pages, so that a FIFO takes exactly 16 of them.
@@ -155,10 +155,13 @@ pub fn owner() -> (u32, u32) {
     }
 }
 
-/// Off the runtime's thread, which has relays to run, and not for ever.
+/// Off the runtime's thread, which has relays to run, and not for ever: a thread of its own, as the
+/// end of a test's runtime would wait for one of its pool.
 pub async fn off<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let work = timeout(LONG, spawn_blocking(work));
-    work.await.expect("hangs").unwrap()
+    let (done, result) = oneshot::channel();
+    thread::spawn(move || done.send(work()));
+    let result = timeout(LONG, result).await;
+    result.expect("hangs").expect("panics")
 }
 
 pub async fn ended(mut child: Child) -> ExitStatus {
