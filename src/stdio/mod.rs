@@ -24,6 +24,8 @@
 //! | nobody has it open | keeps the write end until a reader comes or [`Io::close`] |
 //! | the target is a file | closes it |
 //!
+//! A reader that dies after the first of these, with the tail unread, takes the tail along.
+//!
 //! And stdin: EOF reaches the container when the client closed *and* [`Io::close_stdin`] was
 //! called. A container that closed its stdin ends the relay quietly at the next byte: the FIFO is
 //! closed, and the client gets EPIPE as it would from a pipe of its own.

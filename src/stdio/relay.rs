@@ -145,6 +145,13 @@ impl Relay {
         })
     }
 
+    /// As after a splice that was refused.
+    #[cfg(test)]
+    pub(super) fn copying(mut self) -> Self {
+        self.mode = Mode::Copy(Vec::new());
+        self
+    }
+
     /// Has our own write end of the stdin FIFO closed at the next poll.
     pub(super) fn close_stdin(&mut self) {
         self.drop_keeper = self.target == Target::Pipe;
