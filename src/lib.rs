@@ -15,11 +15,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod blocking;
 pub mod cgroup;
 pub mod container;
 pub mod error;
 pub mod events;
 pub mod lifecycle;
+pub mod limits;
 pub mod manager;
 pub mod monitor;
 pub mod mount;

@@ -1,1 +1,287 @@
-//! (being built)
+//! The little the shim itself reads of OCI specs; everything else is between the author of the
+//! spec and the runtime.
+//!
+//! Invariant: nothing the shim does not need can make a spec unreadable, and an exec's spec
+//! reaches the runtime as its author wrote it but for `terminal`.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// The longest config.json read, in bytes.
+const LONGEST: u64 = 10 << 20;
+
+/// Annotations that name the group a container belongs to, in order of precedence.
+const GROUP_KEYS: [&str; 2] = [
+    "io.containerd.runc.v2.group",
+    "io.kubernetes.cri.sandbox-id",
+];
+
+/// Annotations of a container.
+pub type Annotations = BTreeMap<String, String>;
+
+/// What the shim knows of a container's config.json.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// `annotations`.
+    pub annotations: Annotations,
+    /// Whether processes can outlive the init, so that all are killed when it exits: true unless
+    /// the container has a pid namespace of its own.
+    pub kill_all_on_exit: bool,
+    /// `process.terminal`.
+    pub terminal: bool,
+    /// `linux.cgroupsPath`, as written; empty when absent.
+    pub cgroups_path: String,
+}
+
+impl Default for Spec {
+    /// What holds for a spec that cannot be read: the careful answers.
+    fn default() -> Self {
+        Self {
+            annotations: Annotations::new(),
+            kill_all_on_exit: true,
+            terminal: false,
+            cgroups_path: String::new(),
+        }
+    }
+}
+
+impl Spec {
+    /// Reads `config.json` in a bundle.
+    pub fn read(bundle: &Path) -> Result<Self> {
+        let path = bundle.join("config.json");
+        let json = read_bounded(&path)?;
+        Self::parse(&json).map_err(|why| why.context(format!("parse {}", path.display())))
+    }
+
+    /// Takes what is needed from the text of a config.json.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let file: SpecFile = serde_json::from_slice(json).map_err(|why| json_error(&why))?;
+        let linux = file.linux.unwrap_or_default();
+        let own_pid_namespace = linux
+            .namespaces
+            .unwrap_or_default()
+            .iter()
+            .any(|ns| ns.kind == "pid" && ns.path.as_deref().unwrap_or_default().is_empty());
+        Ok(Self {
+            annotations: file.annotations.unwrap_or_default(),
+            kill_all_on_exit: !own_pid_namespace,
+            terminal: file
+                .process
+                .and_then(|process| process.terminal)
+                .unwrap_or_default(),
+            cgroups_path: linux.cgroups_path.unwrap_or_default(),
+        })
+    }
+}
+
+/// The group a container belongs to; its own id when no annotation names one.
+pub fn group(annotations: &Annotations, id: &str) -> String {
+    GROUP_KEYS
+        .iter()
+        .find_map(|key| annotations.get(*key))
+        .map_or(id, String::as_str)
+        .to_owned()
+}
+
+/// The process spec of an exec for the runtime: the client's, with `terminal` as in the request.
+pub fn exec_process(json: &[u8], terminal: bool) -> Result<Vec<u8>> {
+    let mut process: Value = serde_json::from_slice(json).map_err(|why| json_error(&why))?;
+    let Value::Object(fields) = &mut process else {
+        let kind = match process {
+            Value::Null => "null",
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        return Err(Error::unknown(format!(
+            "json: cannot unmarshal {kind} into a process spec"
+        )));
+    };
+    fields.insert("terminal".into(), Value::Bool(terminal));
+    serde_json::to_vec(&process).map_err(|why| json_error(&why))
+}
+
+// An option everywhere: Go writes null for what is empty, and reads it so.
+#[derive(Deserialize)]
+struct SpecFile {
+    annotations: Option<Annotations>,
+    process: Option<Process>,
+    linux: Option<Linux>,
+}
+
+#[derive(Deserialize)]
+struct Process {
+    terminal: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+struct Linux {
+    namespaces: Option<Vec<Namespace>>,
+    #[serde(rename = "cgroupsPath")]
+    cgroups_path: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Namespace {
+    #[serde(rename = "type", default)]
+    kind: String,
+    path: Option<String>,
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+    let fail = |why| Error::io(format!("read {}", path.display()), &why);
+    // Non-blocking: opening a FIFO in its place would never return.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(fail)?;
+    let mut json = Vec::new();
+    file.take(LONGEST + 1)
+        .read_to_end(&mut json)
+        .map_err(fail)?;
+    if json.len() as u64 > LONGEST {
+        return Err(Error::invalid_argument(format!(
+            "read {}: longer than {LONGEST} bytes",
+            path.display()
+        )));
+    }
+    Ok(json)
+}
+
+/// Clients know Go's words for JSON that ends early.
+fn json_error(why: &serde_json::Error) -> Error {
+    if why.is_eof() {
+        Error::unknown("unexpected end of JSON input")
+    } else {
+        Error::unknown(format!("invalid JSON: {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn kill_all_unless_the_pid_namespace_is_its_own() {
+        for (json, kill_all) in [
+            (r"{}", true),
+            (r#"{"linux":null}"#, true),
+            (r#"{"linux":{"namespaces":null}}"#, true),
+            (r#"{"linux":{"namespaces":[{"type":"mount"}]}}"#, true),
+            (r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#, false),
+            (
+                r#"{"linux":{"namespaces":[{"type":"pid","path":""}]}}"#,
+                false,
+            ),
+            (
+                r#"{"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}}"#,
+                true,
+            ),
+        ] {
+            let spec = Spec::parse(json.as_bytes()).unwrap();
+            assert_eq!(spec.kill_all_on_exit, kill_all, "{json}");
+        }
+        assert!(Spec::default().kill_all_on_exit);
+    }
+
+    #[test]
+    fn fields_are_found_among_unknown_ones() {
+        let json = br#"{"ociVersion":"1.0.2","process":{"terminal":true,"args":["sh"],"new":{}},
+            "annotations":{"a":"b"},"linux":{"cgroupsPath":"/x/y","seccomp":{"x":[1]}},"z":[[]]}"#;
+        let spec = Spec::parse(json).unwrap();
+        assert!(spec.terminal);
+        assert_eq!(spec.cgroups_path, "/x/y");
+        assert_eq!(spec.annotations, [("a".into(), "b".into())].into());
+        let nulls =
+            br#"{"annotations":null,"process":{"terminal":null},"linux":{"cgroupsPath":null}}"#;
+        assert_eq!(Spec::parse(nulls).unwrap(), Spec::default());
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let bundle = std::env::temp_dir().join(format!("cotter-spec-{}", std::process::id()));
+        std::fs::create_dir_all(&bundle).unwrap();
+        let path = bundle.join("config.json");
+
+        let missing = Spec::read(&bundle).unwrap_err();
+        assert_eq!(missing.code, Code::NotFound);
+        std::fs::write(&path, "{\"annotations\":").unwrap();
+        let short = Spec::read(&bundle).unwrap_err();
+        assert_eq!(short.code, Code::Unknown);
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(LONGEST + 1)
+            .unwrap();
+        let long = Spec::read(&bundle).unwrap_err();
+        assert_eq!(long.code, Code::InvalidArgument);
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let fifo = Spec::read(&bundle).unwrap_err();
+
+        std::fs::remove_dir_all(&bundle).unwrap();
+        for err in [missing, short, long, fifo] {
+            let name = path.display().to_string();
+            assert!(err.message.contains(&name), "{}", err.message);
+        }
+    }
+
+    #[test]
+    fn the_group_is_the_first_annotation_present() {
+        let both: Annotations = [
+            ("io.containerd.runc.v2.group".into(), "g".into()),
+            ("io.kubernetes.cri.sandbox-id".into(), "s".into()),
+        ]
+        .into();
+        assert_eq!(group(&both, "id"), "g");
+        let sandbox: Annotations = [("io.kubernetes.cri.sandbox-id".into(), "s".into())].into();
+        assert_eq!(group(&sandbox, "id"), "s");
+        assert_eq!(group(&Annotations::new(), "id"), "id");
+    }
+
+    #[test]
+    fn an_exec_spec_keeps_everything_but_terminal() {
+        for (json, terminal, out) in [
+            (r"{}", false, r#"{"terminal":false}"#),
+            (
+                r#"{"zz":1,"terminal":true,"args":["a","\u00e9"],"n":18446744073709551615,"o":{"b":null,"a":1.5}}"#,
+                false,
+                r#"{"zz":1,"terminal":false,"args":["a","é"],"n":18446744073709551615,"o":{"b":null,"a":1.5}}"#,
+            ),
+            (r#"{"args":[]}"#, true, r#"{"args":[],"terminal":true}"#),
+        ] {
+            let patched = exec_process(json.as_bytes(), terminal).unwrap();
+            assert_eq!(String::from_utf8(patched).unwrap(), out);
+        }
+    }
+
+    #[test]
+    fn bad_exec_specs_are_unknown_errors() {
+        for (json, message) in [
+            ("", "unexpected end of JSON input"),
+            ("{\"args\":[", "unexpected end of JSON input"),
+            ("[]", "json: cannot unmarshal array into a process spec"),
+            ("null", "json: cannot unmarshal null into a process spec"),
+        ] {
+            let err = exec_process(json.as_bytes(), false).unwrap_err();
+            assert_eq!(err, Error::unknown(message), "{json}");
+        }
+        let deep = "[".repeat(100_000);
+        for json in ["{]", "{} x", &deep] {
+            let err = exec_process(json.as_bytes(), true).unwrap_err();
+            assert_eq!(err.code, Code::Unknown);
+            assert!(err.message.starts_with("invalid JSON: "), "{}", err.message);
+        }
+    }
+}

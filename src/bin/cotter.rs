@@ -1,2 +1,108 @@
-//! The tool for people.
-fn main() {}
+//! `cotter`: runs containers through a shim, for people and for trying things out.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // It is made to be read.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cotter::error::{Error, Result};
+use cotter::manager::args::{HELP, Verb, parse};
+use cotter::manager::home::Home;
+use cotter::manager::{list, run};
+
+/// What the field returns when the container could not be run, the command not be started, the
+/// command not be found.
+const FAILED: u8 = 125;
+const NOT_RUNNABLE: u8 = 126;
+const NOT_THERE: u8 = 127;
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(why) => {
+            eprintln!("cotter: {why}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let result = parse(std::env::args().skip(1)).and_then(|verb| runtime.block_on(obey(verb)));
+    // Not for ever: a write to a standard output that nobody reads may be under way.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(why) => {
+            eprintln!("cotter: {why}");
+            ExitCode::from(blame(&why))
+        }
+    }
+}
+
+async fn obey(verb: Verb) -> Result<u8> {
+    let home = || {
+        let path = std::env::var_os("COTTER_HOME").map_or(Home::DEFAULT.into(), PathBuf::from);
+        Home::open(path)
+    };
+    match verb {
+        Verb::Run(mut options) => {
+            if options.shim.as_os_str().is_empty() {
+                options.shim = find_shim()?;
+            }
+            let status = run::run(&home()?, &options).await?;
+            return Ok(u8::try_from(status).unwrap_or(u8::MAX));
+        }
+        Verb::Ps => {
+            println!("{:<16} {:>8}  {:<14} COMMAND", "ID", "PID", "STATUS");
+            for row in list::ps(&home()?).await? {
+                let command = row.command.join(" ");
+                println!(
+                    "{:<16} {:>8}  {:<14} {command}",
+                    row.id, row.pid, row.status
+                );
+            }
+        }
+        Verb::Kill { id, signal } => list::kill(&home()?, &id, signal).await?,
+        Verb::Remove { ids, force } => {
+            let home = home()?;
+            for id in ids {
+                list::remove(&home, &id, force).await?;
+            }
+        }
+        Verb::Help => print!("{HELP}"),
+        Verb::Version => println!("cotter {}", env!("CARGO_PKG_VERSION")),
+    }
+    Ok(0)
+}
+
+fn find_shim() -> Result<PathBuf> {
+    const NAME: &str = "containerd-shim-cotter-v2";
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|own| Some(own.parent()?.to_owned()));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    beside
+        .into_iter()
+        .chain(std::env::split_paths(&path))
+        .map(|directory| directory.join(NAME))
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| {
+            Error::not_found(format_args!("{NAME} beside cotter or in PATH (see --shim)"))
+        })
+}
+
+/// Whose fault it is, by the runtime's message.
+fn blame(why: &Error) -> u8 {
+    let says = |phrase| why.message.contains(phrase);
+    if !says("OCI runtime create failed") && !says("OCI runtime start failed") {
+        FAILED
+    } else if says("executable file") && says("not found") || says("no such file or directory") {
+        NOT_THERE
+    } else if says("permission denied") {
+        NOT_RUNNABLE
+    } else {
+        FAILED
+    }
+}

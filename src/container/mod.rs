@@ -1,1 +1,114 @@
-//! (being built)
+//! A container and its processes: what can be asked of them, one module an operation.
+//!
+//! Invariant: operations with side effects on one process go one after another, and always end in a
+//! known state, whoever asked and whether or not they are still there: callers run them in tasks of
+//! the shim ([`crate::service`]). Other containers, and questions ([`snapshot`]), never wait for them.
+//!
+//! | question | module |
+//! |---|---|
+//! | What is allowed in which state? | [`state`] |
+//! | What is known of a process? | [`process`] |
+//! | In which order are things told? | [`tracker`] over [`crate::lifecycle`] |
+//! | Which containers are there? | [`registry`] |
+
+mod create;
+mod delete;
+mod exec;
+mod files;
+mod kill;
+pub mod process;
+pub mod registry;
+pub mod snapshot;
+mod start;
+pub mod state;
+pub mod tracker;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use create::Create;
+pub use process::{ExitStatus, Process};
+pub use registry::{Registry, Shared};
+
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result};
+use crate::lifecycle::ContainerKey;
+use crate::mount::Mount;
+use crate::runtime::Runtime;
+
+/// One container: an init, its execs, and what they share.
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Its bundle directory.
+    pub bundle: PathBuf,
+    /// The mounts that Create was asked to make, as they are told in TaskCreate.
+    mounts: Vec<Mount>,
+    /// Its name in the lifecycle.
+    key: ContainerKey,
+    /// The runtime, set up for this container's root and log.
+    runtime: Runtime,
+    /// Whether the runtime is asked to kill what is left when init is gone: true unless the
+    /// container has a pid namespace of its own, where the kernel does it.
+    kill_all_on_exit: bool,
+    /// The uid and gid that own the container's ends of the stdio pipes.
+    io_owner: (u32, u32),
+    /// Its first process.
+    pub init: Arc<Process>,
+    execs: Mutex<BTreeMap<String, Arc<Process>>>,
+    cgroup: Option<Cgroup>,
+    shared: Arc<Shared>,
+    /// Whether a kill of what init left behind is under way.
+    killing_all: watch::Sender<bool>,
+    /// The container's own background work: the kill above and the drain timer. Ends with it.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Container {
+    /// The init for an empty id, else the exec of that id.
+    ///
+    /// # Errors
+    /// `NotFound` `process does not exist <id>`.
+    pub fn process(&self, exec_id: &str) -> Result<Arc<Process>> {
+        if exec_id.is_empty() {
+            return Ok(Arc::clone(&self.init));
+        }
+        let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        execs
+            .get(exec_id)
+            .cloned()
+            .ok_or_else(|| Error::not_found(format!("process does not exist {exec_id}")))
+    }
+
+    /// All execs that have not been deleted.
+    fn execs(&self) -> Vec<Arc<Process>> {
+        self.execs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// Runs something for as long as the container is known.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work);
+    }
+
+    /// Init's exit is being held back for execs: bound the wait.
+    fn arm_exec_drain(self: &Arc<Self>) {
+        let (tracker, key) = (Arc::clone(&self.shared.tracker), self.key);
+        let (limit, id) = (self.shared.limits.exec_drain, self.id.clone());
+        self.spawn(async move {
+            tokio::time::sleep(limit).await;
+            log::warn!("container {id}: execs did not end within {limit:?} of their init; publishing its exit");
+            tracker.drain_expired(key);
+        });
+    }
+}

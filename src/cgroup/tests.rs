@@ -1,0 +1,242 @@
+use super::locate::{cgroup_mounts, memberships, version};
+use super::manage::{enable, targets};
+use super::*;
+use crate::error::Code;
+use proptest::prelude::*;
+
+const V2: &str = "29 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+const V1: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+36 31 0:33 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+";
+const HYBRID: &str = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+fn cgroup(of: &str, own: &str, mounts: &str) -> Result<Cgroup> {
+    Cgroup::from_text(of.as_bytes(), own.as_bytes(), mounts.as_bytes())
+}
+
+fn dirs(cgroup: &Cgroup) -> Vec<&str> {
+    let dirs = cgroup.places.iter().map(|place| place.dir.to_str());
+    dirs.map(Option::unwrap).collect()
+}
+
+#[test]
+fn v2_has_one_place() {
+    // A v1 hierarchy mounted by somebody for himself changes nothing.
+    let extra = "50 23 0:60 / /run/net_cls rw - cgroup cgroup rw,net_cls\n";
+    for mounts in [
+        V2.to_owned(),
+        format!("{V2}{extra}"),
+        format!("{extra}{V2}"),
+    ] {
+        let found = cgroup("4:net_cls:/\n0::/pod/a\n", "0::/shim\n", &mounts).unwrap();
+        assert_eq!(found.version(), Version::V2);
+        assert_eq!(dirs(&found), ["/sys/fs/cgroup/pod/a"]);
+        assert_eq!(found.dir("memory"), Some(Path::new("/sys/fs/cgroup/pod/a")));
+        assert!(!found.is_shared_with_us());
+    }
+}
+
+#[test]
+fn v1_has_a_place_per_hierarchy_pids_first_and_unified_last() {
+    let of = "9:name=systemd:/a\n5:pids:/a\n4:memory:/a\n2:cpu,cpuacct:/a\n0::/a\n";
+    let own = "9:name=systemd:/\n5:pids:/\n4:memory:/\n2:cpu,cpuacct:/\n0::/\n";
+    let found = cgroup(of, own, &format!("{V1}{HYBRID}")).unwrap();
+    assert_eq!(found.version(), Version::V1);
+    assert_eq!(
+        dirs(&found),
+        [
+            "/sys/fs/cgroup/pids/a",
+            "/sys/fs/cgroup/memory/a",
+            "/sys/fs/cgroup/cpu,cpuacct/a",
+            "/sys/fs/cgroup/systemd/a",
+            "/sys/fs/cgroup/unified/a",
+        ]
+    );
+    let cpu = Path::new("/sys/fs/cgroup/cpu,cpuacct/a");
+    assert_eq!(found.dir("cpuacct"), Some(cpu));
+    assert_eq!(found.dir("hugetlb"), None);
+}
+
+#[test]
+fn paths_are_relative_to_what_is_mounted() {
+    let mounted = |root: &str| V2.replace(" / /sys", &format!(" {root} /sys"));
+    for (path, root, dir) in [
+        ("/docker/x/pod", "/docker/x", Some("/sys/fs/cgroup/pod")),
+        ("/docker/x", "/docker/x", Some("/sys/fs/cgroup/")),
+        ("/docker/xy", "/docker/x", None),
+        // Outside the cgroup namespace, with and without a mount that shows it.
+        ("/../a", "/", None),
+        ("/../a", "/..", Some("/sys/fs/cgroup/a")),
+    ] {
+        let found = cgroup(&format!("0::{path}\n"), "0::/other\n", &mounted(root));
+        let dir = dir.map(Path::new);
+        assert_eq!(
+            found.as_ref().ok().and_then(|found| found.dir("")),
+            dir,
+            "{path}"
+        );
+    }
+    // Mounted again in a container's root: the usual place counts, wherever it is in the table.
+    let again = "20 23 0:26 / /run/c/rootfs/sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+    let found = cgroup("0::/a\n", "0::/b\n", &format!("{again}{V2}")).unwrap();
+    assert_eq!(dirs(&found), ["/sys/fs/cgroup/a"]);
+}
+
+#[test]
+fn what_the_shim_is_in_is_shared() {
+    for (path, own, shared) in [
+        ("/", "/", true),
+        ("/", "/a", true),
+        ("/a", "/a", true),
+        ("/a", "/a/b/c", true),
+        ("/a/b", "/a", false),
+        ("/a", "/ab", false),
+        ("/..", "/a", true),
+        ("/../..", "/", true),
+    ] {
+        let mounts = format!("{V2}{}", V2.replace(" / ", " /.. "));
+        let found = cgroup(&format!("0::{path}\n"), &format!("0::{own}\n"), &mounts);
+        // What cannot be located cannot be listed either.
+        let Ok(found) = found else {
+            assert!(path.starts_with("/../"), "{path}");
+            continue;
+        };
+        assert_eq!(found.is_shared_with_us(), shared, "{path} of {own}");
+        assert_eq!(found.dir("pids").is_none(), shared, "{path} of {own}");
+        if shared {
+            assert_eq!(found.procs().unwrap_err().code, Code::FailedPrecondition);
+        }
+    }
+    let unknown = cgroup("0::/a\n", "", V2).unwrap();
+    assert!(unknown.is_shared_with_us());
+}
+
+#[test]
+fn one_shared_hierarchy_hides_only_itself() {
+    let of = "5:pids:/\n4:memory:/a\n";
+    let found = cgroup(of, "5:pids:/\n4:memory:/\n", V1).unwrap();
+    assert!(!found.is_shared_with_us());
+    assert_eq!(found.dir("pids"), None);
+    assert_eq!(
+        found.dir("memory"),
+        Some(Path::new("/sys/fs/cgroup/memory/a"))
+    );
+}
+
+#[test]
+fn nothing_mounted_is_an_error() {
+    for (of, mounts) in [
+        ("0::/a\n", ""),
+        ("", V2),
+        ("5:pids:/a\n", V2),
+        ("0::/a\n", V1),
+    ] {
+        assert!(cgroup(of, "0::/\n", mounts).is_err(), "{of} {mounts}");
+    }
+}
+
+#[test]
+fn lines_of_proc_cgroup() {
+    let text = b"5:pids:/a:b (deleted)\nx:pids:/a\n5:pids\n5:pids:a\n\n0::/\n";
+    let found = memberships(text);
+    let paths: Vec<_> = found.iter().map(|m| m.path.to_str().unwrap()).collect();
+    assert_eq!(paths, ["/a:b (deleted)", "/"]);
+}
+
+#[test]
+fn the_mount_at_the_usual_place_decides() {
+    for (table, expected) in [
+        (V2.to_owned(), Version::V2),
+        (V1.to_owned(), Version::V1),
+        (format!("{V1}{HYBRID}"), Version::V1),
+        (HYBRID.to_owned(), Version::V2),
+        (String::new(), Version::V1),
+    ] {
+        assert_eq!(
+            version(&cgroup_mounts(table.as_bytes())),
+            expected,
+            "{table}"
+        );
+    }
+}
+
+#[test]
+fn cgroup_paths_for_a_process() {
+    let v2 = cgroup_mounts(V2.as_bytes());
+    let good = targets(Version::V2, "/a/b", &v2).unwrap();
+    assert_eq!(good, [Path::new("/sys/fs/cgroup/a/b")]);
+    for bad in ["", "a", "/a/", "//a", "/a//b", "/a/../b", "/..", "/./a"] {
+        let err = targets(Version::V2, bad, &v2).unwrap_err();
+        assert_eq!(err.code, Code::InvalidArgument, "{bad}");
+    }
+    let v1 = cgroup_mounts(V1.as_bytes());
+    let climb = targets(Version::V1, "/../etc", &v1).unwrap_err();
+    assert_eq!(climb.code, Code::InvalidArgument);
+    let missing = targets(Version::V1, "/cotter-no-such-cgroup", &v1).unwrap_err();
+    assert_eq!(missing.code, Code::NotFound);
+}
+
+/// A tree of ordinary files; unlike the kernel it takes every write.
+struct Tree(PathBuf);
+
+impl Tree {
+    fn new(name: &str) -> Self {
+        let root = std::env::temp_dir().join(format!("cotter-{name}-{}", std::process::id()));
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(root.join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        for dir in ["", "a", "a/b"] {
+            fs::write(root.join(dir).join("cgroup.subtree_control"), "").unwrap();
+        }
+        Self(root)
+    }
+
+    fn enabled(&self, dir: &str) -> String {
+        fs::read_to_string(self.0.join(dir).join("cgroup.subtree_control")).unwrap()
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn controllers_are_enabled_in_all_ancestors() {
+    let tree = Tree::new("enable");
+    fs::write(tree.0.join("cgroup.subtree_control"), "memory pids cpu\n").unwrap();
+    enable(&tree.0, &tree.0.join("a/b")).unwrap();
+    // Already complete: not written to.
+    assert_eq!(tree.enabled(""), "memory pids cpu\n");
+    assert_eq!(tree.enabled("a"), "+cpu +memory +pids");
+    assert_eq!(tree.enabled("a/b"), "");
+}
+
+#[test]
+fn an_ancestor_that_fails_does_not_stop_the_others() {
+    let tree = Tree::new("enable-fail");
+    fs::remove_file(tree.0.join("cgroup.subtree_control")).unwrap();
+    let err = enable(&tree.0, &tree.0.join("a/b")).unwrap_err();
+    assert!(err.message.contains("cgroup.subtree_control"), "{err}");
+    assert_eq!(tree.enabled("a"), "+cpu +memory +pids");
+}
+
+proptest! {
+    #[test]
+    fn no_input_panics(of: Vec<u8>, own: Vec<u8>, table: Vec<u8>) {
+        let _ = Cgroup::from_text(&of, &own, &table);
+    }
+
+    #[test]
+    fn no_path_leaves_the_mount(path in "[/.a]{0,12}") {
+        let v2 = cgroup_mounts(V2.as_bytes());
+        for dir in targets(Version::V2, &path, &v2).unwrap_or_default() {
+            prop_assert!(!dir.to_str().unwrap().contains("/../"));
+            prop_assert!(dir.starts_with("/sys/fs/cgroup"));
+        }
+    }
+}

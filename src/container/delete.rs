@@ -1,0 +1,162 @@
+//! Delete: forget an exec, or take a container apart.
+//!
+//! Invariant: exit before delete, also for a container that was never started; waiters are
+//! released; a Delete that failed half-way can be repeated. Draining the output runs outside every
+//! lock.
+
+use std::sync::{Arc, PoisonError};
+
+use tokio::time::timeout;
+
+use super::process::{ExitStatus, Process};
+use super::registry::Registry;
+use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
+use super::{Container, files};
+use crate::blocking::blocking;
+use crate::error::{Error, Result};
+use crate::events::Event;
+use crate::monitor::Pid;
+use crate::mount;
+use crate::proto::events::TaskDelete;
+use crate::proto::timestamp;
+use crate::stdio::Drain;
+
+/// What a Delete tells of the process that it removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// Its last pid; 0 if it never ran.
+    pub pid: Pid,
+    /// How it ended; status 0 and no time if it never ran.
+    pub exit: ExitStatus,
+}
+
+impl Registry {
+    /// Deletes the init and with it the container (empty id), or an exec.
+    ///
+    /// # Errors
+    /// The state's refusal, or the step that failed; the container stays as it was, to be deleted again.
+    pub async fn delete(&self, id: &str, exec_id: &str) -> Result<Deleted> {
+        let container = self.get(id)?;
+        let process = container.process(exec_id)?;
+        if !process.is_init() {
+            return container.delete_exec(&process).await;
+        }
+        let deleted = container.take_apart().await?;
+        self.remove(&container);
+        Ok(deleted)
+    }
+}
+
+impl Container {
+    async fn delete_exec(&self, exec: &Arc<Process>) -> Result<Deleted> {
+        exec_allows(exec.facts().state, ExecOp::Delete)?;
+        self.drain(exec).await;
+        let _turn = exec.turn.lock().await;
+        let facts = exec.facts();
+        exec_allows(facts.state, ExecOp::Delete)?;
+        self.execs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&exec.exec_id);
+        let deleted = Deleted::of(exec);
+        exec.is_deleted();
+        Ok(deleted)
+    }
+
+    async fn take_apart(&self) -> Result<Deleted> {
+        let init = &self.init;
+        init_allows(init.facts().state, InitOp::Delete)?;
+        if init.facts().state == State::Stopped {
+            self.drain(init).await;
+        }
+        let _turn = init.turn.lock().await;
+        let state = init.facts().state;
+        init_allows(state, InitOp::Delete)?;
+        self.all_killed().await;
+
+        self.delete_from_runtime(state == State::Created).await?;
+        if state == State::Created {
+            let limit = self.shared.limits.killed_exit;
+            timeout(limit, init.wait()).await.map_err(|_| {
+                Error::deadline_exceeded(format!(
+                    "container {}: its init was killed but did not exit in {limit:?}",
+                    self.id
+                ))
+            })?;
+            self.drain(init).await;
+        }
+        init.close_io();
+
+        if !self.mounts.is_empty() {
+            let rootfs = self.bundle.join("rootfs");
+            blocking("unmount", move || mount::unmount_all(&rootfs))
+                .await
+                .and_then(|done| done)
+                .map_err(|e| e.context("failed rootfs umount"))?;
+        }
+        let deleted = Deleted::of(init);
+        self.shared
+            .tracker
+            .forget(self.key, Some(self.deleted_event(&deleted)));
+        for exec in self.execs() {
+            exec.is_deleted();
+        }
+        self.execs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        init.is_deleted();
+        files::forget(&self.bundle);
+        Ok(deleted)
+    }
+
+    /// A container that the runtime has forgotten already is as good as deleted.
+    async fn delete_from_runtime(&self, force: bool) -> Result<()> {
+        match self.runtime.delete(&self.id, force).await {
+            Err(e) if !e.no_such_container() => {
+                Err(Error::from(e).context("failed to delete task"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn drain(&self, process: &Process) {
+        if let Some(io) = process.io() {
+            let limit = self.shared.limits.io_drain;
+            let (what, why) = match io.drained(limit).await {
+                Drain::Done => return,
+                Drain::Unread(stream) => (stream, "nobody has opened it to read"),
+                Drain::TimedOut(stream) => {
+                    (stream, "a process holds it open or its reader is slow")
+                }
+            };
+            log::warn!(
+                "container {} process {}: {what} is closed before its end, after {limit:?}: {why}",
+                self.id,
+                process.id()
+            );
+        }
+    }
+
+    fn deleted_event(&self, deleted: &Deleted) -> Event {
+        Event::Delete(TaskDelete {
+            container_id: self.id.clone(),
+            pid: deleted.pid.cast_unsigned(),
+            exit_status: deleted.exit.status,
+            exited_at: Some(timestamp(deleted.exit.at)).into(),
+            ..Default::default()
+        })
+    }
+}
+
+impl Deleted {
+    fn of(process: &Process) -> Self {
+        Self {
+            pid: process.facts().pid,
+            exit: process.exit().unwrap_or(ExitStatus {
+                status: 0,
+                at: None,
+            }),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Invariant: what a process is known to be (state, pid, exit) can be read at any moment without
+//! waiting for anything that is being done to it.
+//!
+//! Facts are written by the [tracker](super::tracker) in the step in which they become true;
+//! operations take [`Process::turn`] so that there is one at a time.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::Container;
+use super::state::State;
+use crate::monitor::{Exit, Pid};
+use crate::stdio::{Io, Stdio};
+
+/// How a process ended, as clients are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitStatus {
+    /// The exit code, or 128 plus the number of the signal that killed it.
+    pub status: u32,
+    /// The time of the reap. `None` is Go's zero time on the wire.
+    pub at: Option<SystemTime>,
+}
+
+/// What waiters wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Pending,
+    /// A start failed; nothing ran. A later start puts it back to pending.
+    NeverRan,
+    Exited(ExitStatus),
+}
+
+/// What is known of a process at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its state.
+    pub state: State,
+    /// Its pid in the shim's pid namespace; 0 before it was started.
+    pub pid: Pid,
+    /// Its exit status was collected: the pid may belong to another process by now.
+    pub reaped: bool,
+}
+
+/// A container's init or one of its execs.
+pub struct Process {
+    /// The container's id.
+    pub container_id: String,
+    /// The exec's id; empty for the init.
+    pub exec_id: String,
+    /// Where its streams go.
+    pub stdio: Stdio,
+    /// The OCI process of an exec, as JSON for the runtime; empty for the init.
+    pub spec: Vec<u8>,
+    /// Held by the operation that is being done to this process (start, delete), one at a time.
+    pub turn: tokio::sync::Mutex<()>,
+    /// The container it belongs to.
+    pub container: Weak<Container>,
+    facts: Mutex<Facts>,
+    outcome: watch::Sender<Outcome>,
+    io: Mutex<Option<Arc<Io>>>,
+}
+
+impl Process {
+    /// A process that does not run yet.
+    pub fn new(
+        container: Weak<Container>,
+        container_id: &str,
+        exec_id: &str,
+        stdio: Stdio,
+        spec: Vec<u8>,
+    ) -> Self {
+        Self {
+            container_id: container_id.to_owned(),
+            exec_id: exec_id.to_owned(),
+            stdio,
+            spec,
+            turn: tokio::sync::Mutex::new(()),
+            container,
+            facts: Mutex::new(Facts {
+                state: State::Created,
+                pid: 0,
+                reaped: false,
+            }),
+            outcome: watch::Sender::new(Outcome::Pending),
+            io: Mutex::new(None),
+        }
+    }
+
+    /// Whether this is the container's init.
+    pub fn is_init(&self) -> bool {
+        self.exec_id.is_empty()
+    }
+
+    /// The id by which events and replies name it: the exec's, or the container's for an init.
+    pub fn id(&self) -> &str {
+        if self.is_init() {
+            &self.container_id
+        } else {
+            &self.exec_id
+        }
+    }
+
+    /// What is known of it now.
+    pub fn facts(&self) -> Facts {
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it ended, or `None` while it has not.
+    pub fn exit(&self) -> Option<ExitStatus> {
+        match *self.outcome.borrow() {
+            Outcome::Exited(status) => Some(status),
+            Outcome::Pending | Outcome::NeverRan => None,
+        }
+    }
+
+    /// Waits for its exit to be published. A process whose start failed answers status 0 without a
+    /// time, as the Go shim does (contract A.1). Dropping the future leaves nothing behind.
+    pub async fn wait(&self) -> ExitStatus {
+        let mut seen = self.outcome.subscribe();
+        loop {
+            match *seen.borrow_and_update() {
+                Outcome::Exited(status) => return status,
+                Outcome::NeverRan => {
+                    return ExitStatus {
+                        status: 0,
+                        at: None,
+                    };
+                }
+                Outcome::Pending => {}
+            }
+            // The sender lives in `self`, which the caller holds.
+            if seen.changed().await.is_err() {
+                return ExitStatus {
+                    status: 0,
+                    at: None,
+                };
+            }
+        }
+    }
+
+    /// Its streams, while they are open.
+    pub fn io(&self) -> Option<Arc<Io>> {
+        self.io
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Gives it its streams.
+    pub fn set_io(&self, io: Arc<Io>) {
+        *self.io.lock().unwrap_or_else(PoisonError::into_inner) = Some(io);
+    }
+
+    /// Ends and forgets its streams.
+    pub fn close_io(&self) {
+        let io = self
+            .io
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(io) = io {
+            io.close();
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A start is being tried (again).
+    pub(super) fn starting(&self) {
+        self.outcome.send_if_modified(|o| {
+            let again = *o == Outcome::NeverRan;
+            if again {
+                *o = Outcome::Pending;
+            }
+            again
+        });
+    }
+
+    /// Its start failed and nothing of it runs: nobody need wait for it.
+    pub(super) fn never_ran(&self) {
+        self.outcome.send_if_modified(|o| {
+            let pending = *o == Outcome::Pending;
+            if pending {
+                *o = Outcome::NeverRan;
+            }
+            pending
+        });
+    }
+
+    /// The runtime made it: its pid is known.
+    pub(super) fn has_pid(&self, pid: Pid) {
+        self.change(|f| f.pid = pid);
+    }
+
+    /// Its program runs.
+    pub(super) fn runs(&self) {
+        self.change(|f| f.state = State::Running);
+    }
+
+    /// Its exit was collected; the pid is nobody's or another's from now on.
+    pub(super) fn was_reaped(&self) {
+        self.change(|f| f.reaped = true);
+    }
+
+    /// Its exit has been queued for publication.
+    pub(super) fn has_exited(&self, exit: Exit) {
+        self.change(|f| {
+            f.reaped = true;
+            if f.state != State::Deleted {
+                f.state = State::Stopped;
+            }
+        });
+        self.outcome.send_replace(Outcome::Exited(ExitStatus {
+            status: exit.status,
+            at: Some(exit.at),
+        }));
+    }
+
+    /// It has been deleted; who still waits is released.
+    pub(super) fn is_deleted(&self) {
+        self.change(|f| f.state = State::Deleted);
+        self.never_ran();
+        self.close_io();
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("container", &self.container_id)
+            .field("exec", &self.exec_id)
+            .field("facts", &self.facts())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,127 @@
+//! Start: run the program of a created init or of a registered exec.
+//!
+//! Invariant: a start that was announced gets exactly one exit, after it; a start that failed gets
+//! neither, leaves nothing running and can be tried again.
+
+use std::sync::Arc;
+
+use super::process::Process;
+use super::state::{ExecOp, InitOp, exec_allows, init_allows};
+use super::{Container, files};
+use crate::error::{Error, Result};
+use crate::lifecycle::Refusal;
+use crate::monitor::Pid;
+use crate::runtime::{ExecOptions, read_pid_file};
+use crate::stdio::{self, Io};
+
+impl Container {
+    /// Starts the init (empty id) or an exec, and answers its pid.
+    ///
+    /// # Errors
+    /// The state's refusal, or the runtime's error.
+    pub async fn start(self: &Arc<Self>, exec_id: &str) -> Result<Pid> {
+        let process = self.process(exec_id)?;
+        let _turn = process.turn.lock().await;
+        if process.is_init() {
+            self.start_init(&process).await
+        } else {
+            self.start_exec(&process).await
+        }
+    }
+
+    async fn start_init(&self, init: &Arc<Process>) -> Result<Pid> {
+        let facts = init.facts();
+        init_allows(facts.state, InitOp::Start)?;
+        let tracker = &self.shared.tracker;
+        let start = tracker
+            .begin_start(self.key)
+            .map_err(|refusal| match refusal {
+                Refusal::InitExited => Error::unknown("cannot start a stopped process"),
+                Refusal::Busy => Error::unknown("cannot start a running process"),
+                Refusal::Gone | Refusal::Stranger => {
+                    Error::unknown("cannot start a deleted process")
+                }
+            })?;
+        match self.runtime.start(&self.id).await {
+            Ok(()) => {
+                tracker.announce_start(start);
+                Ok(facts.pid)
+            }
+            Err(error) => {
+                tracker.abandon(start);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn start_exec(&self, exec: &Arc<Process>) -> Result<Pid> {
+        exec_allows(exec.facts().state, ExecOp::Start)?;
+        let tracker = &self.shared.tracker;
+        let start = tracker
+            .begin_exec(self.key)
+            .map_err(|refusal| match refusal {
+                Refusal::InitExited | Refusal::Busy => Error::failed_precondition(format!(
+                    "container {} init process is not running",
+                    self.id
+                )),
+                Refusal::Gone | Refusal::Stranger => Error::not_found("container not created"),
+            })?;
+        exec.starting();
+        let started = match self.run_exec(exec).await {
+            Ok(pid) => tracker
+                .announce(start, pid, exec, None)
+                .map(|()| pid)
+                .inspect_err(|_| kill_stray(pid)),
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok(pid) => {
+                // It came up after the kill of all that init left behind: that kill missed it.
+                if self.kill_all_on_exit && tracker.init_reaped(self.key) {
+                    tracker.with_live_pid(exec, kill_stray);
+                }
+                Ok(pid)
+            }
+            Err(error) => {
+                exec.close_io();
+                exec.never_ran();
+                tracker.abandon(start);
+                Err(error)
+            }
+        }
+    }
+
+    /// The runtime's part of an exec: streams, call, pid.
+    async fn run_exec(&self, exec: &Process) -> Result<Pid> {
+        let plan =
+            stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
+        let (io, fds) = Io::open(&plan, self.io_owner.0, self.io_owner.1)
+            .map_err(|e| e.context("failed to create exec process I/O"))?;
+        let options = ExecOptions {
+            pid_file: files::exec_pid_file(&self.bundle, &exec.exec_id),
+            console_socket: None,
+        };
+        let called = self.runtime.exec(&self.id, &exec.spec, &options, fds).await;
+        let pid = read_pid_file(&options.pid_file);
+        files::remove(&options.pid_file);
+        if let Err(error) = called {
+            // Killed or timed out after the process was made: it must not run on unseen.
+            if let Ok(pid) = pid {
+                kill_stray(pid);
+            }
+            return Err(error.into());
+        }
+        let pid = pid.map_err(|e| e.context("failed to retrieve OCI runtime exec pid"))?;
+        io.start();
+        exec.set_io(Arc::new(io));
+        Ok(pid)
+    }
+}
+
+/// Kills a process that the runtime has just made and that nobody will be told of.
+fn kill_stray(pid: Pid) {
+    use nix::sys::signal::{Signal, kill};
+    if let Err(e) = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL) {
+        log::debug!("kill stray process {pid}: {e}");
+    }
+}

@@ -1,0 +1,224 @@
+//! Invariant: a change of a process, the event that tells of it and its place in the queue are one
+//! step, under one short lock that is never held across an await, a runtime call or a system call
+//! that can block. So the order of events is the order of what happened.
+//!
+//! The decisions are [`Lifecycle`]'s, which is pure; this module carries its effects out.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::process::Process;
+use crate::error::{Error, Result};
+use crate::events::{Event, Queue};
+use crate::lifecycle::{Census, ContainerKey, Effect, Lifecycle, Refusal, StartId};
+use crate::monitor::{Exit, Pid};
+use crate::proto::events::{TaskExecStarted, TaskExit, TaskStart};
+use crate::proto::timestamp;
+
+/// The lifecycle, its lock and the queue that its effects go to.
+pub struct Tracker {
+    lifecycle: Mutex<Lifecycle<Arc<Process>>>,
+    queue: Queue,
+}
+
+impl Tracker {
+    /// A tracker of nothing yet.
+    pub fn new(queue: Queue) -> Self {
+        Self {
+            lifecycle: Mutex::new(Lifecycle::new()),
+            queue,
+        }
+    }
+
+    /// The queue of events.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lifecycle<Arc<Process>>> {
+        self.lifecycle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new container's key and the exit subscription of its Create.
+    pub fn begin_create(&self) -> (ContainerKey, StartId) {
+        let mut life = self.lock();
+        let key = life.add();
+        // A key just made is neither gone nor exited nor busy.
+        let start = life
+            .begin_create(key)
+            .unwrap_or_else(|_| unreachable!("a new container accepts its create"));
+        (key, start)
+    }
+
+    /// The start of a created init begins.
+    pub fn begin_start(&self, key: ContainerKey) -> Result<StartId, Refusal> {
+        self.lock().begin_start(key)
+    }
+
+    /// The start of an exec begins.
+    pub fn begin_exec(&self, key: ContainerKey) -> Result<StartId, Refusal> {
+        self.lock().begin_exec(key)
+    }
+
+    /// The runtime made `process` with this pid; `before` is queued ahead of anything it may do.
+    ///
+    /// # Errors
+    /// The container has been deleted meanwhile, or the pid is not one the runtime has just made.
+    /// Nothing was announced, and the start is still open: abandon it.
+    pub fn announce(
+        &self,
+        start: StartId,
+        pid: Pid,
+        process: &Arc<Process>,
+        before: Option<Event>,
+    ) -> Result<()> {
+        let mut life = self.lock();
+        let unreaped = is_unreaped_child(pid);
+        let announced = life.announce(start, pid, Arc::clone(process), unreaped);
+        let effects = announced.map_err(|refusal| match refusal {
+            Refusal::Stranger => Error::unknown(format!(
+                "the runtime named process {pid}, which is no child of this shim"
+            )),
+            Refusal::Gone | Refusal::InitExited | Refusal::Busy => {
+                Error::not_found("container not created")
+            }
+        })?;
+        process.has_pid(pid);
+        if let Some(event) = before {
+            self.queue.push(event);
+        }
+        self.apply(effects);
+        Ok(())
+    }
+
+    /// The runtime started the created init.
+    pub fn announce_start(&self, start: StartId) {
+        let mut life = self.lock();
+        let effects = life.announce_start(start);
+        self.apply(effects);
+    }
+
+    /// A start failed; nothing of it runs.
+    pub fn abandon(&self, start: StartId) {
+        let mut life = self.lock();
+        let effects = life.abandon(start);
+        self.apply(effects);
+    }
+
+    /// A child of the shim that is no runtime call was reaped.
+    pub fn exited(&self, exit: Exit) {
+        let mut life = self.lock();
+        let effects = life.exited(exit);
+        self.apply(effects);
+    }
+
+    /// The time for a container's execs to drain is over.
+    pub fn drain_expired(&self, key: ContainerKey) {
+        let mut life = self.lock();
+        let effects = life.drain_expired(key);
+        self.apply(effects);
+    }
+
+    /// Forgets a container: last exits first, then `after` is queued.
+    pub fn forget(&self, key: ContainerKey, after: Option<Event>) {
+        let mut life = self.lock();
+        let effects = life.forget(key, SystemTime::now());
+        self.apply(effects);
+        if let Some(event) = after {
+            self.queue.push(event);
+        }
+    }
+
+    /// Whether the container's init has been reaped, published or not.
+    pub fn init_reaped(&self, key: ContainerKey) -> bool {
+        self.lock().init_exit(key).is_some()
+    }
+
+    /// Runs `signal` with the pid of `process` if it is certainly still this process: reaps go
+    /// through the same lock, so its number cannot be recycled meanwhile.
+    pub fn with_live_pid<T>(&self, process: &Process, signal: impl FnOnce(Pid) -> T) -> Option<T> {
+        let _life = self.lock();
+        let facts = process.facts();
+        (facts.pid > 0 && !facts.reaped).then(|| signal(facts.pid))
+    }
+
+    /// Sizes, for the dump and for leak tests.
+    pub fn census(&self) -> Census {
+        self.lock().census()
+    }
+
+    /// Carries effects out, in order; called with the lock held.
+    fn apply(&self, effects: Vec<Effect<Arc<Process>>>) {
+        let mut reaped_init = None;
+        for effect in effects {
+            match effect {
+                Effect::Started(process) => {
+                    process.runs();
+                    self.queue.push(started(&process));
+                }
+                Effect::InitReaped { process, exit, .. } => {
+                    process.was_reaped();
+                    log::debug!(
+                        "init {} (pid {}) exited with {}",
+                        process.container_id,
+                        exit.pid,
+                        exit.status
+                    );
+                    reaped_init = process.container.upgrade();
+                    if let Some(container) = &reaped_init {
+                        container.init_was_reaped();
+                    }
+                }
+                Effect::Exited { process, exit } => {
+                    self.queue.push(exited(&process, exit));
+                    process.has_exited(exit);
+                }
+                // Comes directly behind the reap of the init that is held.
+                Effect::Hold { .. } => {
+                    if let Some(container) = &reaped_init {
+                        container.arm_exec_drain();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether `pid` is at this moment a child of ours whose exit has not been collected. It tells an
+/// early exit (collected already) from a recorded exit of a former owner of the same number.
+fn is_unreaped_child(pid: Pid) -> bool {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::Pid(nix::unistd::Pid::from_raw(pid)), flags).is_ok()
+}
+
+fn started(process: &Process) -> Event {
+    let pid = process.facts().pid.cast_unsigned();
+    if process.is_init() {
+        Event::Start(TaskStart {
+            container_id: process.container_id.clone(),
+            pid,
+            ..Default::default()
+        })
+    } else {
+        Event::ExecStarted(TaskExecStarted {
+            container_id: process.container_id.clone(),
+            exec_id: process.exec_id.clone(),
+            pid,
+            ..Default::default()
+        })
+    }
+}
+
+fn exited(process: &Process, exit: Exit) -> Event {
+    Event::Exit(TaskExit {
+        container_id: process.container_id.clone(),
+        id: process.id().to_owned(),
+        pid: exit.pid.cast_unsigned(),
+        exit_status: exit.status,
+        exited_at: Some(timestamp(Some(exit.at))).into(),
+        ..Default::default()
+    })
+}

@@ -1,0 +1,276 @@
+//! Moves the queue's head to the manager.
+//!
+//! Invariant: one event is in flight, and it leaves the queue only when the manager has taken it or
+//! refused it for good; no failure of the connection loses, skips or reorders anything. Idle and
+//! connected it has no timer; idle and disconnected neither. Pinned by `tests/events.rs`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::event::Rank;
+use super::link::{Failure, Link};
+use super::queue::{Entry, Queue};
+use super::retry::{Limits, patience};
+
+/// The longest pause between tries while somebody waits in [`Publisher::drain`].
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// The task that publishes; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Publisher {
+    queue: Queue,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+/// What a publisher has done so far, for a person to look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Events the manager has taken.
+    pub delivered: u64,
+    /// Events skipped because the manager refused them.
+    pub refused: u64,
+    /// Whether there is a connection that is not known to be dead.
+    pub connected: bool,
+    /// Tries that failed since the last answer.
+    pub failures: u32,
+    /// Why the last failed try failed; stays after a success.
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stats: Mutex<Stats>,
+    draining: AtomicBool,
+    hurry: Notify,
+}
+
+impl Publisher {
+    /// Starts publishing what `queue` holds to `address` (`TTRPC_ADDRESS`: a socket path, with or
+    /// without `unix://`) for containers of `namespace`. It connects with the first event. Without
+    /// an address, events are logged at debug level and dropped.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn start(queue: Queue, address: String, namespace: String) -> Self {
+        Self::with_limits(queue, address, namespace, Limits::default())
+    }
+
+    /// [`Publisher::start`] with other time limits.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn with_limits(queue: Queue, address: String, namespace: String, limits: Limits) -> Self {
+        let shared = Arc::new(Shared::default());
+        let path = address.strip_prefix("unix://").unwrap_or(&address);
+        let task = if path.is_empty() {
+            tokio::spawn(discard(queue.clone()))
+        } else {
+            let worker = Worker {
+                queue: queue.clone(),
+                shared: Arc::clone(&shared),
+                address: path.to_owned(),
+                namespace,
+                limits,
+                failures: 0,
+                patience: Patience::default(),
+            };
+            tokio::spawn(worker.run())
+        };
+        Self {
+            queue,
+            shared,
+            task,
+        }
+    }
+
+    /// Waits until everything pushed is delivered, for at most `limit`; returns how many events
+    /// are left. From here on tries follow each other quickly. Publishing goes on afterwards.
+    pub async fn drain(&self, limit: Duration) -> usize {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.hurry.notify_one();
+        match tokio::time::timeout(limit, self.queue.emptied()).await {
+            Ok(()) => 0,
+            Err(_) => self.queue.len(),
+        }
+    }
+
+    /// What was done so far. What waits, the [`Queue`] knows.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats(|stats| stats.clone())
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shared {
+    fn stats<T>(&self, f: impl FnOnce(&mut Stats) -> T) -> T {
+        f(&mut self.stats.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Where the connection is.
+enum State {
+    /// None; the next try is due at the time given, once there is an event.
+    Disconnected(Instant),
+    Connecting,
+    Connected(Link),
+}
+
+struct Worker {
+    queue: Queue,
+    shared: Arc<Shared>,
+    address: String,
+    namespace: String,
+    limits: Limits,
+    /// Tries that failed since the last answer; a connection alone does not reset it, as a
+    /// manager may accept and then hang up.
+    failures: u32,
+    patience: Patience,
+}
+
+/// What the present head has been through.
+#[derive(Debug, Default)]
+struct Patience {
+    seq: u64,
+    timeouts: u32,
+    answers: u32,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        let mut state = State::Disconnected(Instant::now());
+        loop {
+            self.shared
+                .stats(|stats| stats.connected = matches!(state, State::Connected(_)));
+            state = match state {
+                State::Disconnected(due) => {
+                    self.queue.head().await;
+                    self.pause(due).await;
+                    State::Connecting
+                }
+                State::Connecting => match Link::connect(&self.address).await {
+                    Ok(link) => State::Connected(link),
+                    Err(why) => self.failed(format!("connecting to {}: {why}", self.address)),
+                },
+                State::Connected(link) => {
+                    let entry = self.queue.head().await;
+                    self.publish(link, &entry).await
+                }
+            }
+        }
+    }
+
+    async fn publish(&mut self, link: Link, entry: &Entry) -> State {
+        if self.patience.seq != entry.seq {
+            self.patience = Patience {
+                seq: entry.seq,
+                ..Patience::default()
+            };
+        }
+        let limit = self.limits.try_limit(self.patience.timeouts);
+        match link.forward(&self.namespace, entry, limit).await {
+            Ok(()) => {
+                self.queue.settle(entry.seq);
+                self.shared.stats(|stats| stats.delivered += 1);
+                self.answered();
+                State::Connected(link)
+            }
+            Err(Failure::TimedOut) => {
+                self.patience.timeouts += 1;
+                self.failed(format!("no answer to {} within {limit:?}", entry.topic))
+            }
+            Err(Failure::Lost(why)) => self.failed(format!("sending {}: {why}", entry.topic)),
+            Err(Failure::Answered(code, why)) => {
+                let why = format!("manager answered {} with {code:?}: {why}", entry.topic);
+                let Some(most) = patience(code, entry.rank == Rank::Vital) else {
+                    return self.failed(why);
+                };
+                self.patience.answers += 1;
+                if self.patience.answers < most {
+                    return self.failed(why);
+                }
+                log::error!(
+                    "skipping an event of container {} after {most} tries: {why}",
+                    entry.container
+                );
+                self.queue.settle(entry.seq);
+                self.shared.stats(|stats| {
+                    stats.refused += 1;
+                    stats.last_error = Some(why);
+                });
+                self.answered();
+                State::Connected(link)
+            }
+        }
+    }
+
+    fn answered(&mut self) {
+        if self.failures > 1 {
+            log::info!(
+                "events reach the manager again after {} failed tries, {} waiting",
+                self.failures,
+                self.queue.len()
+            );
+        }
+        self.failures = 0;
+        self.shared.stats(|stats| stats.failures = 0);
+    }
+
+    /// Notes a failed try; the link, if there was one, has been dropped by the caller's state.
+    fn failed(&mut self, why: String) -> State {
+        self.failures = self.failures.saturating_add(1);
+        // The first failure is as a rule a restarted manager; then a line per doubling.
+        if self.failures > 1 && self.failures.is_power_of_two() {
+            log::warn!(
+                "publishing events: {why} (try {}, {} waiting)",
+                self.failures,
+                self.queue.len()
+            );
+        } else {
+            log::debug!("publishing events: {why}");
+        }
+        self.shared.stats(|stats| {
+            stats.failures = self.failures;
+            stats.last_error = Some(why);
+        });
+        State::Disconnected(Instant::now() + self.limits.backoff(self.failures))
+    }
+
+    /// Waits until `due`, or less when somebody waits for the queue to drain.
+    async fn pause(&self, due: Instant) {
+        let now = Instant::now();
+        if !self.shared.draining.load(Ordering::Relaxed) {
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => return,
+                () = self.shared.hurry.notified() => {}
+            }
+        }
+        tokio::time::sleep_until(due.min(now + DRAIN_PAUSE)).await;
+    }
+}
+
+/// The publisher of a shim nobody listens to.
+async fn discard(queue: Queue) {
+    loop {
+        let entry = queue.head().await;
+        log::debug!(
+            "no events address: {} of container {}",
+            entry.topic,
+            entry.container
+        );
+        queue.settle(entry.seq);
+    }
+}

@@ -1,0 +1,120 @@
+//! Every wait of the shim has an end, and this is the one place where the ends are written down.
+//!
+//! Each can be overridden through the shim's environment (containerd: `env` of the runtime's or the
+//! shim plugin's configuration): `COTTER_LIMIT_EXEC_DRAIN=2s`, with `ms`, `s` or `m`. What cannot be
+//! understood is logged, and the default holds.
+
+use std::time::Duration;
+
+/// The time limits of container operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long an init's exit is held back for execs of its container that are still running or
+    /// being started. At its end the init's exit is published and the late ones follow it.
+    pub exec_drain: Duration,
+    /// How long Delete waits for the output's tail (the Go shim: 10 s since containerd 1.7.29).
+    /// At its end the streams are closed and what was not read is lost, with a log line.
+    pub io_drain: Duration,
+    /// How long Delete of a created container waits for the exit of the init it had killed. At its
+    /// end Delete fails and can be repeated. Longer than `exec_drain`, which may delay that exit.
+    pub killed_exit: Duration,
+    /// How long one call of the runtime may take; `None` is the table by operation
+    /// ([`Operation::limit`](crate::runtime::Operation::limit)). At its end the runtime is killed
+    /// and the operation fails.
+    pub runtime_call: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            exec_drain: Duration::from_secs(10),
+            io_drain: Duration::from_secs(10),
+            killed_exit: Duration::from_secs(15),
+            runtime_call: None,
+        }
+    }
+}
+
+impl Limits {
+    /// The defaults with what the environment overrides.
+    pub fn from_env() -> Self {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    fn read(value: impl Fn(&str) -> Option<String>) -> Self {
+        let limit = |name: &str| {
+            let text = value(name)?;
+            let parsed = parse(&text);
+            if parsed.is_none() {
+                log::warn!("{name}={text:?} is no time such as 500ms, 2s or 1m; using the default");
+            }
+            parsed
+        };
+        let default = Self::default();
+        Self {
+            exec_drain: limit("COTTER_LIMIT_EXEC_DRAIN").unwrap_or(default.exec_drain),
+            io_drain: limit("COTTER_LIMIT_IO_DRAIN").unwrap_or(default.io_drain),
+            killed_exit: limit("COTTER_LIMIT_KILLED_EXIT").unwrap_or(default.killed_exit),
+            runtime_call: limit("COTTER_LIMIT_RUNTIME_CALL").or(default.runtime_call),
+        }
+    }
+}
+
+/// A whole number of `ms`, `s` or `m`, more than none and at most a day.
+fn parse(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return None,
+    };
+    let time = Duration::from_millis(number.checked_mul(factor)?);
+    (!time.is_zero() && time <= Duration::from_secs(86_400)).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        let ms = Duration::from_millis;
+        for (text, time) in [
+            ("500ms", Some(ms(500))),
+            ("2s", Some(ms(2_000))),
+            ("3m", Some(ms(180_000))),
+            ("1440m", Some(ms(86_400_000))),
+            ("", None),
+            ("2", None),
+            ("s", None),
+            ("0s", None),
+            ("-1s", None),
+            ("1h", None),
+            ("2 s", None),
+            ("1441m", None),
+            ("99999999999999999999s", None),
+            ("18446744073709551615m", None),
+        ] {
+            assert_eq!(parse(text), time, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_environment_overrides_what_it_says_well() {
+        let limits = Limits::read(|name| match name {
+            "COTTER_LIMIT_EXEC_DRAIN" => Some("1s".into()),
+            "COTTER_LIMIT_RUNTIME_CALL" => Some("300ms".into()),
+            "COTTER_LIMIT_IO_DRAIN" => Some("soon".into()),
+            _ => None,
+        });
+        let expected = Limits {
+            exec_drain: Duration::from_secs(1),
+            runtime_call: Some(Duration::from_millis(300)),
+            ..Limits::default()
+        };
+        assert_eq!(limits, expected);
+    }
+}

@@ -1,0 +1,252 @@
+//! The command line of the `cotter` tool.
+//!
+//! Invariant: pure; what is not understood is refused, never guessed at.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+use super::dialect::Dialect;
+use super::run::Options;
+use super::signals;
+
+/// What `cotter help` says.
+pub const HELP: &str = "\
+cotter runs a container through a containerd shim.
+
+  cotter run [OPTION…] [--] COMMAND…   run a command in a container and return its exit status
+      --rootfs DIR       its root directory; without it, one is made of busybox
+      --bundle DIR       take config.json from an OCI bundle; COMMAND… may be left out
+      --runtime NAME     runc, crun, or a path; without it, the shim's default
+      --id ID            without it, one is made up
+      --events           show the events that the shim sends, on standard error
+      --rm               remove the container when it ends; so it is anyway without -d
+      -d, --detach       leave it running, without input and output, and print its id
+      --shim PATH        the shim's binary; without it, containerd-shim-cotter-v2 beside cotter
+                         or in PATH
+      --dialect NAME     start the shim as containerd 1.6 (plain), 1.7 to 2.2 (json) or
+                         2.3 and newer (proto, which is the default)
+      --debug            have the shim log more, and show its log
+  cotter ps                            show the containers that were detached
+  cotter kill ID [SIGNAL]              send a signal to a container: TERM if none is named
+  cotter rm [-f] ID…                   remove containers; -f: running ones too
+  cotter help | version
+
+Signals that cotter run receives are passed on; the third INT or TERM kills the container.
+It exits with 125 if the container could not be run, 126 or 127 if the command could not be,
+128 + N if signal N ended it. COTTER_HOME names the directory where containers are kept
+(/run/cotter).
+";
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Run a container; the shim's path is empty if none was named.
+    Run(Options),
+    /// List containers.
+    Ps,
+    /// Send a signal.
+    Kill {
+        /// To this container.
+        id: String,
+        /// The signal's number.
+        signal: u32,
+    },
+    /// Remove containers.
+    Remove {
+        /// These.
+        ids: Vec<String>,
+        /// Running ones too.
+        force: bool,
+    },
+    /// Say how it is used.
+    Help,
+    /// Say which version it is.
+    Version,
+}
+
+/// Reads the command line after the program's name.
+///
+/// # Errors
+/// When it is not understood; the message says what and where.
+pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Verb> {
+    let mut args = args.into_iter();
+    let verb = args.next().unwrap_or_else(|| "help".into());
+    let rest: Vec<String> = args.collect();
+    match (verb.as_str(), rest.as_slice()) {
+        ("run", _) => run(rest).map(Verb::Run),
+        ("ps", []) => Ok(Verb::Ps),
+        ("kill", [id]) => Ok(Verb::Kill {
+            id: id.clone(),
+            signal: signals::parse("TERM")?,
+        }),
+        ("kill", [id, signal]) => Ok(Verb::Kill {
+            id: id.clone(),
+            signal: signals::parse(signal.trim_start_matches('-'))?,
+        }),
+        ("rm", _) => {
+            let (flags, ids): (Vec<_>, Vec<_>) =
+                rest.into_iter().partition(|arg| arg.starts_with('-'));
+            if let Some(other) = flags
+                .iter()
+                .find(|flag| !matches!(flag.as_str(), "-f" | "--force"))
+            {
+                return Err(wrong(format!("rm does not know {other}")));
+            }
+            if ids.is_empty() {
+                return Err(wrong("rm needs the id of a container"));
+            }
+            Ok(Verb::Remove {
+                ids,
+                force: !flags.is_empty(),
+            })
+        }
+        ("help" | "-h" | "--help", _) => Ok(Verb::Help),
+        ("version" | "-v" | "--version", _) => Ok(Verb::Version),
+        ("ps" | "kill", _) => Err(wrong(format!("{verb} does not take these arguments"))),
+        _ => Err(wrong(format!("there is no verb {verb:?}"))),
+    }
+}
+
+fn wrong(what: impl Into<String>) -> Error {
+    Error::new(
+        crate::error::Code::InvalidArgument,
+        format!("{} (see cotter help)", what.into()),
+    )
+}
+
+fn run(args: Vec<String>) -> Result<Options> {
+    let mut options = Options::default();
+    let mut args = args.into_iter().peekable();
+    let mut remove = false;
+    while let Some(arg) = args.next_if(|arg| arg.starts_with('-')) {
+        if arg == "--" {
+            break;
+        }
+        let (flag, attached) = match arg.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => {
+                (flag.to_owned(), Some(value.to_owned()))
+            }
+            _ => (arg, None),
+        };
+        let switch = match flag.as_str() {
+            "--events" => Some(&mut options.events),
+            "--debug" => Some(&mut options.debug),
+            "--detach" | "-d" => Some(&mut options.detach),
+            "--rm" => Some(&mut remove),
+            _ => None,
+        };
+        if let Some(switch) = switch {
+            if attached.is_some() {
+                return Err(wrong(format!("{flag} takes no value")));
+            }
+            *switch = true;
+            continue;
+        }
+        let mut value = || {
+            attached
+                .clone()
+                .or_else(|| args.next())
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| wrong(format!("{flag} needs a value")))
+        };
+        match flag.as_str() {
+            "--rootfs" => options.rootfs = Some(PathBuf::from(value()?)),
+            "--bundle" => options.bundle = Some(PathBuf::from(value()?)),
+            "--runtime" => options.runtime = value()?,
+            "--id" => options.id = Some(value()?),
+            "--shim" => options.shim = PathBuf::from(value()?),
+            "--dialect" => {
+                let name = value()?;
+                options.dialect = Some(
+                    Dialect::by_name(&name)
+                        .ok_or_else(|| wrong(format!("there is no dialect {name:?}")))?,
+                );
+            }
+            other => return Err(wrong(format!("run does not know {other}"))),
+        }
+    }
+    options.command = args.collect();
+    if options.command.is_empty() && options.bundle.is_none() {
+        return Err(wrong("run needs a command"));
+    }
+    if options.rootfs.is_some() && options.bundle.is_some() {
+        return Err(wrong("--rootfs and --bundle exclude each other"));
+    }
+    if remove && options.detach {
+        return Err(wrong(
+            "--rm and -d exclude each other: nobody stays to remove it",
+        ));
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<Verb> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn run_takes_options_up_to_the_command() {
+        let line = "run --rootfs /r --runtime=crun --id a --events --rm -- sh -c --events";
+        let expected = Options {
+            rootfs: Some("/r".into()),
+            runtime: "crun".into(),
+            id: Some("a".into()),
+            events: true,
+            command: vec!["sh".into(), "-c".into(), "--events".into()],
+            ..Options::default()
+        };
+        assert_eq!(words(line).unwrap(), Verb::Run(expected));
+        let Verb::Run(options) = words("run -d --dialect plain --shim /s sleep -5").unwrap() else {
+            panic!("another verb");
+        };
+        assert_eq!(options.command, ["sleep", "-5"]);
+        assert_eq!(options.dialect, Some(Dialect::Plain16));
+        assert!(options.detach);
+        assert!(words("run --bundle /b").is_ok());
+    }
+
+    #[test]
+    fn the_other_verbs() {
+        let kill = |signal| Verb::Kill {
+            id: "a".into(),
+            signal,
+        };
+        assert_eq!(words("kill a").unwrap(), kill(15));
+        assert_eq!(words("kill a -KILL").unwrap(), kill(9));
+        assert_eq!(words("ps").unwrap(), Verb::Ps);
+        let remove = Verb::Remove {
+            ids: vec!["a".into(), "b".into()],
+            force: true,
+        };
+        assert_eq!(words("rm -f a b").unwrap(), remove);
+        assert_eq!(words("").unwrap(), Verb::Help);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for line in [
+            "walk",
+            "run",
+            "run --",
+            "run --nope x",
+            "run --id",
+            "run --events=yes x",
+            "run --dialect latin x",
+            "run --rootfs a --bundle b x",
+            "run --rm -d x",
+            "ps x",
+            "kill",
+            "kill a b c",
+            "kill a NOPE",
+            "rm",
+            "rm -x a",
+        ] {
+            assert!(words(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `cotter ps`, `cotter kill` and `cotter rm`: containers that were detached.
+//!
+//! Invariant: a verb on one container touches no other; `ps` shows a container even if its shim is
+//! gone, and `rm` removes even that.
+
+use crate::error::{Code, Error, Result};
+use crate::proto::task::{KillRequest, StateRequest, Status};
+
+use super::bundle::Bundle;
+use super::client::Tasks;
+use super::dialect::Endpoint;
+use super::events::EventServer;
+use super::home::{Home, Note};
+use super::run::end_shim;
+
+/// One line of `cotter ps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The container's id.
+    pub id: String,
+    /// The pid of its init process; 0 if there is none.
+    pub pid: u32,
+    /// E.g. `running`; `lost` when the shim is gone.
+    pub status: String,
+    /// The command.
+    pub command: Vec<String>,
+}
+
+/// All containers.
+///
+/// # Errors
+/// When the home cannot be read.
+pub async fn ps(home: &Home) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for id in home.ids()? {
+        let note = Note::load(&home.bundle(&id)?, &id);
+        let (pid, status) = match state(home, &id).await {
+            Ok((pid, Status::STOPPED, code)) => (pid, format!("stopped ({code})")),
+            Ok((pid, status, _)) => (pid, name(status).to_owned()),
+            Err(_) => (0, "lost".to_owned()),
+        };
+        rows.push(Row {
+            id,
+            pid,
+            status,
+            command: note.map(|note| note.command).unwrap_or_default(),
+        });
+    }
+    Ok(rows)
+}
+
+fn name(status: Status) -> &'static str {
+    match status {
+        Status::UNKNOWN => "unknown",
+        Status::CREATED => "created",
+        Status::RUNNING => "running",
+        Status::STOPPED => "stopped",
+        Status::PAUSED => "paused",
+        Status::PAUSING => "pausing",
+    }
+}
+
+async fn state(home: &Home, id: &str) -> Result<(u32, Status, u32)> {
+    let request = StateRequest {
+        id: id.to_owned(),
+        ..Default::default()
+    };
+    let state = connect(home, id).await?.state(&request).await?;
+    let status = state.status.enum_value_or_default();
+    Ok((state.pid, status, state.exit_status))
+}
+
+async fn connect(home: &Home, id: &str) -> Result<Tasks> {
+    let bundle = home.bundle(id)?;
+    Note::load(&bundle, id)?;
+    Tasks::connect(&Endpoint::load(&bundle)?).await
+}
+
+/// Sends a signal to a container's init process.
+///
+/// # Errors
+/// When there is no such container or it has ended.
+pub async fn kill(home: &Home, id: &str, signal: u32) -> Result<()> {
+    let request = KillRequest {
+        id: id.to_owned(),
+        signal,
+        ..Default::default()
+    };
+    connect(home, id).await?.kill(&request).await?;
+    Ok(())
+}
+
+/// Removes a container and its shim.
+///
+/// # Errors
+/// When there is no such container, or it is running and not to be killed (`force`).
+pub async fn remove(home: &Home, id: &str, force: bool) -> Result<()> {
+    let path = home.bundle(id)?;
+    let note = Note::load(&path, id)?;
+    if !force {
+        match state(home, id).await {
+            Ok((_, Status::STOPPED, _)) => {}
+            Ok((_, status, _)) => {
+                let what = format!("container {id} is {}; kill it or use -f", name(status));
+                return Err(Error::failed_precondition(what));
+            }
+            // A shim that is gone has nothing running that it could protect.
+            Err(why) if matches!(why.code, Code::NotFound | Code::Unavailable) => {}
+            Err(why) => return Err(why),
+        }
+    }
+    let bundle = Bundle::adopt(&path)?;
+    // The shim may have much to tell since its manager left, and does not like to end before.
+    let events = EventServer::listen(&home.events(&path)).await?;
+    let result = async {
+        if let Ok(endpoint) = Endpoint::load(&path) {
+            end_shim(&endpoint, id).await?;
+        }
+        home.launch(id, &path, &note).delete().await
+    }
+    .await;
+    drop(events);
+    match result {
+        Ok(_) => bundle.remove(),
+        Err(why) => {
+            bundle.keep();
+            Err(why)
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Every child that ends is reaped at once and its exit reported once, to exactly one owner.
+//!
+//! One SIGCHLD source and one task serve any number of processes. A wake-up runs `waitpid` until
+//! nothing is left, because the kernel merges signals that are pending together. The exit of a
+//! child started with [`Monitor::spawn`] goes to its [`Child`]; every other exit (descendants that
+//! the subreaper flag brought here) goes to one callback. The loop waits for nobody.
+//!
+//! Spawning and reaping exclude each other by one lock. So no child can end before it is known,
+//! the `waitpid` with which the standard library collects a failed spawn is never robbed of its
+//! child, and a signal sent under the same lock never reaches a recycled pid. In a process with a
+//! single thread the lock is never contended.
+//!
+//! Nothing else in the process may wait for children. The module knows pids and statuses only;
+//! it needs tokio, nix and signal-hook and nothing of the rest of this crate.
+//!
+//! Pinned by `tests/monitor.rs`, in a process of its own.
+
+mod supervise;
+
+pub use supervise::{Action, Restart, Streak, Supervised, next, supervise};
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::{self, SigSet, Signal};
+use signal_hook::SigId;
+use signal_hook::low_level::{pipe, unregister};
+use tokio::io::AsyncReadExt;
+use tokio::sync::oneshot;
+
+/// A process id as the kernel numbers them; positive.
+pub type Pid = i32;
+
+/// The end of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The process that ended. The number may belong to another process already.
+    pub pid: Pid,
+    /// The exit code, or 128 + the number of the signal that ended it.
+    pub status: u32,
+    /// Taken at the reap.
+    pub at: SystemTime,
+}
+
+/// The process-wide reaper; clones share it. It ends with its last clone and last [`Child`].
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    table: Mutex<Table>,
+    signal: SigId,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Children started here and not reaped yet.
+    children: HashMap<Pid, Entry>,
+    /// Tells a child from a later one with the same pid.
+    next_serial: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    serial: u64,
+    exit: oneshot::Sender<Exit>,
+}
+
+/// Two reapers would take each other's exits.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+impl Table {
+    /// Whether the pid still belongs to the child with this serial.
+    fn unreaped(&self, pid: Pid, serial: u64) -> bool {
+        let entry = self.children.get(&pid);
+        entry.is_some_and(|entry| entry.serial == serial)
+    }
+}
+
+impl Monitor {
+    /// Makes this process a subreaper and starts the reap loop as one task on the current tokio
+    /// runtime.
+    ///
+    /// `others` is called in the loop, in the order of the reaps, for every exit that is no child
+    /// of [`Monitor::spawn`]. It must not block. Fails with `AlreadyExists` while another monitor
+    /// runs in this process.
+    pub fn start(others: impl FnMut(Exit) + Send + 'static) -> io::Result<Monitor> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+        if RUNNING.swap(true, Ordering::AcqRel) {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "a monitor is already running in this process",
+            ));
+        }
+        let (monitor, signals) = Self::register().inspect_err(|_| {
+            RUNNING.store(false, Ordering::Release);
+        })?;
+        runtime.spawn(reap_loop(signals, Arc::downgrade(&monitor.shared), others));
+        Ok(monitor)
+    }
+
+    fn register() -> io::Result<(Monitor, tokio::net::UnixStream)> {
+        prctl::set_child_subreaper(true)?;
+        let (read, write) = UnixStream::pair()?;
+        read.set_nonblocking(true)?;
+        let signals = tokio::net::UnixStream::from_std(read)?;
+        let signal = pipe::register(signal::SIGCHLD as i32, write)?;
+        let shared = Arc::new(Shared {
+            table: Mutex::default(),
+            signal,
+        });
+        // A mask inherited over exec could keep the handler from ever running.
+        SigSet::from(Signal::SIGCHLD).thread_unblock()?;
+        Ok((Monitor { shared }, signals))
+    }
+
+    /// Starts a child whose exit comes to the returned handle only, however fast it ends.
+    ///
+    /// The call returns once the child has called `execve`, as the standard library does. `command`
+    /// keeps its descriptors: drop it to close the caller's copies.
+    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        let mut table = self.shared.lock();
+        let mut child = command.spawn()?;
+        // A pid_t always fits: the kernel's limit is 2^22.
+        let pid = Pid::try_from(child.id()).map_err(io::Error::other)?;
+        let (exit, receiver) = oneshot::channel();
+        let serial = table.next_serial;
+        table.next_serial += 1;
+        table.children.insert(pid, Entry { serial, exit });
+        drop(table);
+        Ok(Child {
+            pid,
+            serial,
+            monitor: self.clone(),
+            state: State::Running(receiver),
+            stdin: child.stdin.take().map(OwnedFd::from),
+            stdout: child.stdout.take().map(OwnedFd::from),
+            stderr: child.stderr.take().map(OwnedFd::from),
+        })
+    }
+
+    /// Children of [`Monitor::spawn`] that are not reaped yet, dropped handles included.
+    pub fn live_children(&self) -> usize {
+        self.shared.lock().children.len()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reaps until no child is waiting to be reaped.
+    fn reap(&self, others: &mut impl FnMut(Exit)) {
+        loop {
+            let mut table = self.lock();
+            let Some(exit) = reap_one() else { return };
+            let owner = table.children.remove(&exit.pid);
+            drop(table);
+            match owner {
+                Some(entry) => {
+                    // No receiver: the handle was dropped, and the exit is forgotten with it.
+                    let _ = entry.exit.send(exit);
+                }
+                // A panic in the callback must not end the reaping.
+                None if catch_unwind(AssertUnwindSafe(|| others(exit))).is_err() => {
+                    log::error!("handler for the exit of pid {} panicked", exit.pid);
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Closes the write end, so the loop reads the end of the stream and ends.
+        unregister(self.signal);
+        RUNNING.store(false, Ordering::Release);
+    }
+}
+
+async fn reap_loop(
+    mut signals: tokio::net::UnixStream,
+    shared: Weak<Shared>,
+    mut others: impl FnMut(Exit),
+) {
+    let mut buffer = [0; 64];
+    loop {
+        // Before the first read too: children may have ended before the handler was in place.
+        let Some(alive) = shared.upgrade() else {
+            return;
+        };
+        alive.reap(&mut others);
+        drop(alive);
+        match signals.read(&mut buffer).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return log::error!("read the SIGCHLD pipe: {e}; no exit is seen any more"),
+        }
+    }
+}
+
+/// One `waitpid(-1)` that does not block. Not nix's: it reaps first and then fails on a real-time
+/// signal, which its enum can't name, and the exit is lost (systemd uses such signals).
+fn reap_one() -> Option<Exit> {
+    loop {
+        let mut status = 0;
+        // SAFETY: waitpid has no safe wrapper that keeps every status; it writes one int, to a
+        // local that outlives the call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) };
+        let at = SystemTime::now();
+        match pid {
+            -1 if Errno::last() == Errno::EINTR => {}
+            // ECHILD: there is no child at all. 0: none of them has ended.
+            -1 | 0 => return None,
+            pid => {
+                let status = decode(status);
+                return Some(Exit { pid, status, at });
+            }
+        }
+    }
+}
+
+/// Neither WUNTRACED nor WCONTINUED is asked for, so a status is an exit or a death by signal.
+fn decode(status: libc::c_int) -> u32 {
+    let status = if libc::WIFSIGNALED(status) {
+        128 + libc::WTERMSIG(status)
+    } else {
+        libc::WEXITSTATUS(status)
+    };
+    status.unsigned_abs()
+}
+
+/// A child started by [`Monitor::spawn`]. Dropped, the process lives on, stays watched, and is
+/// reaped and forgotten when it ends.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    serial: u64,
+    monitor: Monitor,
+    state: State,
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+enum State {
+    Running(oneshot::Receiver<Exit>),
+    Ended(Exit),
+}
+
+impl Child {
+    /// Its process id; another process may have it once this one is reaped.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Waits for the end. Cancel safe; every later call returns the same exit.
+    pub async fn exited(&mut self) -> Exit {
+        match &mut self.state {
+            State::Ended(exit) => *exit,
+            State::Running(receiver) => match receiver.await {
+                Ok(exit) => {
+                    self.state = State::Ended(exit);
+                    exit
+                }
+                // The table, which this handle keeps alive, drops a sender only after use.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Sends a signal; `ESRCH` once the child is reaped, never to another process with its pid.
+    pub fn kill(&self, signal: Signal) -> io::Result<()> {
+        self.signal(self.pid, signal)
+    }
+
+    /// Sends a signal to the process group that the child leads (`CommandExt::process_group(0)`);
+    /// `ESRCH` once the child is reaped or if it leads none.
+    pub fn kill_group(&self, signal: Signal) -> io::Result<()> {
+        self.signal(-self.pid, signal)
+    }
+
+    fn signal(&self, target: Pid, signal: Signal) -> io::Result<()> {
+        let table = self.monitor.shared.lock();
+        if !table.unreaped(self.pid, self.serial) {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(signal::kill(nix::unistd::Pid::from_raw(target), signal)?)
+    }
+
+    /// The write end of its standard input, if it was piped.
+    pub fn take_stdin(&mut self) -> Option<OwnedFd> {
+        self.stdin.take()
+    }
+
+    /// The read end of its standard output, if it was piped.
+    pub fn take_stdout(&mut self) -> Option<OwnedFd> {
+        self.stdout.take()
+    }
+
+    /// The read end of its standard error, if it was piped.
+    pub fn take_stderr(&mut self) -> Option<OwnedFd> {
+        self.stderr.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, Table, decode, oneshot};
+
+    #[test]
+    fn a_recycled_pid_is_another_child() {
+        let mut table = Table::default();
+        let (exit, _receiver) = oneshot::channel();
+        table.children.insert(7, Entry { serial: 1, exit });
+        assert!(table.unreaped(7, 1));
+        assert!(!table.unreaped(7, 0), "an earlier owner of the pid");
+        assert!(!table.unreaped(8, 1));
+    }
+
+    #[test]
+    fn statuses() {
+        let exited = |code: i32| code << 8;
+        for (raw, expected) in [
+            (exited(0), 0),
+            (exited(1), 1),
+            (exited(255), 255),
+            (libc::SIGKILL, 137),
+            (libc::SIGSEGV | 0x80, 139), // with a core dump
+            (
+                libc::SIGRTMIN() + 3,
+                128 + libc::SIGRTMIN().unsigned_abs() + 3,
+            ),
+        ] {
+            assert_eq!(decode(raw), expected, "{raw:#x}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! One call: start, capture, limit, and the words for what went wrong.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, PipeReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::net::unix::pipe;
+use tokio::time::timeout;
+
+use super::argv::{self, Argv};
+use super::error::{Kind, Operation, RuntimeError};
+use super::log;
+use super::private_file::PrivateFile;
+use super::{Fds, Runtime};
+use crate::monitor::{Child, Exit};
+
+/// The most that is kept of an output: its end.
+const MESSAGE_LIMIT: usize = 16 * 1024;
+/// The same where standard output is the answer; half a million pids fit.
+const ANSWER_LIMIT: usize = 4 * 1024 * 1024;
+/// How long to wait for the end of a killed call; one stuck in the kernel may never end.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whose the standard streams of a call are.
+pub(super) enum Streams {
+    /// The container's.
+    Container(Fds),
+    /// Ours; the runtime's standard input is given.
+    Captured(Stdio),
+}
+
+impl Runtime {
+    /// Runs one command to its end; returns its standard output, if that was captured.
+    pub(super) async fn call(
+        &self,
+        operation: Operation,
+        id: &str,
+        argv: Argv,
+        streams: Streams,
+    ) -> Result<Vec<u8>, RuntimeError> {
+        // Without a bundle there is no place for a log. A forced delete must work even then.
+        let log = PrivateFile::beside(&self.log, "log");
+        let mut command = Command::new(&self.binary);
+        if operation != Operation::Features {
+            let log = log.as_ref().ok().map(PrivateFile::path);
+            command.args(argv::globals(&self.root, log, self.systemd_cgroup).0);
+        }
+        command.args(argv.0).process_group(0);
+        clean_environment(&mut command, std::env::vars_os().map(|(name, _)| name));
+        let not_started = |e| {
+            let message = format!("run {}: {e}", self.binary.display());
+            RuntimeError::new(operation, Kind::Spawn, message)
+        };
+        let mut output = connect(&mut command, operation, streams).map_err(not_started)?;
+        let mut child = self.monitor.spawn(&mut command).map_err(not_started)?;
+        // Only the child holds the streams now; else they would never end.
+        drop(command);
+
+        let limit = self.limit.unwrap_or_else(|| operation.limit());
+        let exit = timeout(limit, output.until_exit(&mut child)).await;
+        if exit.is_err() {
+            // ESRCH: it ended just now.
+            let _ = child.kill_group(Signal::SIGKILL);
+            let _ = timeout(KILL_LIMIT, output.until_exit(&mut child)).await;
+        }
+        let log = log.and_then(|log| log::finish(&log, &self.log));
+        match exit {
+            Ok(exit) if exit.status == 0 => Ok(output.stdout.bytes),
+            Ok(exit) => Err(self.failed(operation, exit, log, &output.text())),
+            Err(_) => Err(self.timed_out(operation, id, limit, log, &output.text())),
+        }
+    }
+
+    fn failed(
+        &self,
+        operation: Operation,
+        exit: Exit,
+        log: io::Result<Vec<u8>>,
+        output: &str,
+    ) -> RuntimeError {
+        let kind = match exit.status {
+            // Up to the last real-time signal.
+            status @ 129..=192 => Kind::Killed(status - 128),
+            status => Kind::Failed(status),
+        };
+        let how = match kind {
+            Kind::Killed(signal) => format!("signal {signal}"),
+            _ => format!("exit status {}", exit.status),
+        };
+        let program = name(&self.binary);
+        let bare = format!("{program} did not terminate successfully: {how}{output}");
+        let own_words = log.map(|log| log::last_error(&log));
+        let message = match (kind, operation, own_words) {
+            // A killed runtime didn't get to say why.
+            (Kind::Killed(_), _, Ok(None)) => bare,
+            (Kind::Killed(_), _, Ok(Some(message))) => format!("{bare}: {message}"),
+            // These are matched on their output by clients of the Go shim.
+            (_, Operation::Kill | Operation::Update | Operation::Ps, _) => bare,
+            (_, _, Ok(Some(message))) => message,
+            (_, _, Ok(None)) => bare,
+            (_, _, Err(e)) => format!("unable to retrieve OCI runtime error ({e}): {bare}"),
+        };
+        RuntimeError::new(operation, kind, message)
+    }
+
+    fn timed_out(
+        &self,
+        operation: Operation,
+        id: &str,
+        limit: Duration,
+        log: io::Result<Vec<u8>>,
+        output: &str,
+    ) -> RuntimeError {
+        let program = name(&self.binary);
+        let command = operation.name();
+        let said = log.ok().and_then(|log| log::last_error(&log));
+        let said = said.map_or_else(|| output.to_owned(), |message| format!(": {message}"));
+        let message = format!(
+            "{program} {command} of {id:?} did not end within {limit:?} and was killed{said}"
+        );
+        RuntimeError::new(operation, Kind::Timeout, message)
+    }
+}
+
+fn name(binary: &Path) -> String {
+    let name = binary.file_name().unwrap_or(binary.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+/// The runtime inherits the environment (hooks do too) without what is meant for this process:
+/// a service manager's sockets, which a runtime would pass on to containers, and our own settings.
+fn clean_environment(command: &mut Command, inherited: impl Iterator<Item = OsString>) {
+    for variable in [
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+    ] {
+        command.env_remove(variable);
+    }
+    for variable in inherited {
+        if variable.as_encoded_bytes().starts_with(b"COTTER_") {
+            command.env_remove(variable);
+        }
+    }
+}
+
+/// Gives the command its standard streams and returns our ends.
+fn connect(command: &mut Command, operation: Operation, streams: Streams) -> io::Result<Output> {
+    match streams {
+        Streams::Container(fds) => {
+            command
+                .stdin(or_null(fds.stdin)?)
+                .stdout(or_null(fds.stdout)?)
+                .stderr(or_null(fds.stderr)?);
+            Ok(Output::default())
+        }
+        Streams::Captured(stdin) => {
+            let (stdout, child_stdout) = io::pipe()?;
+            let (stderr, child_stderr) = io::pipe()?;
+            command
+                .stdin(stdin)
+                .stdout(child_stdout)
+                .stderr(child_stderr);
+            let limit = match operation {
+                Operation::Ps | Operation::Features => ANSWER_LIMIT,
+                _ => MESSAGE_LIMIT,
+            };
+            Ok(Output {
+                stdout: Tail::new(stdout, limit)?,
+                stderr: Tail::new(stderr, MESSAGE_LIMIT)?,
+            })
+        }
+    }
+}
+
+/// Readable and writable whichever stream it is: programs write to fd 0 and read from fd 2.
+fn or_null(fd: Option<OwnedFd>) -> io::Result<Stdio> {
+    match fd {
+        Some(fd) => Ok(fd.into()),
+        None => {
+            let null = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/null")?;
+            Ok(null.into())
+        }
+    }
+}
+
+/// What a call prints.
+#[derive(Default)]
+struct Output {
+    stdout: Tail,
+    stderr: Tail,
+}
+
+impl Output {
+    /// Reads until the runtime has exited, then what is in the pipes by then: not until their end,
+    /// which a process it left behind may hold back for ever.
+    async fn until_exit(&mut self, child: &mut Child) -> Exit {
+        let exit = loop {
+            tokio::select! {
+                biased;
+                exit = child.exited() => break exit,
+                () = self.stdout.fill() => {}
+                () = self.stderr.fill() => {}
+            }
+            // Output without a pause must not keep the exit from being reaped.
+            tokio::task::yield_now().await;
+        };
+        self.stdout.drain();
+        self.stderr.drain();
+        exit
+    }
+
+    /// Both streams as the end of an error message, empty or `: …`.
+    fn text(&self) -> String {
+        let both = [&self.stdout, &self.stderr].map(Tail::text).concat();
+        match both.trim_end() {
+            "" => String::new(),
+            text => format!(": {text}"),
+        }
+    }
+}
+
+/// The last bytes of a stream.
+#[derive(Default)]
+struct Tail {
+    pipe: Option<pipe::Receiver>,
+    limit: usize,
+    bytes: Vec<u8>,
+}
+
+impl Tail {
+    fn new(pipe: PipeReader, limit: usize) -> io::Result<Self> {
+        Ok(Self {
+            pipe: Some(pipe::Receiver::from_owned_fd(pipe.into())?),
+            limit,
+            bytes: Vec::new(),
+        })
+    }
+
+    /// Waits for bytes and takes them. Cancel safe; never returns after the end of the stream.
+    async fn fill(&mut self) {
+        match &self.pipe {
+            Some(pipe) => {
+                // An error shows in the read.
+                let _ = pipe.readable().await;
+                self.take(|pipe, buffer| pipe.try_read(buffer));
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes what is there at the end. Past tokio, whose `try_read` reads nothing before the
+    /// reactor has seen the bytes, and the exit may have overtaken them.
+    fn drain(&mut self) {
+        self.take(|pipe, buffer| Ok(nix::unistd::read(pipe, buffer)?));
+    }
+
+    /// Reads until the pipe is empty, at most about a full one (1 MiB at its largest).
+    fn take(&mut self, read: impl Fn(&pipe::Receiver, &mut [u8]) -> io::Result<usize>) {
+        let mut buffer = [0; 4096];
+        for _ in 0..256 {
+            let Some(pipe) = &self.pipe else { return };
+            match read(pipe, &mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(n) => self.push(&buffer[..n]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.pipe = None,
+            }
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        // Cut seldom: each cut moves what is kept.
+        if self.bytes.len() > 2 * self.limit {
+            self.bytes.drain(..self.bytes.len() - self.limit);
+        }
+    }
+
+    fn text(&self) -> String {
+        let cut = self.bytes.len().saturating_sub(self.limit);
+        String::from_utf8_lossy(&self.bytes[cut..]).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment() {
+        let mut command = Command::new("x");
+        let inherited = ["PATH", "COTTER_SOCKET", "NOTIFY_SOCKET", "XCOTTER_"];
+        clean_environment(&mut command, inherited.map(OsString::from).into_iter());
+        let removed: Vec<_> = command.get_envs().map(|(name, _)| name).collect();
+        let expected = "COTTER_SOCKET LISTEN_FDNAMES LISTEN_FDS LISTEN_PID NOTIFY_SOCKET";
+        assert_eq!(removed.join(" ".as_ref()), expected);
+        assert!(command.get_envs().all(|(_, value)| value.is_none()));
+    }
+
+    #[test]
+    fn a_tail_keeps_the_end() {
+        let mut tail = Tail {
+            limit: 4,
+            ..Tail::default()
+        };
+        for (pushed, expected) in [("ab", "ab"), ("cde", "bcde"), ("0123456789", "6789")] {
+            tail.push(pushed.as_bytes());
+            assert_eq!(tail.text(), expected);
+            assert!(tail.bytes.len() <= 8);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the runtime logged in one call, and nothing else.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::private_file::PrivateFile;
+
+/// The most that is read of one call's log, from its end.
+const READ_LIMIT: u64 = 256 * 1024;
+
+/// Ends a call's log: appends it to the common one and returns its tail.
+pub(super) fn finish(log: &PrivateFile, common: &Path) -> io::Result<Vec<u8>> {
+    let mut file = log.file();
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(READ_LIMIT)))?;
+    let mut tail = Vec::new();
+    file.take(READ_LIMIT).read_to_end(&mut tail)?;
+    if !tail.is_empty() {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o644);
+        // O_NONBLOCK: somebody may have put a FIFO there.
+        options.custom_flags(libc::O_NONBLOCK);
+        let appended = options.open(common).and_then(|mut f| f.write_all(&tail));
+        if let Err(e) = appended {
+            log::debug!("append to {}: {e}", common.display());
+        }
+    }
+    Ok(tail)
+}
+
+#[derive(Deserialize)]
+struct Record {
+    level: String,
+    msg: String,
+}
+
+/// The message of the last record of level error. Lines that are no records are skipped.
+pub(super) fn last_error(log: &[u8]) -> Option<String> {
+    log.rsplit(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Record>(line).ok())
+        .find(|record| record.level == "error")
+        .map(|record| record.msg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_error;
+
+    #[test]
+    fn messages() {
+        let runc = r#"{"level":"error","msg":"first","time":"2026-11-21T06:13:54Z"}"#;
+        let crun = r#"{"msg":"second \"x\"","level":"error","time":"2026-11-21T06:13:55.26Z"}"#;
+        let warning = r#"{"level":"warning","msg":"careful"}"#;
+        for (log, expected) in [
+            (String::new(), None),
+            ("\n\n".into(), None),
+            (warning.into(), None),
+            (format!("{runc}\n"), Some("first")),
+            (format!("{runc}\n{crun}\n"), Some("second \"x\"")),
+            (format!("{runc}\n{warning}\n"), Some("first")),
+            (format!("{runc}\nplain text\n[1,2]\nnull\n"), Some("first")),
+            (format!("{runc}\n{}", &crun[..20]), Some("first")),
+            (format!("{}\n{crun}", &runc[20..]), Some("second \"x\"")),
+            (r#"{"level":"error"}"#.into(), None),
+            (r#"{"level":7,"msg":"x"}"#.into(), None),
+        ] {
+            assert_eq!(last_error(log.as_bytes()).as_deref(), expected, "{log}");
+        }
+        assert_eq!(last_error(b"\xff\xfe\n\0\0"), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! Every method of the task API, by name; both versions answer alike.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ttrpc::r#async::TtrpcContext;
+
+use super::{TaskService, convert, own};
+use crate::container::ExitStatus;
+use crate::error::{Error, Result};
+use crate::proto::Empty;
+use crate::proto::task::{
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest,
+    PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, ShutdownRequest,
+    StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, Task,
+    UpdateTaskRequest, WaitRequest, WaitResponse,
+};
+use crate::stdio::Stdio;
+
+impl TaskService {
+    async fn create(&self, req: CreateTaskRequest) -> Result<CreateTaskResponse> {
+        let create = convert::create(req)?;
+        let registry = Arc::clone(&self.registry);
+        let pid = own(async move { registry.create(create).await }).await?;
+        Ok(CreateTaskResponse {
+            pid: pid.cast_unsigned(),
+            ..Default::default()
+        })
+    }
+
+    async fn start(&self, req: StartRequest) -> Result<StartResponse> {
+        let container = self.registry.get(&req.id)?;
+        let pid = own(async move { container.start(&req.exec_id).await }).await?;
+        Ok(StartResponse {
+            pid: pid.cast_unsigned(),
+            ..Default::default()
+        })
+    }
+
+    async fn delete(&self, req: DeleteRequest) -> Result<DeleteResponse> {
+        let registry = Arc::clone(&self.registry);
+        let deleted = own(async move { registry.delete(&req.id, &req.exec_id).await }).await?;
+        Ok(DeleteResponse {
+            pid: deleted.pid.cast_unsigned(),
+            exit_status: deleted.exit.status,
+            exited_at: convert::exited_at(deleted.exit),
+            ..Default::default()
+        })
+    }
+
+    async fn exec(&self, req: ExecProcessRequest) -> Result<Empty> {
+        let container = self.registry.get(&req.id)?;
+        let Some(spec) = req.spec.into_option() else {
+            return Err(Error::invalid_argument(format!(
+                "exec {}: spec is absent",
+                req.exec_id
+            )));
+        };
+        let stdio = Stdio {
+            stdin: req.stdin,
+            stdout: req.stdout,
+            stderr: req.stderr,
+            terminal: req.terminal,
+        };
+        container.exec(&req.exec_id, stdio, &spec.value)?;
+        Ok(Empty::new())
+    }
+
+    async fn kill(&self, req: KillRequest) -> Result<Empty> {
+        let container = self.registry.get(&req.id)?;
+        own(async move { container.kill(&req.exec_id, req.signal, req.all).await }).await?;
+        Ok(Empty::new())
+    }
+
+    async fn wait(&self, req: WaitRequest) -> Result<WaitResponse> {
+        let process = self.registry.get(&req.id)?.process(&req.exec_id)?;
+        let exit: ExitStatus = process.wait().await;
+        Ok(WaitResponse {
+            exit_status: exit.status,
+            exited_at: convert::exited_at(exit),
+            ..Default::default()
+        })
+    }
+
+    async fn state(&self, req: StateRequest) -> Result<StateResponse> {
+        let container = self.registry.get(&req.id)?;
+        Ok(convert::state(
+            &container.bundle,
+            &container.snapshot(&req.exec_id)?,
+        ))
+    }
+
+    async fn pids(&self, req: PidsRequest) -> Result<PidsResponse> {
+        let members = self.registry.get(&req.id)?.pids()?;
+        Ok(PidsResponse {
+            processes: members.into_iter().map(convert::process_info).collect(),
+            ..Default::default()
+        })
+    }
+
+    async fn close_io(&self, req: CloseIORequest) -> Result<Empty> {
+        let process = self.registry.get(&req.id)?.process(&req.exec_id)?;
+        if let (true, Some(io)) = (req.stdin, process.io()) {
+            io.close_stdin();
+        }
+        Ok(Empty::new())
+    }
+
+    /// Without a terminal there is nothing to resize, and that is no error (contract 2.1).
+    async fn resize_pty(&self, req: ResizePtyRequest) -> Result<Empty> {
+        self.registry.get(&req.id)?.process(&req.exec_id)?;
+        Ok(Empty::new())
+    }
+
+    async fn connect(&self, req: ConnectRequest) -> Result<ConnectResponse> {
+        Ok(ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid: self.registry.task_pid(&req.id).cast_unsigned(),
+            ..Default::default()
+        })
+    }
+
+    /// While containers remain it is answered and has no effect (contract 2.1).
+    async fn shutdown(&self, _req: ShutdownRequest) -> Result<Empty> {
+        if self.registry.is_empty() {
+            self.shutdown.send_replace(true);
+        }
+        Ok(Empty::new())
+    }
+
+    async fn pause(&self, req: PauseRequest) -> Result<Empty> {
+        self.registry.get(&req.id)?;
+        Err(Error::unimplemented("Pause"))
+    }
+
+    async fn resume(&self, req: ResumeRequest) -> Result<Empty> {
+        self.registry.get(&req.id)?;
+        Err(Error::unimplemented("Resume"))
+    }
+
+    async fn checkpoint(&self, req: CheckpointTaskRequest) -> Result<Empty> {
+        self.registry.get(&req.id)?;
+        Err(Error::unimplemented("Checkpoint"))
+    }
+
+    async fn update(&self, req: UpdateTaskRequest) -> Result<Empty> {
+        self.registry.get(&req.id)?;
+        Err(Error::unimplemented("Update"))
+    }
+
+    async fn stats(&self, req: StatsRequest) -> Result<StatsResponse> {
+        self.registry.get(&req.id)?;
+        Err(Error::unimplemented("Stats"))
+    }
+}
+
+macro_rules! task_api {
+    ($($method:ident($request:ty) -> $response:ty;)*) => {
+        #[async_trait]
+        impl Task for TaskService {
+            $(async fn $method(&self, _ctx: &TtrpcContext, req: $request) -> ttrpc::Result<$response> {
+                TaskService::$method(self, req).await.map_err(convert::status)
+            })*
+        }
+    };
+}
+
+task_api! {
+    state(StateRequest) -> StateResponse;
+    create(CreateTaskRequest) -> CreateTaskResponse;
+    start(StartRequest) -> StartResponse;
+    delete(DeleteRequest) -> DeleteResponse;
+    pids(PidsRequest) -> PidsResponse;
+    pause(PauseRequest) -> Empty;
+    resume(ResumeRequest) -> Empty;
+    checkpoint(CheckpointTaskRequest) -> Empty;
+    kill(KillRequest) -> Empty;
+    exec(ExecProcessRequest) -> Empty;
+    resize_pty(ResizePtyRequest) -> Empty;
+    close_io(CloseIORequest) -> Empty;
+    update(UpdateTaskRequest) -> Empty;
+    wait(WaitRequest) -> WaitResponse;
+    stats(StatsRequest) -> StatsResponse;
+    connect(ConnectRequest) -> ConnectResponse;
+    shutdown(ShutdownRequest) -> Empty;
+}

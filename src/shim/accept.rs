@@ -1,0 +1,85 @@
+//! Accepting connections: only our own user's, and without spinning when descriptors run out.
+//!
+//! Invariant: the stream never ends and never fails. ttrpc would call a failing listener again at
+//! once and for ever; here a failure is followed by a pause.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use nix::unistd::Uid;
+use tokio::net::UnixStream;
+use tokio::time::{Sleep, sleep};
+
+/// How long to leave a listener alone that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections of the shim's own user.
+pub struct Accept {
+    listener: tokio::net::UnixListener,
+    user: Uid,
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Whether the failure was told; once is enough until a connection succeeds.
+    told: bool,
+}
+
+impl Accept {
+    /// Listens on a bound socket. Call it in a runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the socket.
+    pub fn new(listener: UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            listener: tokio::net::UnixListener::from_std(listener)?,
+            user: Uid::effective(),
+            pause: None,
+            told: false,
+        })
+    }
+
+    fn admits(&self, stream: &UnixStream) -> bool {
+        match stream.peer_cred() {
+            Ok(peer) if peer.uid() == self.user.as_raw() => true,
+            Ok(peer) => {
+                log::warn!("refused a connection of user {}", peer.uid());
+                false
+            }
+            Err(e) => {
+                log::warn!("refused a connection of an unknown user: {e}");
+                false
+            }
+        }
+    }
+}
+
+impl Stream for Accept {
+    type Item = io::Result<UnixStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match ready!(self.listener.poll_accept(cx)) {
+                Ok((stream, _)) => {
+                    self.told = false;
+                    if self.admits(&stream) {
+                        return Poll::Ready(Some(Ok(stream)));
+                    }
+                }
+                Err(e) => {
+                    if !self.told {
+                        log::error!("accept a connection: {e}");
+                        self.told = true;
+                    }
+                    self.pause = Some(Box::pin(sleep(PAUSE)));
+                }
+            }
+        }
+    }
+}

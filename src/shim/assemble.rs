@@ -1,0 +1,71 @@
+//! What a server is made of: the one place where the shim's parts are put together.
+//!
+//! ```text
+//! TaskService ─▶ Registry ─▶ Runtime ─▶ Monitor::spawn
+//!                   │                        │ every other exit
+//!                   ▼                        ▼
+//!                Tracker ◀───────────────────┘
+//!                   │ in the same step
+//!                   ▼
+//!                 Queue ─▶ Publisher
+//! ```
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::serve::{Config, DRAIN_LIMIT};
+use crate::container::tracker::Tracker;
+use crate::container::{Registry, Shared};
+use crate::error::{Error, Result};
+use crate::events::{Publisher, Queue};
+use crate::limits::Limits;
+use crate::monitor::Monitor;
+use crate::service::TaskService;
+
+/// The parts of a server that it does not know itself.
+pub struct Parts {
+    /// The ttrpc services, by their full names.
+    pub services: HashMap<String, ttrpc::r#async::Service>,
+    /// True when a manager has asked for the shim's end.
+    pub shutdown: watch::Receiver<bool>,
+    /// Ends when the last event is with the manager, or after a limit. Polled once no request can
+    /// come any more.
+    pub drain: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Puts a server together. Runs in the server's runtime.
+///
+/// # Errors
+/// When a part cannot be made.
+pub fn assemble(config: &Config) -> Result<Parts> {
+    let queue = Queue::new();
+    let publisher = Publisher::start(
+        queue.clone(),
+        config.ttrpc_address.clone(),
+        config.namespace.clone(),
+    );
+    let tracker = Arc::new(Tracker::new(queue));
+    let reaped = Arc::clone(&tracker);
+    let monitor = Monitor::start(move |exit| reaped.exited(exit))
+        .map_err(|e| Error::io("set up the process monitor", &e))?;
+    let registry = Arc::new(Registry::new(Arc::new(Shared {
+        namespace: config.namespace.clone(),
+        tracker,
+        monitor,
+        limits: Limits::from_env(),
+    })));
+    let (ask, shutdown) = watch::channel(false);
+    Ok(Parts {
+        services: TaskService::new(registry, ask).services(),
+        shutdown,
+        drain: Box::pin(async move {
+            let left = publisher.drain(DRAIN_LIMIT).await;
+            if left > 0 {
+                log::error!("ending with {left} events that no manager took");
+            }
+        }),
+    })
+}

@@ -1,0 +1,249 @@
+//! The `delete` action: clears away what a shim that died left of one container (contract 9).
+//!
+//! Invariant: it always answers, in less than five seconds, whatever is missing or malformed: the
+//! manager runs it after every container, and mostly there is nothing to do. It touches nothing that
+//! lives: not a socket somebody listens on, nor a process that is not in the container's cgroup.
+//! What it could not clear goes to standard error, which the manager logs; nothing else does.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
+
+use nix::unistd::Pid;
+use protobuf::{Message, MessageField};
+use serde_json::Value;
+
+use super::call::{self, call};
+use super::flags::Flags;
+use super::{socket, start};
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result};
+use crate::mount;
+use crate::proto::Timestamp;
+use crate::proto::task::DeleteResponse;
+use crate::spec::{self, Spec};
+
+/// Where runtimes keep their state unless the options say otherwise.
+const DEFAULT_ROOT: &str = "/run/containerd/runc";
+
+/// How a container whose end nobody saw is said to have ended: as if by SIGKILL.
+const KILLED: u32 = 137;
+
+/// How long the runtime may take, and then the unmounting. The manager gives up after 5 s.
+const RUNTIME_LIMIT: Duration = Duration::from_millis(2_500);
+const UNMOUNT_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// Clears away what is left of the container `-id` and says so.
+///
+/// # Errors
+/// Only when the answer cannot be written.
+pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -> Result<()> {
+    let bundle = bundle(flags);
+    let mut warnings = Vec::new();
+    let pid = read_pid(&bundle);
+    let mut step = |result: Result<()>| warnings.extend(result.err());
+    step(delete_container(&bundle, flags));
+    step(kill_leftovers(&bundle, pid));
+    step(unmount(bundle.join("rootfs")));
+    for path in sockets(&bundle, flags) {
+        step(socket::remove_dead(&path));
+    }
+    for warning in warnings {
+        let _ = writeln!(stderr, "{warning}");
+    }
+    let answer = DeleteResponse {
+        pid: pid.map_or(0, |pid| pid.as_raw().cast_unsigned()),
+        exit_status: KILLED,
+        exited_at: MessageField::some(Timestamp::from(SystemTime::now())),
+        ..DeleteResponse::default()
+    };
+    let failed =
+        |why: String| Error::unknown(format!("write the answer to standard output: {why}"));
+    let bytes = answer.write_to_bytes().map_err(|e| failed(e.to_string()))?;
+    stdout
+        .write_all(&bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|e| failed(e.to_string()))
+}
+
+/// The bundle: next to the current directory, which is that of some container of the group; else,
+/// when there is no such directory, the one named.
+fn bundle(flags: &Flags) -> PathBuf {
+    let here = std::env::current_dir().ok();
+    let beside = here
+        .as_deref()
+        .and_then(Path::parent)
+        .map(|dir| dir.join(&flags.id));
+    beside
+        .filter(|dir| dir.is_dir())
+        .unwrap_or_else(|| PathBuf::from(&flags.bundle))
+}
+
+/// A file of the bundle, trimmed; empty if there is none or it is no text.
+fn read(bundle: &Path, name: &str) -> String {
+    let text = std::fs::read_to_string(bundle.join(name)).unwrap_or_default();
+    text.trim().to_owned()
+}
+
+fn read_pid(bundle: &Path) -> Option<Pid> {
+    let text = read(bundle, "init.pid");
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let pid = text.parse().ok().filter(|pid| digits && *pid > 0);
+    pid.map(Pid::from_raw)
+}
+
+/// Has the runtime delete the container, if it knows it.
+fn delete_container(bundle: &Path, flags: &Flags) -> Result<()> {
+    // Written by a shim of any make and version, so only what is needed is read, and leniently.
+    let options: Value = serde_json::from_str(&read(bundle, "options.json")).unwrap_or_default();
+    let option = |key: &str| options.get(key).and_then(Value::as_str).unwrap_or_default();
+    let first = |candidates: [&str; 3]| {
+        let found = candidates.into_iter().find(|c| !c.is_empty());
+        found.unwrap_or_default().to_owned()
+    };
+    let binary = first([&read(bundle, "runtime"), option("binary_name"), "runc"]);
+    let root = first([option("root"), DEFAULT_ROOT, ""]);
+    let root = Path::new(&root).join(&flags.namespace);
+    if !root.join(&flags.id).exists() {
+        return Ok(());
+    }
+    let mut command = Command::new(&binary);
+    command
+        .arg("--root")
+        .arg(&root)
+        .arg("--log")
+        .arg(bundle.join("log.json"));
+    command.args(["--log-format", "json", "delete", "--force", &flags.id]);
+    let what = || format!("{binary} delete --force {}", flags.id);
+    let output = call(&mut command, RUNTIME_LIMIT).map_err(|e| Error::io(what(), &e))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() || complaint.contains("does not exist") {
+        return Ok(());
+    }
+    Err(Error::unknown(format!(
+        "{}: {}: {}",
+        what(),
+        output.status,
+        complaint.trim()
+    )))
+}
+
+/// Kills what the runtime left of the container's processes. The pid in the bundle may long be
+/// somebody else's, so it counts only while it is in the container's cgroup.
+fn kill_leftovers(bundle: &Path, pid: Option<Pid>) -> Result<()> {
+    let Some(init) = pid else { return Ok(()) };
+    let Ok(spec) = Spec::read(bundle) else {
+        return Ok(());
+    };
+    let name = cgroup_name(&spec.cgroups_path);
+    let is_ours = |pid: Pid| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        !name.is_empty() && text.split(['/', '\n']).any(|part| part == name)
+    };
+    if !is_ours(init) {
+        return Ok(());
+    }
+    let all = Cgroup::of_pid(init)
+        .ok()
+        .filter(|cgroup| !cgroup.is_shared_with_us());
+    let mut pids = all
+        .and_then(|cgroup| cgroup.procs().ok())
+        .unwrap_or_default();
+    pids.push(init);
+    for pid in pids {
+        // The descriptor first, then the question: the answer is about the process it holds.
+        let Ok(process) = call::watch(pid.as_raw().cast_unsigned()) else {
+            continue;
+        };
+        if is_ours(pid) {
+            kill(&process).map_err(|e| Error::io(format!("kill process {pid}"), &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// The last part of the path of a container's cgroup, given what its spec asks for: a path, or
+/// `slice:prefix:name` for systemd.
+fn cgroup_name(path: &str) -> String {
+    match path.split(':').collect::<Vec<_>>()[..] {
+        [_, "", name] => format!("{name}.scope"),
+        [_, prefix, name] => format!("{prefix}-{name}.scope"),
+        _ => path.rsplit('/').next().unwrap_or_default().to_owned(),
+    }
+}
+
+fn kill(process: &impl AsFd) -> std::io::Result<()> {
+    let fd = process.as_fd().as_raw_fd();
+    // Needed because nix has no wrapper.
+    // SAFETY: the descriptor is open; a null siginfo is what the call documents as absent.
+    let done = unsafe {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0)
+    };
+    match nix::errno::Errno::result(done) {
+        Err(nix::errno::Errno::ESRCH) | Ok(_) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Unmounts the root file system, on a thread that is left behind if a file system hangs.
+fn unmount(rootfs: PathBuf) -> Result<()> {
+    let what = format!("unmount {}", rootfs.display());
+    let (done, result) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = done.send(mount::unmount_all(&rootfs));
+    });
+    match result.recv_timeout(UNMOUNT_LIMIT) {
+        Ok(result) => result,
+        Err(_) => Err(Error::deadline_exceeded(what)),
+    }
+}
+
+/// Where the dead shim's socket may be: as the bundle says it, and as `start` would name it.
+fn sockets(bundle: &Path, flags: &Flags) -> Vec<PathBuf> {
+    let bootstrap: Value =
+        serde_json::from_str(&read(bundle, "bootstrap.json")).unwrap_or_default();
+    let told = bootstrap
+        .get("address")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let mut paths: Vec<PathBuf> = [told, &read(bundle, start::ADDRESS_FILE)]
+        .iter()
+        .filter_map(|address| address.strip_prefix(socket::SCHEME))
+        .map(PathBuf::from)
+        .collect();
+    let annotations = Spec::read(bundle).unwrap_or_default().annotations;
+    let group = spec::group(&annotations, &flags.id);
+    let name = socket::name(&flags.address, &flags.namespace, &group);
+    paths.push(Path::new(socket::DEFAULT_DIR).join(&name));
+    if let Ok(dir) = bundle.join(start::SOCKET_LINK).read_link() {
+        paths.push(dir.join(&name));
+    }
+    paths.retain(|path| path.is_absolute());
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup_of_a_container_by_its_name() {
+        for (path, expected) in [
+            ("/default/c1", "c1"),
+            ("c1", "c1"),
+            ("", ""),
+            ("/default/", ""),
+            ("system.slice:cri-containerd:c1", "cri-containerd-c1.scope"),
+            (":cri:c1", "cri-c1.scope"),
+            ("system.slice::c1", "c1.scope"),
+        ] {
+            assert_eq!(cgroup_name(path), expected, "{path}");
+        }
+    }
+}

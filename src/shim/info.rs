@@ -1,0 +1,88 @@
+//! What the program says of itself: `-v` and `-info` (contract 1.2, 1.9).
+//!
+//! Invariant: the features told are the configured runtime's own, or none; never a guess.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use protobuf::{Message, MessageField};
+use serde_json::Value;
+
+use super::call::call;
+use super::{RUNTIME_NAME, bootstrap, start};
+use crate::error::{Error, Result};
+use crate::proto::Any;
+use crate::proto::types::{RuntimeInfo, RuntimeVersion};
+
+/// The version of this crate.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from; empty unless the build says so.
+const REVISION: &str = match option_env!("COTTER_REVISION") {
+    Some(revision) => revision,
+    None => "",
+};
+
+/// The type under which containerd looks for a runtime's features; the value is JSON.
+const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
+
+/// How long a runtime may take to tell its features.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What `-v` prints.
+pub fn version(program: &OsStr) -> String {
+    let program = Path::new(program)
+        .file_name()
+        .unwrap_or(program)
+        .to_string_lossy();
+    format!("{program}:\n  Version:  {VERSION}\n  Revision: {REVISION}\n\n")
+}
+
+/// What `-info` prints: a serialized `RuntimeInfo`. Standard input holds an options `Any` or nothing.
+///
+/// # Errors
+/// When the input is malformed or the runtime's program cannot be started.
+pub fn info(stdin: impl Read) -> Result<Vec<u8>> {
+    let input = start::read_all(stdin)?;
+    let any = Any::parse_from_bytes(&input)
+        .map_err(|e| Error::invalid_argument(format!("read options from standard input: {e}")))?;
+    let options = bootstrap::runc_options(&any)?.unwrap_or_default();
+    let binary = match options.binary_name.as_str() {
+        "" => "runc",
+        name => name,
+    };
+    let info = RuntimeInfo {
+        name: RUNTIME_NAME.to_owned(),
+        version: MessageField::some(RuntimeVersion {
+            version: VERSION.to_owned(),
+            revision: REVISION.to_owned(),
+            ..RuntimeVersion::default()
+        }),
+        options: (!input.is_empty()).then_some(any).into(),
+        features: features(binary)?.into(),
+        ..RuntimeInfo::default()
+    };
+    let bytes = info.write_to_bytes();
+    bytes.map_err(|e| Error::unknown(format!("encode the runtime's information: {e}")))
+}
+
+/// A runtime's features; none if it cannot tell them.
+fn features(binary: &str) -> Result<Option<Any>> {
+    let output = match call(Command::new(binary).arg("features"), LIMIT) {
+        Ok(output) => output,
+        Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Ok(None),
+        Err(e) => return Err(Error::io(format!("run {binary} features"), &e)),
+    };
+    let json = serde_json::from_slice::<Value>(&output.stdout);
+    Ok(json
+        .ok()
+        .filter(|json| json.is_object() && output.status.success())
+        .map(|json| Any {
+            type_url: FEATURES.to_owned(),
+            value: json.to_string().into_bytes(),
+            ..Any::default()
+        }))
+}

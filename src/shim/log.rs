@@ -1,0 +1,251 @@
+//! The server's log: one line a record, as the Go shim writes it (contract 1.10), onto the FIFO
+//! `log` in the bundle.
+//!
+//! Invariant: logging never blocks and never fails. The FIFO is opened for reading too, so that
+//! opening it needs no reader, writing to it raises no error when the manager is away, and the
+//! latest lines wait there for its return. When it is full, lines are dropped, and counted in the
+//! next line that fits. tests/bootstrap.rs fills one and lets the server go on.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use log::{Level, LevelFilter};
+use nix::errno::Errno;
+
+use super::RUNTIME_NAME;
+use crate::error::{Error, Result};
+
+/// Longest line: what a pipe takes whole or not at all.
+const MAX_LINE: usize = libc::PIPE_BUF;
+
+/// Sends log records, panics, and whatever else is written to standard error, to the FIFO at `path`.
+/// Without one (the shim was started by hand) standard error stays what it is. `RUST_LOG` overrides
+/// the level.
+///
+/// # Errors
+/// When the FIFO exists and cannot be opened.
+pub fn init(path: &Path, debug: bool) -> Result<()> {
+    let open = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    match open {
+        Ok(fifo) => nix::unistd::dup2_stderr(&fifo)
+            .map_err(|e| Error::io("put the log on standard error", &e.into()))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io(format!("open log {}", path.display()), &e)),
+    }
+    let level = if debug {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Info
+    };
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).parse_env("RUST_LOG");
+    builder.target(env_logger::Target::Pipe(Box::new(Lines::new(io::stderr()))));
+    builder.format(|out, record| {
+        let text = record.args().to_string();
+        out.write_all(line(SystemTime::now(), record.level(), &text).as_bytes())
+    });
+    // Only a second call in one process fails, and then there is a logger.
+    let _ = builder.try_init();
+    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    Ok(())
+}
+
+/// A line in logrus's text format, no longer than [`MAX_LINE`].
+fn line(at: SystemTime, level: Level, text: &str) -> String {
+    let level = match level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    };
+    let mut line = format!("time=\"{}\" level={level} msg=\"", timestamp(at));
+    let tail = format!("\" runtime={RUNTIME_NAME}\n");
+    let room = MAX_LINE - tail.len() - "…".len();
+    for c in text.chars() {
+        let mark = line.len();
+        quote(&mut line, c);
+        if line.len() > room {
+            line.truncate(mark);
+            line.push('…');
+            break;
+        }
+    }
+    line + &tail
+}
+
+/// Writes a character as Go's `%q` does.
+fn quote(out: &mut String, c: char) {
+    match c {
+        '"' | '\\' => out.extend(['\\', c]),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+        c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+        c => out.push(c),
+    }
+}
+
+/// RFC 3339 in UTC with nanoseconds.
+fn timestamp(at: SystemTime) -> String {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let (days, rest) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Years are counted from March, so that the leap day is a year's last day; an era is the 400
+    // years in which the Gregorian calendar repeats.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
+        rest / 3_600,
+        rest / 60 % 60,
+        rest % 60,
+        since.subsec_nanos()
+    )
+}
+
+/// Writes lines, each with one system call, and counts those that find no room.
+struct Lines<F> {
+    file: F,
+    dropped: u64,
+}
+
+impl<F: AsFd> Lines<F> {
+    fn new(file: F) -> Self {
+        Self { file, dropped: 0 }
+    }
+
+    /// Whether the line went out, or can go nowhere at all: no reader (`EPIPE`), no log.
+    fn put(&self, line: &[u8]) -> bool {
+        loop {
+            match nix::unistd::write(&self.file, line) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return false,
+                _ => return true,
+            }
+        }
+    }
+}
+
+impl<F: AsFd> Write for Lines<F> {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        if self.dropped > 0 {
+            let notice = format!("dropped {} log lines", self.dropped);
+            if self.put(line(SystemTime::now(), Level::Warn, &notice).as_bytes()) {
+                self.dropped = 0;
+            }
+        }
+        if self.dropped > 0 || !self.put(record) {
+            self.dropped += 1;
+        }
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nix::fcntl::OFlag;
+
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (951_868_800, "2000-03-01T00:00:00"),
+            (1_735_689_599, "2024-12-31T23:59:59"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+        ] {
+            let at = SystemTime::UNIX_EPOCH + Duration::new(seconds, 42);
+            assert_eq!(timestamp(at), format!("{expected}.000000042Z"));
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_quoted_line() {
+        let text = "a \"b\" c\\d\ne\tf\x1b\u{85} ö";
+        assert_eq!(
+            line(SystemTime::UNIX_EPOCH, Level::Warn, text),
+            "time=\"1970-01-01T00:00:00.000000000Z\" level=warning \
+             msg=\"a \\\"b\\\" c\\\\d\\ne\\tf\\x1b\\u0085 ö\" runtime=io.containerd.cotter.v2\n"
+        );
+    }
+
+    #[test]
+    fn a_long_record_is_cut_to_what_a_pipe_takes_whole() {
+        for text in ["x".repeat(9_000), "\n".repeat(9_000), "ö".repeat(9_000)] {
+            let line = line(SystemTime::UNIX_EPOCH, Level::Info, &text);
+            assert!(
+                line.len() <= MAX_LINE && line.len() > MAX_LINE - 10,
+                "{}",
+                line.len()
+            );
+            assert!(line.contains("…\" runtime=") && line.ends_with('\n'));
+        }
+    }
+
+    #[test]
+    fn a_full_pipe_drops_lines_and_says_how_many() {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
+        let mut lines = Lines::new(write);
+        let record = [b'x'; MAX_LINE];
+        let mut fitted = 0;
+        while lines.dropped == 0 {
+            lines.write_all(&record).unwrap();
+            fitted += 1;
+        }
+        lines.write_all(&record).unwrap();
+        assert_eq!(lines.dropped, 2);
+
+        let mut buffer = vec![0; MAX_LINE];
+        for _ in 1..fitted {
+            assert_eq!(nix::unistd::read(&read, &mut buffer).unwrap(), MAX_LINE);
+        }
+        lines.write_all(b"last\n").unwrap();
+        assert_eq!(lines.dropped, 0);
+        let n = nix::unistd::read(&read, &mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..n]);
+        assert!(
+            text.contains("msg=\"dropped 2 log lines\"") && text.ends_with("\nlast\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn no_reader_is_no_error() {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
+        drop(read);
+        let mut lines = Lines::new(write);
+        lines.write_all(b"gone\n").unwrap();
+        assert_eq!(lines.dropped, 0);
+    }
+}

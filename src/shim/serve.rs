@@ -1,0 +1,168 @@
+//! The server: from the socket that `start` left to an orderly end (contract 1.10).
+//!
+//! Invariant: one thread. However it ends, by a manager's Shutdown, SIGTERM, SIGINT or an error, its
+//! socket's file goes first, so that nobody finds a shim that is leaving; then answers under way go
+//! out, then the events, each within a limit. tests/bootstrap.rs ends servers in every way.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use ttrpc::r#async::Server;
+use ttrpc::r#async::transport::Listener;
+
+use super::accept::Accept;
+use super::assemble::{Parts, assemble};
+use super::bootstrap::Environment;
+use super::flags::Flags;
+use super::socket::{self, Claim, Socket};
+use super::{fds, log as shim_log};
+use crate::error::{Error, Result};
+
+/// The log FIFO in the bundle, which is the current directory.
+const LOG: &str = "log";
+
+/// How long answers under way may take at the end; ttrpc itself would wait 5 s for a handler that
+/// waits for something which now never happens.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long the last events may take.
+pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a server is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// containerd's namespace.
+    pub namespace: String,
+    /// The id of the container or sandbox it was started for.
+    pub id: String,
+    /// Where events go; empty if nobody said.
+    pub ttrpc_address: String,
+    /// Path to serve on; empty for the inherited socket.
+    pub socket: String,
+    /// Log at debug level.
+    pub debug: bool,
+}
+
+impl Config {
+    /// From the command line and the environment.
+    pub fn new(flags: &Flags, env: Environment) -> Self {
+        Self {
+            namespace: flags.namespace.clone(),
+            id: flags.id.clone(),
+            ttrpc_address: env.ttrpc_address,
+            socket: flags.socket.clone(),
+            debug: flags.debug,
+        }
+    }
+}
+
+/// Serves until the end.
+///
+/// # Safety
+/// Once per process, and nothing else may own [`fds::LISTENER`].
+///
+/// # Errors
+/// When the server cannot be set up.
+pub unsafe fn serve(config: &Config) -> Result<()> {
+    shim_log::init(Path::new(LOG), config.debug)?;
+    if config.socket.is_empty() {
+        // SAFETY: passed on to the caller.
+        unsafe { fds::take_listener() }.map(|listener| (Socket::of(&listener), listener))
+    } else {
+        bind(&config.socket)
+    }
+    .and_then(|(socket, listener)| run(config, socket, listener))
+}
+
+fn bind(address: &str) -> Result<(Option<Socket>, UnixListener)> {
+    let path = Path::new(address.strip_prefix(socket::SCHEME).unwrap_or(address));
+    match socket::claim(path)? {
+        Claim::Ours(fd, socket) => Ok((Some(socket), UnixListener::from(fd))),
+        Claim::Taken => Err(Error::already_exists(format!("socket {}", path.display()))),
+    }
+}
+
+fn run(config: &Config, socket: Option<Socket>, listener: UnixListener) -> Result<()> {
+    // A second descriptor, open to the end: it pins the identity of the socket's file.
+    let pin = listener
+        .try_clone()
+        .map_err(|e| Error::io("duplicate the socket", &e))?;
+    let leave = Leave { socket, _pin: pin };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|e| Error::io("set up the runtime", &e))?;
+    runtime.block_on(live(config, listener, &leave))
+}
+
+async fn live(config: &Config, listener: UnixListener, leave: &Leave) -> Result<()> {
+    let mut signals = signals().map_err(|e| Error::io("set up signals", &e))?;
+    let accept = Accept::new(listener).map_err(|e| Error::io("watch the socket", &e))?;
+    let Parts {
+        services,
+        shutdown,
+        drain,
+    } = assemble(config)?;
+    let mut server = Server::new()
+        .register_service(services)
+        .add_listener(Listener::new(accept));
+    let started = server.start().await;
+    started.map_err(|e| Error::unknown(format!("start the server: {e}")))?;
+    log::debug!("serving {} of namespace {}", config.id, config.namespace);
+
+    tokio::select! {
+        () = asked(shutdown) => log::debug!("ending: asked to by the manager"),
+        _ = signals.read_u8() => log::info!("ending: by a signal"),
+    }
+
+    leave.now();
+    if timeout(ANSWER_LIMIT, server.shutdown()).await.is_err() {
+        log::warn!("ended with requests under way");
+    }
+    drain.await;
+    Ok(())
+}
+
+/// Until a manager asks for the end.
+async fn asked(mut shutdown: watch::Receiver<bool>) {
+    if shutdown.wait_for(|asked| *asked).await.is_err() {
+        // Nobody is left who could ask; signals still can.
+        std::future::pending().await
+    }
+}
+
+/// A byte for each SIGTERM and SIGINT. SIGPIPE is ignored already: std does that before main.
+fn signals() -> io::Result<tokio::net::UnixStream> {
+    let (read, write) = std::os::unix::net::UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(libc::SIGTERM, write.try_clone()?)?;
+    signal_hook::low_level::pipe::register(libc::SIGINT, write)?;
+    // Operators know that it makes the Go shim dump its stacks; here it should at least not kill.
+    signal_hook::flag::register(libc::SIGUSR1, std::sync::Arc::default())?;
+    read.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(read)
+}
+
+/// Removes the socket's file, at the latest when it is dropped.
+struct Leave {
+    socket: Option<Socket>,
+    _pin: UnixListener,
+}
+
+impl Leave {
+    fn now(&self) {
+        if let Some(Err(e)) = self.socket.as_ref().map(Socket::remove) {
+            log::warn!("{e}");
+        }
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.now();
+    }
+}

@@ -1,0 +1,308 @@
+//! The owner of one process's streams.
+//!
+//! Invariant: whatever state its relays are in, [`Io::close`] closes every descriptor before it
+//! returns, and each relay's task ends at its next turn.
+
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::plan::Plan;
+use super::relay::{Relay, Standing, Tally};
+use super::sys::{self, End, Kind};
+use super::{Counters, Drain, Stream};
+use crate::error::{Error, Result};
+use crate::runtime::Fds;
+
+/// How long [`Io::drained`] waits for somebody to open a FIFO that holds bytes after the end of its
+/// stream. Short: a manager that deletes a process has opened its FIFOs long ago or never will.
+pub const UNREAD_GRACE: Duration = Duration::from_millis(250);
+
+/// Between two looks within [`UNREAD_GRACE`].
+const UNREAD_LOOK: Duration = Duration::from_millis(10);
+
+const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
+
+/// One process's streams. All methods may be called from any task, in any order.
+#[derive(Debug)]
+pub struct Io {
+    shared: Arc<Shared>,
+    started: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// By [`Stream`].
+    lanes: [Mutex<Lane>; 3],
+    /// Told whenever a relay ends or reaches the end of its stream.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// `None` if the process has no such stream, or it has ended.
+    relay: Option<Relay>,
+    /// Of the relay's task.
+    waker: Option<Waker>,
+    tally: Tally,
+}
+
+impl Io {
+    /// Opens the FIFOs and makes the pipes; the container's ends are owned by `uid:gid`. Nothing
+    /// moves before [`Io::start`]. On error nothing stays open.
+    ///
+    /// An output that is a regular file or a character device is appended to. A stdin that is one
+    /// becomes the container's as it is, opened for reading.
+    ///
+    /// # Errors
+    /// `NotFound` for a missing path, `InvalidArgument` for one of a wrong type, otherwise what the
+    /// system said; the message names stream and path.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub fn open(plan: &Plan, uid: u32, gid: u32) -> Result<(Self, Fds)> {
+        let mut lanes = <[Lane; 3]>::default();
+        let mut fds = Fds {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        };
+        match plan {
+            Plan::Null => {}
+            Plan::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                if let Some(path) = stdin {
+                    (lanes[0].relay, fds.stdin) = open_stdin(path, uid, gid)?;
+                }
+                let mut shared_file = None;
+                if let Some(path) = stdout {
+                    let target = open_target(Stream::Stdout, path)?;
+                    if let Opened::File(file) = &target
+                        && stderr.as_ref() == Some(path)
+                    {
+                        // One open file for both, as a shell's `2>&1`.
+                        shared_file = Some(Opened::File(Arc::clone(file)));
+                    }
+                    (lanes[1].relay, fds.stdout) = open_output(Stream::Stdout, target, uid, gid)?;
+                }
+                if let Some(path) = stderr {
+                    let target = match shared_file {
+                        Some(file) => file,
+                        None => open_target(Stream::Stderr, path)?,
+                    };
+                    (lanes[2].relay, fds.stderr) = open_output(Stream::Stderr, target, uid, gid)?;
+                }
+            }
+        }
+        let shared = Shared {
+            lanes: lanes.map(Mutex::new),
+            changed: watch::Sender::new(()),
+        };
+        let io = Self {
+            shared: Arc::new(shared),
+            started: AtomicBool::new(false),
+        };
+        Ok((io, fds))
+    }
+
+    /// Lets the bytes move: to be called once the runtime has returned and the caller's copies of
+    /// the container's ends are closed. A second call does nothing.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(&self) {
+        if self.started.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for stream in STREAMS {
+            if self.shared.lane(stream).relay.is_some() {
+                let shared = Arc::clone(&self.shared);
+                // Ends by itself when its relay does, which `close` sees to.
+                tokio::spawn(poll_fn(move |cx| shared.turn(stream, cx)));
+            }
+        }
+    }
+
+    /// Gives up the shim's own write end of the stdin FIFO, so that the container gets EOF when the
+    /// client has closed its end too (or at once if no client has the FIFO open).
+    pub fn close_stdin(&self) {
+        let mut lane = self.shared.lane(Stream::Stdin);
+        if let Some(relay) = &mut lane.relay {
+            relay.close_stdin();
+        }
+        let waker = lane.waker.clone();
+        drop(lane);
+        waker.inspect(Waker::wake_by_ref);
+    }
+
+    /// Waits until all output has been delivered, for `limit` at most. Changes nothing: it can be
+    /// cancelled and repeated, and the relays go on until [`Io::close`].
+    pub async fn drained(&self, limit: Duration) -> Drain {
+        let mut changed = self.shared.changed.subscribe();
+        let begun = Instant::now();
+        let mut unread_since = None;
+        loop {
+            let (verdict, left, look) = match self.shared.undelivered() {
+                None => return Drain::Done,
+                Some((stream, Standing::Unread)) => {
+                    let grace = UNREAD_GRACE
+                        .saturating_sub(unread_since.get_or_insert_with(Instant::now).elapsed());
+                    let left = limit.saturating_sub(begun.elapsed()).min(grace);
+                    (Drain::Unread(stream), left, UNREAD_LOOK)
+                }
+                Some((stream, Standing::Moving | Standing::Delivered)) => {
+                    let left = limit.saturating_sub(begun.elapsed());
+                    (Drain::TimedOut(stream), left, left)
+                }
+            };
+            if left.is_zero() {
+                return verdict;
+            }
+            // Either outcome is a reason to look again.
+            let _ = timeout(left.min(look), changed.changed()).await;
+        }
+    }
+
+    /// Ends all relays and closes every descriptor, now. Bytes that nobody has read are gone. Can be
+    /// called again; dropping the value does the same.
+    pub fn close(&self) {
+        for stream in STREAMS {
+            let mut lane = self.shared.lane(stream);
+            let waker = lane.waker.take();
+            lane.relay = None;
+            drop(lane);
+            waker.inspect(Waker::wake_by_ref);
+        }
+        self.shared.changed.send_replace(());
+    }
+
+    /// What has moved so far; also after [`Io::close`].
+    pub fn counters(&self) -> Counters {
+        let [stdin, stdout, stderr] = STREAMS.map(|stream| self.shared.lane(stream).tally);
+        Counters {
+            stdin: stdin.moved,
+            stdout: stdout.moved,
+            stderr: stderr.moved,
+            lost: stdout.lost + stderr.lost,
+            turns: stdin.turns + stdout.turns + stderr.turns,
+        }
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn lane(&self, stream: Stream) -> MutexGuard<'_, Lane> {
+        let lane = match stream {
+            Stream::Stdin => &self.lanes[0],
+            Stream::Stdout => &self.lanes[1],
+            Stream::Stderr => &self.lanes[2],
+        };
+        lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One turn of a relay's task.
+    fn turn(&self, stream: Stream, cx: &mut Context<'_>) -> Poll<()> {
+        let mut lane = self.lane(stream);
+        let Lane {
+            relay: slot,
+            waker,
+            tally,
+        } = &mut *lane;
+        let Some(relay) = slot else {
+            return Poll::Ready(());
+        };
+        tally.turns += 1;
+        let before = relay.standing();
+        let polled = relay.poll(cx, tally);
+        let news = if polled.is_ready() {
+            *slot = None;
+            *waker = None;
+            true
+        } else {
+            match waker {
+                Some(known) => known.clone_from(cx.waker()),
+                None => *waker = Some(cx.waker().clone()),
+            }
+            before != relay.standing()
+        };
+        drop(lane);
+        if news {
+            self.changed.send_replace(());
+        }
+        polled
+    }
+
+    /// The output that is furthest from being delivered, if any is not.
+    fn undelivered(&self) -> Option<(Stream, Standing)> {
+        let standing = |stream| {
+            let relay_standing = self.lane(stream).relay.as_ref().map(Relay::standing);
+            relay_standing.map(|standing| (stream, standing))
+        };
+        let outputs = [standing(Stream::Stdout), standing(Stream::Stderr)];
+        let with = |wanted| outputs.into_iter().flatten().find(|(_, is)| *is == wanted);
+        with(Standing::Moving).or_else(|| with(Standing::Unread))
+    }
+}
+
+/// Where an output goes, opened.
+#[derive(Debug)]
+enum Opened {
+    Fifo(OwnedFd),
+    File(Arc<OwnedFd>),
+}
+
+fn open_target(stream: Stream, path: &Path) -> Result<Opened> {
+    Ok(match sys::kind(stream, path)? {
+        Kind::Fifo => Opened::Fifo(sys::open_fifo(stream, path)?),
+        Kind::File | Kind::Device => Opened::File(Arc::new(sys::open_append(stream, path)?)),
+    })
+}
+
+/// A relay and the container's end, as far as there is one.
+type Ends = (Option<Relay>, Option<OwnedFd>);
+
+fn open_output(stream: Stream, to: Opened, uid: u32, gid: u32) -> Result<Ends> {
+    let (ours, theirs) = sys::pipe(stream, End::Read, uid, gid)?;
+    let relay = match to {
+        Opened::Fifo(fifo) => Relay::to_fifo(stream, ours, fifo),
+        Opened::File(file) => Relay::to_file(stream, ours, file),
+    };
+    let relay = relay.map_err(|why| Error::io(format!("watch {stream} pipe"), &why))?;
+    Ok((Some(relay), Some(theirs)))
+}
+
+fn open_stdin(path: &Path, uid: u32, gid: u32) -> Result<Ends> {
+    let stream = Stream::Stdin;
+    match sys::kind(stream, path)? {
+        Kind::Fifo => {
+            let fifo = sys::open_fifo(stream, path)?;
+            let (ours, theirs) = sys::pipe(stream, End::Write, uid, gid)?;
+            let relay = Relay::to_container(fifo, ours)
+                .map_err(|why| Error::io(format!("watch stdin {}", path.display()), &why))?;
+            Ok((Some(relay), Some(theirs)))
+        }
+        Kind::File | Kind::Device => {
+            let file = sys::open_read(stream, path)?;
+            fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|why| {
+                Error::io(format!("set up stdin {}", path.display()), &why.into())
+            })?;
+            Ok((None, Some(file)))
+        }
+    }
+}

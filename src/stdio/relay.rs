@@ -1,0 +1,383 @@
+//! One stream's relay: a state machine that is polled by its task.
+//!
+//! Invariant: a relay waits for exactly the side that a splice is stuck on, so it is woken only
+//! when bytes can move (`turns` in [`super::Counters`]; tests `*_costs_nothing`).
+//!
+//! Readiness is edge-triggered. A readiness flag is cleared only after the system call that was
+//! tried *while the flag was held* failed and that side was seen empty or full, so an edge in
+//! between is never lost.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tokio::io::Interest;
+use tokio::time::{Sleep, sleep};
+
+use super::Stream;
+use super::sys::{self, Watched};
+
+/// Buffer of the read/write fallback, allocated only there.
+const COPY_LEN: usize = 16 * 1024;
+/// Between two tries of what failed for want of descriptors or memory, or on a busy device.
+const RETRY: Duration = Duration::from_millis(50);
+/// Between two looks for a reader of a FIFO whose stream has ended: doubled from the first to the
+/// last. The kernel wakes no writer when a reader opens a FIFO (`wake_up_partner` in fs/pipe.c
+/// wakes readers only), so this one state has to look.
+const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
+
+/// What a relay has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) moved: u64,
+    pub(super) lost: u64,
+    pub(super) turns: u64,
+}
+
+/// What is still missing before an output counts as delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The container's pipe is open.
+    Moving,
+    /// All of it is in the FIFO, where nobody reads.
+    Unread,
+    Delivered,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// A FIFO of the manager's, open for both directions.
+    Fifo,
+    /// The container's stdin.
+    Pipe,
+    /// A file or a device: it has no readiness.
+    File,
+}
+
+/// A descriptor that is written to; watched from the first time it is full. Most never are, and
+/// each splice into a watched both-ways FIFO would wake the reactor once for nothing.
+#[derive(Debug)]
+enum Door {
+    Plain(Arc<OwnedFd>),
+    Watched(Watched),
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Plain(fd) => fd.as_fd(),
+            Self::Watched(fd) => fd.get_ref().as_fd(),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Mode {
+    Splice,
+    /// The bytes read and not yet written.
+    Copy(Vec<u8>),
+    /// The stream has ended; the next look for a reader comes after this.
+    Hold(Duration),
+}
+
+/// What to do next.
+enum Step {
+    Again,
+    /// The stream has ended.
+    Eof,
+    /// The target will never take anything again, or the source is broken.
+    Stop,
+    /// Wait until the target has room.
+    Full,
+    /// The kernel refuses to splice here.
+    Refused,
+}
+
+#[derive(Debug)]
+pub(super) struct Relay {
+    stream: Stream,
+    /// `None` once the stream has ended.
+    from: Option<Watched>,
+    to: Door,
+    target: Target,
+    mode: Mode,
+    nap: Option<Pin<Box<Sleep>>>,
+    /// `close_stdin` was called and our write end is not closed yet.
+    drop_keeper: bool,
+    /// A lost write was logged and none has succeeded since.
+    complained: bool,
+}
+
+impl Relay {
+    /// From a container's pipe to a FIFO opened for both directions.
+    pub(super) fn to_fifo(stream: Stream, pipe: OwnedFd, fifo: OwnedFd) -> io::Result<Self> {
+        Self::new(stream, pipe, Arc::new(fifo), Target::Fifo)
+    }
+
+    /// From a container's pipe to a file, which other relays may share.
+    pub(super) fn to_file(stream: Stream, pipe: OwnedFd, file: Arc<OwnedFd>) -> io::Result<Self> {
+        Self::new(stream, pipe, file, Target::File)
+    }
+
+    /// From a FIFO opened for both directions to a container's stdin.
+    pub(super) fn to_container(fifo: OwnedFd, pipe: OwnedFd) -> io::Result<Self> {
+        Self::new(Stream::Stdin, fifo, Arc::new(pipe), Target::Pipe)
+    }
+
+    fn new(stream: Stream, from: OwnedFd, to: Arc<OwnedFd>, target: Target) -> io::Result<Self> {
+        Ok(Self {
+            stream,
+            from: Some(sys::watch(Arc::new(from), Interest::READABLE)?),
+            to: Door::Plain(to),
+            target,
+            mode: match target {
+                // A file is opened for appending, which splice(2) refuses; not every device takes it.
+                Target::File => Mode::Copy(Vec::new()),
+                Target::Fifo | Target::Pipe => Mode::Splice,
+            },
+            nap: None,
+            drop_keeper: false,
+            complained: false,
+        })
+    }
+
+    /// As after a splice that was refused.
+    #[cfg(test)]
+    pub(super) fn copying(mut self) -> Self {
+        self.mode = Mode::Copy(Vec::new());
+        self
+    }
+
+    /// Has our own write end of the stdin FIFO closed at the next poll.
+    pub(super) fn close_stdin(&mut self) {
+        self.drop_keeper = self.target == Target::Pipe;
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        match self.mode {
+            Mode::Splice | Mode::Copy(_) => Standing::Moving,
+            Mode::Hold(_) if sys::unread(&self.to) == 0 || sys::has_reader(self.to.as_fd()) => {
+                Standing::Delivered
+            }
+            Mode::Hold(_) => Standing::Unread,
+        }
+    }
+
+    /// Moves what can be moved. Ready when the relay has ended and its descriptors may be closed.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<()> {
+        loop {
+            if let Some(nap) = &mut self.nap {
+                ready!(nap.as_mut().poll(cx));
+                self.nap = None;
+            }
+            if self.drop_keeper {
+                self.give_up_keeper();
+                continue;
+            }
+            let step = match &mut self.mode {
+                Mode::Splice => ready!(self.splice(cx, tally)),
+                Mode::Copy(_) => ready!(self.copy(cx, tally)),
+                Mode::Hold(pause) => {
+                    if sys::has_reader(self.to.as_fd()) {
+                        return Poll::Ready(());
+                    }
+                    let now = *pause;
+                    *pause = LOOK.1.min(now * 2);
+                    self.rest(now);
+                    continue;
+                }
+            };
+            match step {
+                Step::Again => {}
+                Step::Stop => return Poll::Ready(()),
+                Step::Eof => match self.target {
+                    Target::Pipe | Target::File => return Poll::Ready(()),
+                    Target::Fifo => {
+                        if !self.hold() {
+                            return Poll::Ready(());
+                        }
+                    }
+                },
+                Step::Full => self.watch_target(),
+                Step::Refused => self.mode = Mode::Copy(Vec::new()),
+            }
+        }
+    }
+
+    fn splice(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<Step> {
+        let Some(source) = &self.from else {
+            return Poll::Ready(Step::Eof);
+        };
+        let Ok(mut readable) = ready!(source.poll_read_ready(cx)) else {
+            return Poll::Ready(Step::Stop);
+        };
+        let writable = match &self.to {
+            Door::Plain(_) => None,
+            Door::Watched(target) => match ready!(target.poll_write_ready(cx)) {
+                Ok(ready) => Some(ready),
+                Err(_) => return Poll::Ready(Step::Stop),
+            },
+        };
+        let (from, to) = (source.get_ref().as_fd(), self.to.as_fd());
+        Poll::Ready(match sys::splice(from, to) {
+            Ok(0) => Step::Eof,
+            Ok(moved) => {
+                tally.moved += moved as u64;
+                Step::Again
+            }
+            Err(Errno::EINTR) => Step::Again,
+            Err(Errno::EPIPE) => Step::Stop,
+            Err(Errno::EAGAIN) => match sys::sides(from, to) {
+                // With a full target, splice(2) does not report the end of the source. tokio never
+                // takes a hang-up back, so one that was seen once is the end.
+                Ok(sides)
+                    if !sides.filled && (sides.hung_up || readable.ready().is_read_closed()) =>
+                {
+                    Step::Eof
+                }
+                Ok(sides) if !sides.filled => {
+                    readable.clear_ready();
+                    Step::Again
+                }
+                Ok(sides) if !sides.room => match writable {
+                    Some(mut writable) => {
+                        writable.clear_ready();
+                        Step::Again
+                    }
+                    None => Step::Full,
+                },
+                // Something moved between the two calls.
+                Ok(_) => Step::Again,
+                Err(_) => Step::Full,
+            },
+            Err(why) => {
+                log::debug!("{}: splice refused ({why}), copying", self.stream);
+                Step::Refused
+            }
+        })
+    }
+
+    fn copy(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<Step> {
+        let Mode::Copy(pending) = &mut self.mode else {
+            return Poll::Ready(Step::Again);
+        };
+        if pending.is_empty() {
+            let Some(source) = &self.from else {
+                return Poll::Ready(Step::Eof);
+            };
+            let Ok(mut readable) = ready!(source.poll_read_ready(cx)) else {
+                return Poll::Ready(Step::Stop);
+            };
+            pending.resize(COPY_LEN, 0);
+            let read = nix::unistd::read(source.get_ref(), pending);
+            pending.truncate(read.unwrap_or(0));
+            match read {
+                Ok(0) => return Poll::Ready(Step::Eof),
+                Ok(_) => {}
+                Err(Errno::EINTR) => return Poll::Ready(Step::Again),
+                Err(Errno::EAGAIN) if !readable.ready().is_read_closed() => {
+                    readable.clear_ready();
+                    return Poll::Ready(Step::Again);
+                }
+                Err(_) => return Poll::Ready(Step::Eof),
+            }
+        }
+        let writable = match &self.to {
+            Door::Plain(_) => None,
+            Door::Watched(target) => match ready!(target.poll_write_ready(cx)) {
+                Ok(ready) => Some(ready),
+                Err(_) => return Poll::Ready(Step::Stop),
+            },
+        };
+        Poll::Ready(match nix::unistd::write(&self.to, pending) {
+            Ok(written) if written > 0 => {
+                tally.moved += written as u64;
+                pending.drain(..written);
+                self.complained = false;
+                Step::Again
+            }
+            Err(Errno::EINTR) => Step::Again,
+            Err(Errno::EAGAIN) => match writable {
+                Some(mut writable) => {
+                    writable.clear_ready();
+                    Step::Again
+                }
+                None => Step::Full,
+            },
+            Err(Errno::EPIPE) if self.target == Target::Pipe => Step::Stop,
+            // A disk that is full for a moment must not stop the container for ever.
+            failed => {
+                tally.lost += pending.len() as u64;
+                if !self.complained {
+                    let why = failed.err().unwrap_or(Errno::ENOSPC);
+                    log::warn!(
+                        "{}: dropping output that cannot be written: {why}",
+                        self.stream
+                    );
+                }
+                self.complained = true;
+                pending.clear();
+                Step::Again
+            }
+        })
+    }
+
+    /// Starts to wait for room in the target.
+    fn watch_target(&mut self) {
+        if self.target != Target::File
+            && let Door::Plain(fd) = &self.to
+            && let Ok(watched) = sys::watch(Arc::clone(fd), Interest::WRITABLE)
+        {
+            self.to = Door::Watched(watched);
+        } else {
+            self.rest(RETRY);
+        }
+    }
+
+    /// After the end of an output: gives up the read side of its FIFO, so that "no reader" can be
+    /// seen, and keeps the write side. False when that cannot be done: a reader who waits for EOF
+    /// must get it, so the FIFO is closed then.
+    fn hold(&mut self) -> bool {
+        // Before the reopen, which so finds a free descriptor.
+        self.from = None;
+        match sys::reopen(self.to.as_fd(), sys::End::Write) {
+            Ok(write_end) => {
+                self.to = Door::Plain(Arc::new(write_end));
+                self.mode = Mode::Hold(LOOK.0);
+                true
+            }
+            Err(why) => {
+                log::warn!("{}: close without looking for a reader: {why}", self.stream);
+                false
+            }
+        }
+    }
+
+    /// Replaces the stdin FIFO, open for both directions, by its read end.
+    fn give_up_keeper(&mut self) {
+        let Some(both) = &self.from else {
+            self.drop_keeper = false;
+            return;
+        };
+        let read_end = sys::reopen(both.get_ref().as_fd(), sys::End::Read)
+            .and_then(|fd| sys::watch(Arc::new(fd), Interest::READABLE));
+        match read_end {
+            Ok(read_end) => {
+                self.from = Some(read_end);
+                self.drop_keeper = false;
+            }
+            Err(why) => {
+                log::debug!("{}: close our write end: {why}, trying again", self.stream);
+                self.rest(RETRY);
+            }
+        }
+    }
+
+    fn rest(&mut self, pause: Duration) {
+        self.nap = Some(Box::pin(sleep(pause)));
+    }
+}

@@ -1,0 +1,181 @@
+//! The system calls behind the relays. Nothing here blocks, and every descriptor is close-on-exec.
+
+use std::fs::{Metadata, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Gid, Uid, fchown, pipe2};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::Stream;
+use crate::error::{Error, Result};
+
+/// More than any pipe holds by default: the kernel moves what is there.
+const SPLICE_LEN: usize = 1 << 20;
+
+/// What a path given for a stream turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Fifo,
+    /// A regular file.
+    File,
+    /// A character device, such as `/dev/null`.
+    Device,
+}
+
+/// Looks at a stream's path.
+pub(super) fn kind(stream: Stream, path: &Path) -> Result<Kind> {
+    let what = || format!("{stream} {}", path.display());
+    let meta: Metadata = path
+        .metadata()
+        .map_err(|why| Error::io(format!("open {}", what()), &why))?;
+    let file_type = meta.file_type();
+    if file_type.is_fifo() {
+        Ok(Kind::Fifo)
+    } else if file_type.is_file() {
+        Ok(Kind::File)
+    } else if file_type.is_char_device() {
+        Ok(Kind::Device)
+    } else {
+        let is = if file_type.is_dir() {
+            "a directory"
+        } else if file_type.is_socket() {
+            "a socket"
+        } else {
+            "a block device"
+        };
+        Err(Error::invalid_argument(format!(
+            "{} is {is}, neither a FIFO nor a file",
+            what()
+        )))
+    }
+}
+
+/// Opens a FIFO for both directions. Linux never blocks that (fifo(7)), and the descriptor counts
+/// as a reader and as a writer, so the peer meets neither EPIPE nor EOF while it lives.
+pub(super) fn open_fifo(stream: Stream, path: &Path) -> Result<OwnedFd> {
+    open(stream, path, OpenOptions::new().read(true).write(true))
+}
+
+/// Opens a file or device that output is appended to.
+pub(super) fn open_append(stream: Stream, path: &Path) -> Result<OwnedFd> {
+    open(stream, path, OpenOptions::new().append(true))
+}
+
+/// Opens a file that becomes a container's stdin as it is.
+pub(super) fn open_read(stream: Stream, path: &Path) -> Result<OwnedFd> {
+    open(stream, path, OpenOptions::new().read(true))
+}
+
+fn open(stream: Stream, path: &Path, options: &mut OpenOptions) -> Result<OwnedFd> {
+    options
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map(OwnedFd::from)
+        .map_err(|why| Error::io(format!("open {stream} {}", path.display()), &why))
+}
+
+/// Opens a FIFO that we have open for both directions once more for one: the way to give up the
+/// other end without a moment in which neither is held. Works after the FIFO was unlinked.
+pub(super) fn reopen(fifo: BorrowedFd<'_>, end: End) -> io::Result<OwnedFd> {
+    OpenOptions::new()
+        .read(end == End::Read)
+        .write(end == End::Write)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(format!("/proc/self/fd/{}", fifo.as_raw_fd()))
+        .map(OwnedFd::from)
+}
+
+/// An end of a pipe or FIFO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Read,
+    Write,
+}
+
+/// A new pipe as (our end, the container's end). Ours does not block; the container's blocks, as
+/// programs expect, and belongs to `uid:gid` so that it can open `/dev/stdout` again.
+pub(super) fn pipe(stream: Stream, ours: End, uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd)> {
+    let failed = |what: &str, why: Errno| Error::io(format!("{what} {stream} pipe"), &why.into());
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(|why| failed("create", why))?;
+    let (ours, theirs) = match ours {
+        End::Read => (read, write),
+        End::Write => (write, read),
+    };
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|why| failed("set up", why))?;
+    fchown(&theirs, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        .map_err(|why| failed(&format!("chown to {uid}:{gid} the"), why))?;
+    Ok((ours, theirs))
+}
+
+/// A descriptor in the reactor.
+pub(super) type Watched = AsyncFd<Arc<OwnedFd>>;
+
+/// Puts a descriptor into the reactor of the current runtime.
+pub(super) fn watch(fd: Arc<OwnedFd>, interest: Interest) -> io::Result<Watched> {
+    // SAFETY: tokio's safe constructors are deprecated. What it asks for, one open descriptor for as
+    // long as the value lives, is what an `OwnedFd` behind an `Arc` is: nothing can take it out.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// Moves what is in one pipe to another without blocking; 0 is the end of the stream.
+pub(super) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<usize> {
+    let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+    nix::fcntl::splice(from, None, to, None, SPLICE_LEN, flags)
+}
+
+/// Which side of a splice that would block is to blame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sides {
+    /// The source has bytes.
+    pub(super) filled: bool,
+    /// The source has no writer left.
+    pub(super) hung_up: bool,
+    /// The target has room, or an error to report.
+    pub(super) room: bool,
+}
+
+/// Looks at both sides. A pipe to pipe splice and poll(2) agree on what full means: no free slot.
+pub(super) fn sides(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<Sides> {
+    let mut fds = [
+        PollFd::new(from, PollFlags::POLLIN),
+        PollFd::new(to, PollFlags::POLLOUT),
+    ];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    let [source, target] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+    Ok(Sides {
+        filled: source.contains(PollFlags::POLLIN),
+        hung_up: source.intersects(PollFlags::POLLHUP | PollFlags::POLLERR),
+        room: !target.is_empty(),
+    })
+}
+
+/// Whether somebody has the other end of this write end open.
+pub(super) fn has_reader(write_end: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(write_end, PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok()
+        && fds[0]
+            .revents()
+            .is_some_and(|events| !events.contains(PollFlags::POLLERR))
+}
+
+mod raw {
+    #![allow(missing_docs)]
+    nix::ioctl_read_bad!(fionread, nix::libc::FIONREAD, nix::libc::c_int);
+}
+
+/// Bytes in a pipe that nobody has read, seen from either end.
+pub(super) fn unread(pipe: impl AsFd) -> usize {
+    let mut bytes = 0;
+    // SAFETY: nix has no wrapper for FIONREAD. It stores one int at the given address, which is
+    // that of a live local; the descriptor is borrowed for the call.
+    let asked = unsafe { raw::fionread(pipe.as_fd().as_raw_fd(), &raw mut bytes) };
+    asked.map_or(0, |_| usize::try_from(bytes).unwrap_or(0))
+}

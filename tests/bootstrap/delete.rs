@@ -1,0 +1,270 @@
+//! The `delete` action, from nothing to do to a whole container left behind.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use cotter::proto::task::DeleteResponse;
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
+use protobuf::Message;
+
+use crate::harness::*;
+
+/// Runs the action and returns the pid in its answer and what it warned of.
+fn delete(bundle: &Bundle) -> (u32, String) {
+    let begin = (Instant::now(), SystemTime::now());
+    let output = run(bundle.command("delete"), b"");
+    assert!(begin.0.elapsed() < Duration::from_secs(5));
+    assert!(output.status.success());
+    let answer = DeleteResponse::parse_from_bytes(&output.stdout).unwrap();
+    assert_eq!(answer.exit_status, 137);
+    let at: SystemTime = answer.exited_at.unwrap().into();
+    assert!(at >= begin.1 && at <= SystemTime::now());
+    (answer.pid, String::from_utf8(output.stderr).unwrap())
+}
+
+const NOTHING: (u32, String) = (0, String::new());
+
+#[test]
+fn with_nothing_there() {
+    let manager = Manager::new("delete-nothing");
+    let bundle = manager.bundle("c1", None);
+    assert_eq!(delete(&bundle), NOTHING);
+    for file in ["config.json", "log"] {
+        fs::remove_file(bundle.path.join(file)).unwrap();
+    }
+    assert_eq!(delete(&bundle), NOTHING);
+
+    // Asked from another bundle for one that is gone, named or not.
+    let gone = Bundle {
+        manager: &manager,
+        id: "gone".into(),
+        path: bundle.path.clone(),
+    };
+    assert_eq!(delete(&gone), NOTHING);
+    let mut named = bundle.command("-bundle");
+    named.args(["/nonexistent", "delete"]);
+    assert!(run(named, b"").status.success());
+}
+
+#[test]
+fn with_everything_malformed() {
+    let manager = Manager::new("delete-malformed");
+    let bundle = manager.bundle("c1", None);
+    let files = [
+        "options.json",
+        "runtime",
+        "init.pid",
+        "address",
+        "bootstrap.json",
+        "config.json",
+        "log.json",
+    ];
+    let contents: [&[u8]; 8] = [
+        b"",
+        b"{",
+        b"[1]",
+        b"\xff\xfe\0",
+        b"-1",
+        b"unix://../x",
+        br#"{"root":7,"address":[]}"#,
+        b"0",
+    ];
+    for content in contents {
+        for file in files {
+            fs::write(bundle.path.join(file), content).unwrap();
+        }
+        assert_eq!(
+            delete(&bundle),
+            NOTHING,
+            "{}",
+            String::from_utf8_lossy(content)
+        );
+    }
+    for file in files {
+        fs::remove_file(bundle.path.join(file)).unwrap();
+        fs::create_dir(bundle.path.join(file)).unwrap();
+    }
+    symlink("/nonexistent", bundle.path.join("s")).unwrap();
+    fs::write(bundle.path.join("rootfs"), "a file").unwrap();
+    assert_eq!(delete(&bundle), NOTHING);
+}
+
+#[test]
+fn a_dead_servers_socket_goes_and_a_live_ones_stays() {
+    for dialect in [Dialect::Json, Dialect::Proto] {
+        let manager = Manager::new(&format!("delete-socket-{dialect:?}"));
+        let bundle = manager.bundle("pod", Some("pod"));
+        let socket = bundle.start(dialect);
+        assert_eq!(delete(&bundle), NOTHING);
+        assert!(answers(&socket));
+        manager.end(Signal::SIGKILL);
+        assert!(socket.exists());
+        assert_eq!(delete(&bundle), NOTHING);
+        assert!(!socket.exists());
+    }
+}
+
+#[test]
+fn a_pid_that_is_somebody_elses_is_told_but_not_killed() {
+    let manager = Manager::new("delete-pid");
+    let bundle = manager.bundle("c1", None);
+    let mut stranger = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+    fs::write(bundle.path.join("init.pid"), stranger.id().to_string()).unwrap();
+    let config = serde_json::json!({ "linux": { "cgroupsPath": "/cotter/c1" } });
+    fs::write(bundle.path.join("config.json"), config.to_string()).unwrap();
+    assert_eq!(delete(&bundle), (stranger.id(), String::new()));
+    assert!(stranger.try_wait().unwrap().is_none());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
+fn a_runtime_that_hangs_or_fails_is_warned_of_in_time() {
+    let manager = Manager::new("delete-runtime");
+    let bundle = manager.bundle("c1", None);
+    let root = manager.dir.join("root");
+    fs::create_dir_all(root.join(&manager.namespace).join("c1")).unwrap();
+    let options = serde_json::json!({ "root": root, "unknown_key": 1 });
+    fs::write(bundle.path.join("options.json"), options.to_string()).unwrap();
+    let runtime = bundle.path.join("fake");
+    fs::write(bundle.path.join("runtime"), runtime.to_str().unwrap()).unwrap();
+    for (script, warning) in [
+        ("exec sleep 60", "timed out\n"),
+        (
+            "sleep 60 & echo broken >&2; exit 1",
+            "exit status: 1: broken\n",
+        ),
+        ("echo container does not exist >&2; exit 1", ""),
+        (r#"[ "$*" = "$EXPECTED" ]"#, ""),
+    ] {
+        write_script(&runtime, script);
+        let mut command = bundle.command("delete");
+        let log = bundle.path.join("log.json");
+        let expected = format!(
+            "--root {}/{} --log {} --log-format json delete --force c1",
+            root.display(),
+            manager.namespace,
+            log.display()
+        );
+        command.env("EXPECTED", expected);
+        let begin = Instant::now();
+        let output = run(command, b"");
+        assert!(begin.elapsed() < Duration::from_secs(5), "{script}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.success() && stderr.ends_with(warning),
+            "{script}: {stderr}"
+        );
+        assert_eq!(stderr.is_empty(), warning.is_empty(), "{script}: {stderr}");
+    }
+    fs::remove_file(&runtime).unwrap();
+    assert!(delete(&bundle).1.contains("No such file"));
+}
+
+/// Written by a child: a file that any thread of this process has open for writing cannot be run.
+fn write_script(path: &Path, script: &str) {
+    let text = format!("#!/bin/sh\n{script}\n");
+    let mut tee = Command::new("/bin/sh");
+    tee.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(path);
+    tee.stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    assert!(run(tee, text.as_bytes()).status.success());
+}
+
+/// Runs a container in a bundle as a shim would that then died; returns its init.
+fn abandon(bundle: &Bundle, runtime: &str, cgroup: &str) -> i32 {
+    let lower = bundle.manager.dir.join("lower");
+    let rootfs = bundle.path.join("rootfs");
+    for dir in ["proc", "dev"] {
+        fs::create_dir_all(lower.join(dir)).unwrap();
+    }
+    fs::copy("/usr/bin/busybox", lower.join("busybox")).unwrap();
+    fs::create_dir(&rootfs).unwrap();
+    mount(
+        Some(&lower),
+        &rootfs,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
+    let config = serde_json::json!({
+        "ociVersion": "1.0.2",
+        "root": { "path": "rootfs" },
+        "process": {
+            "cwd": "/",
+            "args": ["/busybox", "sh", "-c", "/busybox sleep 600 & /busybox sleep 600"],
+            "user": { "uid": 0, "gid": 0 },
+        },
+        "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+        // No pid namespace: the kernel does not end the others with init.
+        "linux": { "cgroupsPath": cgroup, "namespaces": [{ "type": "mount" }] },
+    });
+    fs::write(bundle.path.join("config.json"), config.to_string()).unwrap();
+    let root = bundle.manager.dir.join("root");
+    let options = serde_json::json!({ "root": root, "binary_name": runtime });
+    fs::write(bundle.path.join("options.json"), options.to_string()).unwrap();
+    let state = root.join(&bundle.manager.namespace);
+    fs::create_dir_all(&state).unwrap();
+    let pid_file = bundle.path.join("init.pid");
+    let mut run = Command::new(runtime);
+    run.arg("--root")
+        .arg(&state)
+        .args(["run", "--detach", "--pid-file"])
+        .arg(&pid_file);
+    run.arg("--bundle").arg(&bundle.path).arg(&bundle.id);
+    // Not a pipe: the container would keep it open. A failure shows in the test's own output.
+    run.stdin(Stdio::null()).stdout(Stdio::null());
+    assert!(run.status().unwrap().success(), "{runtime}");
+    fs::read_to_string(pid_file).unwrap().parse().unwrap()
+}
+
+/// The processes in a cgroup of that path, in any hierarchy; zombies are still there.
+fn members(cgroup: &str) -> usize {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let texts = entries.filter_map(|e| fs::read_to_string(e.path().join("cgroup")).ok());
+    texts
+        .filter(|text| text.lines().any(|line| line.ends_with(cgroup)))
+        .count()
+}
+
+#[test]
+fn a_container_left_running_is_cleared_away() {
+    for (runtime, forgotten) in [
+        ("runc", false),
+        ("crun", false),
+        ("runc", true),
+        ("crun", true),
+    ] {
+        let manager = Manager::new(&format!("delete-{runtime}-{forgotten}"));
+        let bundle = manager.bundle("c1", None);
+        let cgroup = format!("/{}", manager.namespace);
+        let init = abandon(&bundle, runtime, &cgroup);
+        eventually("both processes", || members(&cgroup) == 2);
+        let state = manager.dir.join("root").join(&manager.namespace).join("c1");
+        if forgotten {
+            fs::remove_dir_all(&state).unwrap();
+        }
+        assert_eq!(
+            delete(&bundle),
+            (init.cast_unsigned(), String::new()),
+            "{runtime}"
+        );
+        eventually("all processes to be gone", || members(&cgroup) == 0);
+        assert!(!state.exists());
+        assert!(
+            entries(&bundle.path.join("rootfs")).is_empty(),
+            "still mounted"
+        );
+        // A runtime that has forgotten the container leaves the empty cgroups.
+        for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
+            let _ = fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}{cgroup}"));
+        }
+    }
+}
