@@ -55,6 +55,12 @@ fn detached(version: Version, form: Form, runtime: &str) {
     daemon.run_detached("one", &["sleep", "1000"]);
     assert_eq!(daemon.status("one").as_deref(), Some("RUNNING"));
 
+    // That the runtime is the one meant, by what each keeps of a container and the other does not.
+    let state = daemon.owner.runtime_state().join("one");
+    let crun = runtime.starts_with("CRUN");
+    assert_eq!(state.join("status").exists(), crun, "{}", state.display());
+    assert_eq!(state.join("state.json").exists(), !crun);
+
     let done = daemon.exec("one", &["echo", "from exec"]);
     assert_eq!(
         (done.code, done.out.as_str()),
