@@ -34,7 +34,7 @@ test: tools ## Check formatting, lints and docs, then run every test (needs root
 	@[ "$$(id -u)" = 0 ] || { echo "the tests start containers: run them as root"; exit 1; }
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked
 
 ## Other
