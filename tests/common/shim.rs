@@ -15,7 +15,7 @@ use cotter::manager::spec::Spec;
 use cotter::manager::stdio::Fifos;
 use cotter::proto::runc_options::Options;
 use cotter::proto::task::{
-    CreateTaskRequest, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, ShutdownRequest,
+    CloseIORequest, CreateTaskRequest, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, ShutdownRequest,
     StartRequest, StateRequest, StateResponse, WaitRequest, WaitResponse,
 };
 use cotter::proto::{Any, pack};
@@ -59,7 +59,17 @@ pub struct Shim {
     bundles: BTreeMap<String, Bundle>,
     owner: Owner,
     before: Census,
+    _sweep: Sweep,
     dir: TempDir,
+}
+
+/// Takes away, at the latest when a test has failed, what its shim left.
+struct Sweep(Owner, String);
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        self.0.clear(&[&self.1]);
+    }
 }
 
 impl Shim {
@@ -71,6 +81,17 @@ impl Shim {
 
     /// As [`start`](Self::start), in a dialect and with a spec of the test's.
     pub async fn start_as(dialect: Dialect, runtime: &str, spec: Spec, first: &str) -> Self {
+        Self::start_with(dialect, runtime, spec, first, &[]).await
+    }
+
+    /// As [`start_as`](Self::start_as), with more in the shim's environment.
+    pub async fn start_with(
+        dialect: Dialect,
+        runtime: &str,
+        spec: Spec,
+        first: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let dir = TempDir::new("cotter-t");
         let namespace = unique("t");
         let events = EventServer::listen(&dir.path().join("events.sock")).await.unwrap();
@@ -95,10 +116,13 @@ impl Shim {
         launch.ttrpc_address = events.address();
         launch.options = Some(options.clone());
         launch.environment.push((MARK.into(), namespace.clone()));
+        let more = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        launch.environment.extend(more);
         launch.debug = true;
+        let sweep = Sweep(owner.clone(), first.to_owned());
         let endpoint = launch.start().await.unwrap();
         let tasks = Tasks::connect(&endpoint).await.unwrap();
-        Self { tasks, events, launch, endpoint, options, namespace, bundles, owner, before, dir }
+        Self { tasks, events, launch, endpoint, options, namespace, bundles, owner, before, _sweep: sweep, dir }
     }
 
     /// The test's directory.
@@ -257,6 +281,35 @@ impl Shim {
             diff.is_empty()
         });
         self.events.stop().await
+    }
+
+    /// Creates container `id`, whose bundle exists, with these streams; answers the pid.
+    pub async fn create_with(&self, id: &str, fifos: &Fifos) -> Result<u32> {
+        let request = CreateTaskRequest {
+            stdin: fifos.stdin.clone(),
+            stdout: fifos.stdout.clone(),
+            stderr: fifos.stderr.clone(),
+            ..self.create_request(id)
+        };
+        Ok(self.tasks.create(&request).await?.pid)
+    }
+
+    /// Registers and starts an exec with these streams; answers its pid.
+    pub async fn exec_with(&self, id: &str, exec: &str, args: &[&str], fifos: &Fifos) -> Result<u32> {
+        let request = ExecProcessRequest {
+            stdin: fifos.stdin.clone(),
+            stdout: fifos.stdout.clone(),
+            stderr: fifos.stderr.clone(),
+            ..self.exec_request(id, exec, args)
+        };
+        self.tasks.exec(&request).await?;
+        self.start_process(id, exec).await
+    }
+
+    /// CloseIO.
+    pub async fn close_io(&self, id: &str, exec: &str, stdin: bool) -> Result<()> {
+        let request = CloseIORequest { id: id.into(), exec_id: exec.into(), stdin, ..Default::default() };
+        self.tasks.close_io(&request).await.map(drop)
     }
 }
 
