@@ -107,6 +107,12 @@ impl Writer {
         let written = timeout(LIMIT, self.0.write_all(bytes)).await;
         written.expect("room").unwrap();
     }
+
+    /// Writes until nobody reads any more.
+    pub async fn until_broken(mut self) {
+        let broken = async { while self.0.write_all(&[b'.'; 4096]).await.is_ok() {} };
+        timeout(LIMIT, broken).await.expect("a broken pipe");
+    }
 }
 
 /// FIFOs without those whose letters (`i`, `o`, `e`) are not in `which`.
