@@ -4,7 +4,7 @@
 //! the shim names it, version 2 otherwise, and either gives way to the other where the shim answers
 //! that it does not have it (contract 10.2).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -103,11 +103,14 @@ macro_rules! calls {
                 /// The shim's own, or [`Code::Unavailable`] when it is gone, or
                 /// [`Code::DeadlineExceeded`].
                 pub async fn $name(&self, request: &$request) -> Result<$response> {
+                    let begun = Instant::now();
                     match &self.service {
                         Service::V2(client) => client.$method(self.context(), request).await,
                         Service::V3(client) => client.$method(self.context(), request).await,
                     }
-                    .map_err(error)
+                    .map_err(|why| {
+                        error(why, self.limit.is_some_and(|limit| begun.elapsed() >= limit))
+                    })
                 }
             )*
         }
@@ -180,9 +183,15 @@ pub async fn gone(endpoint: &Endpoint, limit: Duration) -> Result<()> {
     })
 }
 
-fn error(error: ttrpc::Error) -> Error {
+/// `late` tells an error of ttrpc's own at the end of the time limit from a lost connection.
+fn error(error: ttrpc::Error, late: bool) -> Error {
     let ttrpc::Error::RpcStatus(status) = error else {
-        return Error::new(Code::Unavailable, format!("call the shim: {error}"));
+        let code = if late {
+            Code::DeadlineExceeded
+        } else {
+            Code::Unavailable
+        };
+        return Error::new(code, format!("call the shim: {error}"));
     };
     let code = match status.code() {
         ttrpc::Code::CANCELLED => Code::Canceled,
