@@ -37,7 +37,10 @@ impl Footprint {
     fn of(pid: u32) -> Self {
         // By what they are: numbers and inodes differ each time.
         let kind = |fd: fs::DirEntry| {
-            let to = fs::read_link(fd.path()).ok()?.to_string_lossy().into_owned();
+            let to = fs::read_link(fd.path())
+                .ok()?
+                .to_string_lossy()
+                .into_owned();
             Some(to.split(":[").next().unwrap_or_default().to_owned())
         };
         let mut fds: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
@@ -61,7 +64,10 @@ impl Footprint {
             if now == *self {
                 return;
             }
-            assert!(begun.elapsed() < LIMIT / 4, "not as before:\n{self:#?}\nnow:\n{now:#?}");
+            assert!(
+                begun.elapsed() < LIMIT / 4,
+                "not as before:\n{self:#?}\nnow:\n{now:#?}"
+            );
             sleep(Duration::from_millis(10)).await;
         }
     }
@@ -71,7 +77,12 @@ impl Footprint {
 fn anonymous(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let line = text.lines().find(|line| line.starts_with("Anonymous:"));
-    line.unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+    line.unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// How often the process has been put on or off a CPU.
@@ -80,7 +91,15 @@ fn switches(pid: u32) -> u64 {
     let of_task = |dir: fs::DirEntry| {
         let status = fs::read_to_string(dir.path().join("status")).unwrap();
         let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
-        counts.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        counts
+            .map(|line| {
+                line.split_whitespace()
+                    .nth(1)
+                    .unwrap()
+                    .parse::<u64>()
+                    .unwrap()
+            })
+            .sum::<u64>()
     };
     tasks.map(|task| of_task(task.unwrap())).sum()
 }
@@ -154,17 +173,24 @@ fn calls_that_are_abandoned_leave_nothing_behind() {
         shim.start_process("c", "").await.unwrap();
         exec(&shim, "c", "warm").await;
         let base = Footprint::of(pid);
-        let request = WaitRequest { id: "c".into(), ..Default::default() };
+        let request = WaitRequest {
+            id: "c".into(),
+            ..Default::default()
+        };
         let mut memory = None;
         for _ in 0..2 {
             // By their time limit, on one connection.
             let mut waits = JoinSet::new();
             for _ in 0..500 {
-                let (tasks, request) = (shim.tasks.within(Duration::from_millis(200)), request.clone());
+                let (tasks, request) = (
+                    shim.tasks.within(Duration::from_millis(200)),
+                    request.clone(),
+                );
                 waits.spawn(async move { tasks.wait_within(&request).await });
             }
             for ended in waits.join_all().await {
-                let e = ended.unwrap_err(); assert_eq!(e.code, Code::DeadlineExceeded, "{e}");
+                let e = ended.unwrap_err();
+                assert_eq!(e.code, Code::DeadlineExceeded, "{e}");
             }
             // By the loss of their connection.
             for _ in 0..20 {
@@ -181,7 +207,10 @@ fn calls_that_are_abandoned_leave_nothing_behind() {
             base.again(pid).await;
             let now = anonymous(pid);
             let grown = now.saturating_sub(*memory.get_or_insert(now));
-            assert!(grown <= 256, "{grown} KiB more after another thousand Waits");
+            assert!(
+                grown <= 256,
+                "{grown} KiB more after another thousand Waits"
+            );
         }
         shim.remove("c").await;
         shim.end().await;
@@ -200,7 +229,11 @@ fn an_idle_shim_sleeps() {
                 let fifos = shim.fifos(id, true);
                 // The last without a client.
                 if id != "e" {
-                    readers.push(pipe::OpenOptions::new().open_receiver(&fifos.stdout).unwrap());
+                    readers.push(
+                        pipe::OpenOptions::new()
+                            .open_receiver(&fifos.stdout)
+                            .unwrap(),
+                    );
                 }
                 shim.create_with(id, &fifos).await.unwrap();
                 shim.start_process(id, "").await.unwrap();
@@ -210,9 +243,18 @@ fn an_idle_shim_sleeps() {
             shim.exec("c", "lives", &["sleep", "1000"]).await.unwrap();
             shim.exec("c", "ended", &["true"]).await.unwrap();
             shim.wait("c", "ended").await.unwrap();
-            shim.tasks.exec(&shim.exec_request("c", "waits", &["true"])).await.unwrap();
+            shim.tasks
+                .exec(&shim.exec_request("c", "waits", &["true"]))
+                .await
+                .unwrap();
             // And somebody waits.
-            let (tasks, request) = (shim.tasks.clone(), WaitRequest { id: "c".into(), ..Default::default() });
+            let (tasks, request) = (
+                shim.tasks.clone(),
+                WaitRequest {
+                    id: "c".into(),
+                    ..Default::default()
+                },
+            );
             let wait = tokio::spawn(async move { tasks.wait(&request).await });
             exec(&shim, "c", "last").await;
 
@@ -230,7 +272,7 @@ fn an_idle_shim_sleeps() {
             assert!(woken <= 2, "{woken} switches in 3 s of nothing");
             assert_eq!(count(&format!("/proc/{pid}/task")), 1);
             let memory = anonymous(pid);
-            assert!(memory <= 4096, "{memory} KiB of private memory");
+            assert!(memory <= 2048, "{memory} KiB of private memory");
             for id in ["c", "d", "e"] {
                 shim.remove(id).await;
             }

@@ -103,14 +103,12 @@ macro_rules! calls {
                 /// The shim's own, or [`Code::Unavailable`] when it is gone, or
                 /// [`Code::DeadlineExceeded`].
                 pub async fn $name(&self, request: &$request) -> Result<$response> {
-                    let begun = Instant::now();
+                    let deadline = self.limit.map(|limit| Instant::now() + limit);
                     match &self.service {
                         Service::V2(client) => client.$method(self.context(), request).await,
                         Service::V3(client) => client.$method(self.context(), request).await,
                     }
-                    .map_err(|why| {
-                        error(why, self.limit.is_some_and(|limit| begun.elapsed() >= limit))
-                    })
+                    .map_err(|why| error(why, deadline))
                 }
             )*
         }
@@ -183,15 +181,14 @@ pub async fn gone(endpoint: &Endpoint, limit: Duration) -> Result<()> {
     })
 }
 
-/// `late` tells an error of ttrpc's own at the end of the time limit from a lost connection.
-fn error(error: ttrpc::Error, late: bool) -> Error {
-    let ttrpc::Error::RpcStatus(status) = error else {
-        let code = if late {
-            Code::DeadlineExceeded
-        } else {
-            Code::Unavailable
-        };
-        return Error::new(code, format!("call the shim: {error}"));
+fn error(error: ttrpc::Error, deadline: Option<Instant>) -> Error {
+    let status = match error {
+        ttrpc::Error::RpcStatus(status) => status,
+        // The library has no variant of its own for a call that it gave up.
+        ttrpc::Error::Others(why) if deadline.is_some_and(|end| end <= Instant::now()) => {
+            return Error::deadline_exceeded(format_args!("call the shim: {why}"));
+        }
+        error => return Error::new(Code::Unavailable, format!("call the shim: {error}")),
     };
     let code = match status.code() {
         ttrpc::Code::CANCELLED => Code::Canceled,

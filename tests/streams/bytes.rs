@@ -8,7 +8,11 @@ use crate::common::shim::{RUNTIMES, Shim, run};
 /// Standard output of an init or an exec, hashed on both sides.
 async fn bulk_out(runtime: &str, exec: &str) {
     let script = ["sh", "-c", RANDOM];
-    let args: &[&str] = if exec.is_empty() { &script } else { &["sleep", "1000"] };
+    let args: &[&str] = if exec.is_empty() {
+        &script
+    } else {
+        &["sleep", "1000"]
+    };
     let shim = Shim::start(runtime, "c", args).await;
     let fifos = shim.fifos("f", false);
     let (out, err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
@@ -30,19 +34,27 @@ async fn bulk_out(runtime: &str, exec: &str) {
 
 #[test]
 fn an_inits_64_mib() {
-    RUNTIMES.iter().for_each(|runtime| run(bulk_out(runtime, "")));
+    RUNTIMES
+        .iter()
+        .for_each(|runtime| run(bulk_out(runtime, "")));
 }
 
 #[test]
 fn an_execs_64_mib() {
-    RUNTIMES.iter().for_each(|runtime| run(bulk_out(runtime, "x")));
+    RUNTIMES
+        .iter()
+        .for_each(|runtime| run(bulk_out(runtime, "x")));
 }
 
 #[test]
 fn there_and_back_64_mib() {
     for (runtime, exec) in RUNTIMES.into_iter().zip(["", "x"]) {
         run(async {
-            let args: &[&str] = if exec.is_empty() { &["cat"] } else { &["sleep", "1000"] };
+            let args: &[&str] = if exec.is_empty() {
+                &["cat"]
+            } else {
+                &["sleep", "1000"]
+            };
             let shim = Shim::start(runtime, "c", args).await;
             let fifos = shim.fifos("f", true);
             let (out, err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
@@ -64,7 +76,10 @@ fn there_and_back_64_mib() {
                 }
                 drop(writer);
                 shim.close_io("c", exec, true).await.unwrap();
-                hash.finalize().iter().map(|b| format!("{b:02x}")).collect::<String>()
+                hash.finalize()
+                    .iter()
+                    .map(|b| format!("{b:02x}"))
+                    .collect::<String>()
             };
             let (sent, (len, received), said) = tokio::join!(write, out.digest(), err.text());
             assert_eq!(len, BULK);
@@ -96,7 +111,11 @@ fn a_reader_that_takes_little_at_a_time() {
                 got.extend(more);
             }
             let lines = |to: u32| (1..=to).map(|n| format!("{n}\n")).collect::<String>();
-            assert!(got == lines(150_000).as_bytes(), "{} bytes differ from what was written", got.len());
+            assert!(
+                got == lines(150_000).as_bytes(),
+                "{} bytes differ from what was written",
+                got.len()
+            );
             assert_eq!(err.text().await, lines(10_000));
             assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 0);
             shim.remove("c").await;
@@ -142,10 +161,15 @@ fn one_fifo_for_both_outputs() {
             fifos.stderr.clone_from(&fifos.stdout);
             let out = Reader::open(&fifos.stdout);
             let script = "for n in $(seq 1 300); do echo o$n; echo e$n >&2; done";
-            shim.exec_with("c", "x", &["sh", "-c", script], &fifos).await.unwrap();
+            shim.exec_with("c", "x", &["sh", "-c", script], &fifos)
+                .await
+                .unwrap();
             let text = out.text().await;
             for letter in ["o", "e"] {
-                let got: Vec<&str> = text.lines().filter(|line| line.starts_with(letter)).collect();
+                let got: Vec<&str> = text
+                    .lines()
+                    .filter(|line| line.starts_with(letter))
+                    .collect();
                 let sent: Vec<String> = (1..=300).map(|n| format!("{letter}{n}")).collect();
                 assert_eq!(got, sent);
             }

@@ -45,7 +45,11 @@ impl Reader {
         let mut bytes = Vec::with_capacity(len);
         while bytes.len() < len {
             let more = self.some(len - bytes.len()).await;
-            assert!(!more.is_empty(), "the end after {} of {len} bytes", bytes.len());
+            assert!(
+                !more.is_empty(),
+                "the end after {} of {len} bytes",
+                bytes.len()
+            );
             bytes.extend(more);
         }
         bytes
@@ -117,7 +121,13 @@ impl Writer {
 
 /// FIFOs without those whose letters (`i`, `o`, `e`) are not in `which`.
 pub fn only(which: &str, fifos: &Fifos) -> Fifos {
-    let pick = |letter, path: &String| if which.contains(letter) { path.clone() } else { String::new() };
+    let pick = |letter, path: &String| {
+        if which.contains(letter) {
+            path.clone()
+        } else {
+            String::new()
+        }
+    };
     Fifos {
         stdin: pick('i', &fifos.stdin),
         stdout: pick('o', &fifos.stdout),

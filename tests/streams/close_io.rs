@@ -8,7 +8,11 @@ use crate::common::shim::{RUNTIMES, Shim, run};
 
 /// A shim whose init is `cat`, or sleeps and runs `cat` as an exec; with `cat`'s output.
 async fn cat(runtime: &str, exec: &str) -> (Shim, String, Reader) {
-    let args: &[&str] = if exec.is_empty() { &["cat"] } else { &["sleep", "1000"] };
+    let args: &[&str] = if exec.is_empty() {
+        &["cat"]
+    } else {
+        &["sleep", "1000"]
+    };
     let shim = Shim::start(runtime, "c", args).await;
     let fifos = shim.fifos("f", true);
     let out = Reader::open(&fifos.stdout);
@@ -134,7 +138,10 @@ fn of_what_has_no_stdin_or_does_not_exist() {
             for stdin in [true, false] {
                 let unknown = shim.close_io("c", "nope", stdin).await.unwrap_err();
                 assert_eq!(unknown.code, Code::NotFound, "{unknown}");
-                assert!(unknown.to_string().contains("process does not exist nope"), "{unknown}");
+                assert!(
+                    unknown.to_string().contains("process does not exist nope"),
+                    "{unknown}"
+                );
                 let unknown = shim.close_io("nope", "", stdin).await.unwrap_err();
                 assert_eq!(unknown.code, Code::NotFound, "{unknown}");
             }
@@ -148,7 +155,11 @@ fn of_what_has_no_stdin_or_does_not_exist() {
 #[test]
 fn a_process_that_does_not_read() {
     everywhere(async |runtime, exec| {
-        let args: &[&str] = if exec.is_empty() { &["true"] } else { &["sleep", "1000"] };
+        let args: &[&str] = if exec.is_empty() {
+            &["true"]
+        } else {
+            &["sleep", "1000"]
+        };
         let shim = Shim::start(runtime, "c", args).await;
         let fifos = shim.fifos("f", true);
         if exec.is_empty() {

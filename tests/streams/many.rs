@@ -40,7 +40,13 @@ fn a_hundred_processes_with_three_streams() {
             for c in 0..CONTAINERS {
                 let id = format!("c{c}");
                 shim.bundle(&id, Spec::new(&id, ECHO));
-                for exec in (0..=EXECS).map(|x| if x == 0 { String::new() } else { format!("x{x}") }) {
+                for exec in (0..=EXECS).map(|x| {
+                    if x == 0 {
+                        String::new()
+                    } else {
+                        format!("x{x}")
+                    }
+                }) {
                     let fifos = shim.fifos(&format!("{id}-{exec}"), true);
                     let (out, err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
                     if exec.is_empty() {
@@ -49,14 +55,32 @@ fn a_hundred_processes_with_three_streams() {
                     } else {
                         shim.exec_with(&id, &exec, &ECHO, &fifos).await.unwrap();
                     }
-                    all.push(Live { id: id.clone(), exec, fifos, out, err });
+                    all.push(Live {
+                        id: id.clone(),
+                        exec,
+                        fifos,
+                        out,
+                        err,
+                    });
                 }
             }
             // Two for a stream while it is open.
-            assert!(fds(pid) <= before + 6 * all.len(), "{} of {before}", fds(pid));
+            assert!(
+                fds(pid) <= before + 6 * all.len(),
+                "{} of {before}",
+                fds(pid)
+            );
             // Execs before their init, which would take them with it: last come, first gone.
-            for Live { id, exec, fifos, out, err } in all.into_iter().rev() {
-                let [said, complained] = ["out", "err"].map(|stream| format!("{id}/{exec} {stream}\n"));
+            for Live {
+                id,
+                exec,
+                fifos,
+                out,
+                err,
+            } in all.into_iter().rev()
+            {
+                let [said, complained] =
+                    ["out", "err"].map(|stream| format!("{id}/{exec} {stream}\n"));
                 let words = format!("{said}{complained}");
                 Writer::open(&fifos.stdin).write(words.as_bytes()).await;
                 assert_eq!((out.text().await, err.text().await), (said, complained));

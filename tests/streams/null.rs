@@ -57,10 +57,18 @@ async fn client(shim: &Shim, id: &str, exec: &str, which: &str, fifos: &Fifos) {
     }
     for (name, reader) in [("out", out), ("err", err)] {
         if let Some(reader) = reader {
-            assert_eq!(reader.text().await, format!("{name}:{said}\n"), "with {which:?}");
+            assert_eq!(
+                reader.text().await,
+                format!("{name}:{said}\n"),
+                "with {which:?}"
+            );
         }
     }
-    assert_eq!(shim.wait(id, exec).await.unwrap().exit_status, 0, "with {which:?}");
+    assert_eq!(
+        shim.wait(id, exec).await.unwrap().exit_status,
+        0,
+        "with {which:?}"
+    );
     shim.delete(id, exec).await.unwrap();
 }
 
@@ -95,7 +103,8 @@ fn fifo_uris_name_the_same_files() {
             shim.bundle("d", Spec::new("d", ANSWERS));
             for (id, exec) in [("c", "x"), ("d", "")] {
                 let paths = shim.fifos(&format!("a b%{id}"), true);
-                let uri = |path: &str| format!("fifo://{}", path.replace('%', "%25").replace(' ', "%20"));
+                let uri =
+                    |path: &str| format!("fifo://{}", path.replace('%', "%25").replace(' ', "%20"));
                 let uris = Fifos {
                     stdin: uri(&paths.stdin),
                     stdout: uri(&paths.stdout),
@@ -110,7 +119,10 @@ fn fifo_uris_name_the_same_files() {
                 }
                 // State tells them as they were given.
                 let state = shim.state(id, exec).await.unwrap();
-                assert_eq!([state.stdin, state.stdout, state.stderr], [uris.stdin, uris.stdout, uris.stderr]);
+                assert_eq!(
+                    [state.stdin, state.stdout, state.stderr],
+                    [uris.stdin, uris.stdout, uris.stderr]
+                );
                 Writer::open(&paths.stdin).write(b"words").await;
                 shim.close_io(id, exec, true).await.unwrap();
                 assert_eq!(out.text().await, "out:words\n");

@@ -73,16 +73,27 @@ fn the_pipes_belong_to_io_uid_and_io_gid() {
                         stdin: fifos.stdin.clone(),
                         stdout: fifos.stdout.clone(),
                         stderr: fifos.stderr.clone(),
-                        spec: Some(Any { value: process.to_string().into_bytes(), ..Default::default() }).into(),
+                        spec: Some(Any {
+                            value: process.to_string().into_bytes(),
+                            ..Default::default()
+                        })
+                        .into(),
                         ..shim.exec_request(id, exec, &[])
                     };
                     shim.tasks.exec(&request).await.unwrap();
                 }
                 shim.start_process(id, exec).await.unwrap();
-                assert_eq!(fs::read_to_string(&seen).unwrap(), expected, "given to {runtime}");
+                assert_eq!(
+                    fs::read_to_string(&seen).unwrap(),
+                    expected,
+                    "given to {runtime}"
+                );
                 fs::remove_file(&seen).unwrap();
                 let text = out.exactly(expected.len() + "again\n".len()).await;
-                assert_eq!(String::from_utf8(text).unwrap(), expected.clone() + "again\n");
+                assert_eq!(
+                    String::from_utf8(text).unwrap(),
+                    expected.clone() + "again\n"
+                );
                 Writer::open(&fifos.stdin).write(b"words").await;
                 shim.close_io(id, exec, true).await.unwrap();
                 assert_eq!(err.text().await, "words");

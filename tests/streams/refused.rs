@@ -34,16 +34,54 @@ fn cases(dir: &Path, good: &Fifos) -> Vec<Case> {
             streams[bad] = uri.to_owned();
             let [stdin, stdout, stderr] = streams;
             let says = says.to_owned();
-            cases.push(Case { stdin, stdout, stderr, terminal: false, code, says, by_name });
+            cases.push(Case {
+                stdin,
+                stdout,
+                stderr,
+                terminal: false,
+                code,
+                says,
+                by_name,
+            });
         };
         let name = ["stdin", "stdout", "stderr"][bad];
-        case(&missing, false, Code::NotFound, &format!("{name} {missing}"));
-        case(&directory, false, Code::InvalidArgument, &format!("{name} {directory}"));
-        case("relative/path", true, Code::InvalidArgument, "relative/path");
-        case("npipe:////./pipe/x", true, Code::Unknown, "unknown STDIO scheme npipe");
-        case("fifo://host/path", true, Code::InvalidArgument, "fifo://host/path");
+        case(
+            &missing,
+            false,
+            Code::NotFound,
+            &format!("{name} {missing}"),
+        );
+        case(
+            &directory,
+            false,
+            Code::InvalidArgument,
+            &format!("{name} {directory}"),
+        );
+        case(
+            "relative/path",
+            true,
+            Code::InvalidArgument,
+            "relative/path",
+        );
+        case(
+            "npipe:////./pipe/x",
+            true,
+            Code::Unknown,
+            "unknown STDIO scheme npipe",
+        );
+        case(
+            "fifo://host/path",
+            true,
+            Code::InvalidArgument,
+            "fifo://host/path",
+        );
         case("file:///tmp/log", true, Code::Unimplemented, "file://");
-        case("binary:///bin/logger", true, Code::Unimplemented, "binary://");
+        case(
+            "binary:///bin/logger",
+            true,
+            Code::Unimplemented,
+            "binary://",
+        );
     }
     cases.push(Case {
         stdin: good.stdin.clone(),
@@ -139,7 +177,9 @@ fn an_exec_that_is_refused_leaves_nothing() {
             let pid = shim.pid();
             eventually("as many descriptors as before", || fds(pid) == before);
             let out = Reader::open(&good.stdout);
-            shim.exec_with("c", "x", &["echo", "hi"], &good).await.unwrap();
+            shim.exec_with("c", "x", &["echo", "hi"], &good)
+                .await
+                .unwrap();
             assert_eq!(out.text().await, "hi\n");
             shim.wait("c", "x").await.unwrap();
             shim.delete("c", "x").await.unwrap();

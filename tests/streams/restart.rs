@@ -13,10 +13,17 @@ fn lines(to: u32) -> String {
 
 #[test]
 fn readers_come_and_go() {
-    for (runtime, exec) in RUNTIMES.into_iter().flat_map(|runtime| [(runtime, ""), (runtime, "x")]) {
+    for (runtime, exec) in RUNTIMES
+        .into_iter()
+        .flat_map(|runtime| [(runtime, ""), (runtime, "x")])
+    {
         run(async {
             let script = ["sh", "-c", "seq 1 200000; seq 1 1000 >&2"];
-            let args: &[&str] = if exec.is_empty() { &script } else { &["sleep", "1000"] };
+            let args: &[&str] = if exec.is_empty() {
+                &script
+            } else {
+                &["sleep", "1000"]
+            };
             let mut shim = Shim::start(runtime, "c", args).await;
             let fifos = shim.fifos("f", false);
             if exec.is_empty() {
@@ -31,14 +38,21 @@ fn readers_come_and_go() {
             for taken in [10, 100_000, 65_536, 1, 333_333] {
                 got.extend(Reader::open(&fifos.stdout).exactly(taken).await);
                 // Nobody has it open now; the process writes on until everything is full.
-                assert_eq!(shim.state("c", exec).await.unwrap().status, Status::RUNNING.into());
+                assert_eq!(
+                    shim.state("c", exec).await.unwrap().status,
+                    Status::RUNNING.into()
+                );
                 // A new manager, with a connection of its own.
                 shim.tasks = Tasks::connect(&shim.endpoint).await.unwrap();
             }
             let (out, err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
             let (rest, err) = tokio::join!(out.rest(), err.text());
             got.extend(rest);
-            assert!(got == lines(200_000).as_bytes(), "{} bytes are not what was written", got.len());
+            assert!(
+                got == lines(200_000).as_bytes(),
+                "{} bytes are not what was written",
+                got.len()
+            );
             assert_eq!(err, lines(1000));
             assert_eq!(shim.wait("c", exec).await.unwrap().exit_status, 0);
             shim.remove("c").await;
@@ -49,9 +63,16 @@ fn readers_come_and_go() {
 
 #[test]
 fn writers_come_and_go() {
-    for (runtime, exec) in RUNTIMES.into_iter().flat_map(|runtime| [(runtime, ""), (runtime, "x")]) {
+    for (runtime, exec) in RUNTIMES
+        .into_iter()
+        .flat_map(|runtime| [(runtime, ""), (runtime, "x")])
+    {
         run(async {
-            let args: &[&str] = if exec.is_empty() { &["cat"] } else { &["sleep", "1000"] };
+            let args: &[&str] = if exec.is_empty() {
+                &["cat"]
+            } else {
+                &["sleep", "1000"]
+            };
             let mut shim = Shim::start(runtime, "c", args).await;
             let fifos = shim.fifos("f", true);
             let out = Reader::open(&fifos.stdout);

@@ -126,7 +126,9 @@ fn a_child_that_keeps_stdout_delays_only_the_delete() {
             let mut shim = sleeper(runtime, &[("COTTER_LIMIT_IO_DRAIN", "10m")]).await;
             let fifos = shim.fifos("x", false);
             let (mut out, mut err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
-            shim.exec_with("c", "x", &LEAVES_A_CHILD, &fifos).await.unwrap();
+            shim.exec_with("c", "x", &LEAVES_A_CHILD, &fifos)
+                .await
+                .unwrap();
             assert_eq!(shim.wait("c", "x").await.unwrap().exit_status, 3);
             let exit = |event: &Event| matches!(event, Event::Exit(exit) if exit.id == "x");
             shim.events_until(exit).await;
@@ -153,9 +155,14 @@ fn a_child_that_keeps_stdout_delays_only_the_delete() {
                 }
             }
             assert!(!delete.is_finished());
-            shim.exec("c", "killer", &["kill", "-9", child.trim()]).await.unwrap();
+            shim.exec("c", "killer", &["kill", "-9", child.trim()])
+                .await
+                .unwrap();
             assert_eq!(delete.await.unwrap().unwrap().exit_status, 3);
-            assert_eq!((out.text().await, err.text().await), (String::new(), String::new()));
+            assert_eq!(
+                (out.text().await, err.text().await),
+                (String::new(), String::new())
+            );
             shim.remove("c").await;
             shim.end().await;
         });
@@ -169,17 +176,24 @@ fn a_child_that_keeps_stdout_delays_the_delete_within_its_limit() {
             let shim = sleeper(runtime, &[("COTTER_LIMIT_IO_DRAIN", "300ms")]).await;
             let fifos = shim.fifos("x", false);
             let (out, mut err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
-            shim.exec_with("c", "x", &LEAVES_A_CHILD, &fifos).await.unwrap();
+            shim.exec_with("c", "x", &LEAVES_A_CHILD, &fifos)
+                .await
+                .unwrap();
             shim.wait("c", "x").await.unwrap();
             let child = String::from_utf8(err.some(100).await).unwrap();
             let begun = Instant::now();
             shim.delete("c", "x").await.unwrap();
             let took = begun.elapsed();
             // The default is 10 s.
-            assert!((Duration::from_millis(250)..Duration::from_secs(8)).contains(&took), "{took:?}");
+            assert!(
+                (Duration::from_millis(250)..Duration::from_secs(8)).contains(&took),
+                "{took:?}"
+            );
             // What was written has arrived; the child is none the worse.
             assert_eq!(out.text().await, "hi\n");
-            shim.exec("c", "look", &["kill", "-0", child.trim()]).await.unwrap();
+            shim.exec("c", "look", &["kill", "-0", child.trim()])
+                .await
+                .unwrap();
             assert_eq!(shim.wait("c", "look").await.unwrap().exit_status, 0);
             let log = shim.log().concat();
             assert!(log.contains("is closed before its end"), "{log}");
@@ -196,7 +210,9 @@ fn a_delete_does_not_wait_for_a_reader_who_never_comes() {
         run(async {
             let shim = sleeper(runtime, &[("COTTER_LIMIT_IO_DRAIN", "10m")]).await;
             let fifos = shim.fifos("x", false);
-            shim.exec_with("c", "x", &["echo", "unheard"], &fifos).await.unwrap();
+            shim.exec_with("c", "x", &["echo", "unheard"], &fifos)
+                .await
+                .unwrap();
             shim.wait("c", "x").await.unwrap();
             // Within the client's limit, which is far below that of the drain.
             shim.delete("c", "x").await.unwrap();
