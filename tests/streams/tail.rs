@@ -6,6 +6,8 @@ use cotter::manager::dialect::Dialect;
 use cotter::manager::events::Event;
 use cotter::manager::spec::Spec;
 
+use tokio::time::sleep;
+
 use crate::client::Reader;
 use crate::common::LIMIT;
 use crate::common::shim::{RUNTIMES, Shim, run};
@@ -217,6 +219,36 @@ fn a_delete_does_not_wait_for_a_reader_who_never_comes() {
             // Within the client's limit, which is far below that of the drain.
             shim.delete("c", "x").await.unwrap();
             shim.remove("c").await;
+            shim.end().await;
+        });
+    }
+}
+
+/// A container that is deleted with an exec nobody has deleted: the exec's tail arrives too.
+#[test]
+fn the_containers_delete_waits_for_the_readers_of_its_execs() {
+    for runtime in RUNTIMES {
+        run(async {
+            let shim = sleeper(runtime, &[]).await;
+            let fifos = shim.fifos("x", false);
+            let out = Reader::open(&fifos.stdout);
+            let script = format!("seq 1 {UNREAD}");
+            shim.exec_with("c", "x", &["sh", "-c", &script], &fifos)
+                .await
+                .unwrap();
+            shim.wait("c", "x").await.unwrap();
+            {
+                let removed = shim.remove("c");
+                tokio::pin!(removed);
+                // No verdict rests on this time: the Delete cannot end before somebody reads.
+                tokio::select! {
+                    removed = &mut removed => panic!("{removed:?} with output unread"),
+                    () = sleep(Duration::from_millis(500)) => {}
+                }
+                let (removed, out) = tokio::join!(removed, out.text());
+                assert_eq!(removed.exit_status, 137);
+                assert!(out == lines(UNREAD), "{} bytes arrived", out.len());
+            }
             shim.end().await;
         });
     }
