@@ -84,6 +84,18 @@ impl Container {
             .ok_or_else(|| Error::not_found(format!("process does not exist {exec_id}")))
     }
 
+    /// Sets the size of a terminal; there are none yet, and that is no error (contract 2.1).
+    ///
+    /// # Errors
+    /// `NotFound`, or the state's refusal.
+    pub fn resize(&self, exec_id: &str) -> Result<()> {
+        let process = self.process(exec_id)?;
+        if process.is_init() {
+            return Ok(());
+        }
+        state::exec_allows(process.facts().state, state::ExecOp::Resize)
+    }
+
     /// All execs that have not been deleted.
     fn execs(&self) -> Vec<Arc<Process>> {
         self.execs
