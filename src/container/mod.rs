@@ -78,10 +78,9 @@ impl Container {
             return Ok(Arc::clone(&self.init));
         }
         let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
-        execs
-            .get(exec_id)
-            .cloned()
-            .ok_or_else(|| Error::not_found(format!("process does not exist {exec_id}")))
+        execs.get(exec_id).cloned().ok_or_else(|| {
+            Error::not_found(format!("process does not exist {}", files::shown(exec_id)))
+        })
     }
 
     /// Sets the size of a terminal; there are none yet, and that is no error (contract 2.1).

@@ -54,7 +54,7 @@ impl TaskService {
         let Some(spec) = req.spec.into_option() else {
             return Err(Error::invalid_argument(format!(
                 "exec {}: spec is absent",
-                req.exec_id
+                req.exec_id.escape_debug()
             )));
         };
         let stdio = Stdio {
