@@ -42,23 +42,32 @@ pub fn refused<T: Debug>(result: Result<T>, code: Code, words: &str) {
     let error = result.unwrap_err();
     let as_wanted = error.code == code && error.message.contains(words);
     assert!(as_wanted, "wanted {code:?} {words:?}, got {error:?}");
-    let (lines, length) = (error.message.trim_end().lines().count(), error.message.len());
+    let (lines, length) = (
+        error.message.trim_end().lines().count(),
+        error.message.len(),
+    );
     assert!(lines == 1 && length < 4096, "not one line: {error:?}");
 }
 
 /// Checks that a time is that of something that happened since `before`.
 #[track_caller]
 pub fn recent(at: &Timestamp, before: SystemTime) {
-    let at = UNIX_EPOCH
-        + Duration::new(at.seconds.try_into().unwrap(), at.nanos.try_into().unwrap());
-    assert!(before <= at && at <= SystemTime::now(), "{at:?} is not after {before:?}");
+    let at =
+        UNIX_EPOCH + Duration::new(at.seconds.try_into().unwrap(), at.nanos.try_into().unwrap());
+    assert!(
+        before <= at && at <= SystemTime::now(),
+        "{at:?} is not after {before:?}"
+    );
 }
 
 /// Waits until an asynchronous condition holds.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !condition().await {
-        assert!(Instant::now() < deadline, "still not so after {LIMIT:?}: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "still not so after {LIMIT:?}: {what}"
+        );
         crate::common::shim::a_moment().await;
     }
 }
@@ -87,7 +96,12 @@ pub async fn until_catches(pid: u32, signal: u32) {
 /// Checks that a running container does all that is expected of one: a process can be put in, seen,
 /// waited for and taken out.
 pub async fn works(shim: &Shim, id: &str) {
-    assert!(shim.exec(id, "probe", &["sh", "-c", "exit 42"]).await.unwrap() > 0);
+    assert!(
+        shim.exec(id, "probe", &["sh", "-c", "exit 42"])
+            .await
+            .unwrap()
+            > 0
+    );
     assert_eq!(shim.wait(id, "probe").await.unwrap().exit_status, 42);
     shim.delete(id, "probe").await.unwrap();
     let init = shim.state(id, "").await.unwrap();
@@ -100,7 +114,10 @@ pub const WORKS: [&str; 3] = ["/tasks/exec-added", "/tasks/exec-started", "/task
 
 /// Pids.
 pub async fn pids(shim: &Shim, id: &str) -> Result<PidsResponse> {
-    let request = PidsRequest { id: id.into(), ..Default::default() };
+    let request = PidsRequest {
+        id: id.into(),
+        ..Default::default()
+    };
     shim.tasks.pids(&request).await
 }
 
@@ -115,7 +132,10 @@ pub fn lines(told: &[Told]) -> Vec<String> {
         Event::Exit(exit) => format!("{} {} {}", told.topic, exit.id, exit.exit_status),
         Event::ExecAdded(exec) => format!("{} {}", told.topic, exec.exec_id),
         Event::ExecStarted(exec) => format!("{} {}", told.topic, exec.exec_id),
-        Event::Delete(delete) => format!("{} {} {}", told.topic, delete.container_id, delete.exit_status),
+        Event::Delete(delete) => format!(
+            "{} {} {}",
+            told.topic, delete.container_id, delete.exit_status
+        ),
         event => format!("{} {}", told.topic, event.container()),
     };
     told.iter().map(line).collect()
@@ -134,7 +154,11 @@ pub fn contents(dir: &Path) -> Vec<(String, u64, String)> {
             } else {
                 String::new()
             };
-            (entry.file_name().to_string_lossy().into_owned(), meta.ino(), text)
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                meta.ino(),
+                text,
+            )
         })
         .collect();
     all.sort();
@@ -145,5 +169,8 @@ pub fn contents(dir: &Path) -> Vec<(String, u64, String)> {
 pub fn mounts(dir: &Path) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    points.filter(|point| Path::new(point).starts_with(dir)).map(str::to_owned).collect()
+    points
+        .filter(|point| Path::new(point).starts_with(dir))
+        .map(str::to_owned)
+        .collect()
 }

@@ -30,7 +30,10 @@ with_each_runtime! {
 /// A container with mounts, options and FIFOs of its own, and a second Create of the same id that
 /// wants all of them different.
 async fn a_second_one_harms_nothing(runtime: &'static str) {
-    let spec = Spec { rootfs: "./rootfs".into(), ..Spec::new("c", SLEEP) };
+    let spec = Spec {
+        rootfs: "./rootfs".into(),
+        ..Spec::new("c", SLEEP)
+    };
     let mut shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
     let bind = |source: &Path| types::Mount {
         type_: "bind".into(),
@@ -38,7 +41,10 @@ async fn a_second_one_harms_nothing(runtime: &'static str) {
         options: vec!["rbind".into(), "rw".into()],
         ..Default::default()
     };
-    let first = CreateTaskRequest { rootfs: vec![bind(&tool("ROOTFS"))], ..shim.create_request("c") };
+    let first = CreateTaskRequest {
+        rootfs: vec![bind(&tool("ROOTFS"))],
+        ..shim.create_request("c")
+    };
     let pid = create(&shim, &first).await.unwrap();
     let bundle = shim.bundle_path("c");
     let before = (contents(&bundle), mounts(&bundle));
@@ -46,32 +52,60 @@ async fn a_second_one_harms_nothing(runtime: &'static str) {
 
     let other_bundle = shim.bundle("other", Spec::new("c", ["false"]));
     let other_before = contents(&other_bundle);
-    let options = Options { binary_name: "other".into(), no_pivot_root: true, ..Default::default() };
+    let options = Options {
+        binary_name: "other".into(),
+        no_pivot_root: true,
+        ..Default::default()
+    };
     let seconds = [
         first.clone(),
-        CreateTaskRequest { rootfs: vec![bind(Path::new("/etc"))], ..first.clone() },
-        CreateTaskRequest { options: Some(pack(&options).unwrap()).into(), ..first.clone() },
-        CreateTaskRequest { bundle: other_bundle.to_string_lossy().into_owned(), ..first.clone() },
-        CreateTaskRequest { bundle: "/nonexistent".into(), ..first.clone() },
+        CreateTaskRequest {
+            rootfs: vec![bind(Path::new("/etc"))],
+            ..first.clone()
+        },
+        CreateTaskRequest {
+            options: Some(pack(&options).unwrap()).into(),
+            ..first.clone()
+        },
+        CreateTaskRequest {
+            bundle: other_bundle.to_string_lossy().into_owned(),
+            ..first.clone()
+        },
+        CreateTaskRequest {
+            bundle: "/nonexistent".into(),
+            ..first.clone()
+        },
     ];
     for start in [false, true] {
         if start {
             shim.start_process("c", "").await.unwrap();
         }
         for second in &seconds {
-            refused(create(&shim, second).await, AlreadyExists, "container with given ID already exists");
+            refused(
+                create(&shim, second).await,
+                AlreadyExists,
+                "container with given ID already exists",
+            );
             assert_eq!((contents(&bundle), mounts(&bundle)), before);
             assert_eq!(contents(&other_bundle), other_before);
         }
         let state = shim.state("c", "").await.unwrap();
-        let expected = if start { Status::RUNNING } else { Status::CREATED };
+        let expected = if start {
+            Status::RUNNING
+        } else {
+            Status::CREATED
+        };
         assert_eq!((state.pid, state.status.unwrap()), (pid, expected));
     }
     works(&shim, "c").await;
     // Stopped, it still has its id.
     shim.kill("c", "", 9).await.unwrap();
     shim.wait("c", "").await.unwrap();
-    refused(create(&shim, &first).await, AlreadyExists, "container with given ID already exists");
+    refused(
+        create(&shim, &first).await,
+        AlreadyExists,
+        "container with given ID already exists",
+    );
     assert_eq!(mounts(&bundle).len(), 1);
     shim.delete("c", "").await.unwrap();
     assert_eq!(mounts(&bundle), [""; 0]);
@@ -93,14 +127,20 @@ async fn of_many_at_once_one_wins(runtime: &'static str) {
     while let Some(answer) = set.join_next().await {
         match answer.unwrap() {
             Ok(created) => pids.push(created.pid),
-            other => refused(other, AlreadyExists, "container with given ID already exists"),
+            other => refused(
+                other,
+                AlreadyExists,
+                "container with given ID already exists",
+            ),
         }
     }
     assert_eq!(pids.len(), 1);
     assert_eq!(shim.start_process("c", "").await.unwrap(), pids[0]);
     works(&shim, "c").await;
     shim.remove("c").await;
-    let told = shim.events_until(|event| matches!(event, Event::Delete(_))).await;
+    let told = shim
+        .events_until(|event| matches!(event, Event::Delete(_)))
+        .await;
     assert_eq!(lines(&told)[..2], ["/tasks/create c", "/tasks/start c"]);
     shim.end().await;
 }
@@ -113,8 +153,15 @@ async fn an_id_is_free_after_delete(runtime: &'static str) {
         assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 5);
         assert_eq!(shim.delete("c", "").await.unwrap().pid, pid);
         refused(shim.state("c", "").await, NotFound, "container not created");
-        let told = shim.events_until(|event| matches!(event, Event::Delete(_))).await;
-        let expected = ["/tasks/create c", "/tasks/start c", "/tasks/exit c 5", "/tasks/delete c 5"];
+        let told = shim
+            .events_until(|event| matches!(event, Event::Delete(_)))
+            .await;
+        let expected = [
+            "/tasks/create c",
+            "/tasks/start c",
+            "/tasks/exit c 5",
+            "/tasks/delete c 5",
+        ];
         assert_eq!(lines(&told), expected);
     }
     // At once: whatever the first has not finished must not meet the second.
@@ -133,18 +180,36 @@ async fn a_failed_one_leaves_nothing(runtime: &'static str) {
     let fresh = contents(&bundle);
     let fifos = shim.fifos("f", true);
     // A namespace to join that is none.
-    let broken = config.replace(r#"{"type":"uts"}"#, r#"{"type":"uts","path":"/nonexistent/ns"}"#);
+    let broken = config.replace(
+        r#"{"type":"uts"}"#,
+        r#"{"type":"uts","path":"/nonexistent/ns"}"#,
+    );
     assert_ne!(broken, config);
     std::fs::write(bundle.join("config.json"), broken).unwrap();
-    refused(shim.create_with("c", &fifos).await.map(drop), Unknown, "OCI runtime create failed: ");
+    refused(
+        shim.create_with("c", &fifos).await.map(drop),
+        Unknown,
+        "OCI runtime create failed: ",
+    );
     std::fs::write(bundle.join("config.json"), config).unwrap();
     let names = |all: Vec<(String, u64, String)>| -> Vec<String> {
-        all.into_iter().map(|(name, ..)| name).filter(|name| name != "log.json").collect()
+        all.into_iter()
+            .map(|(name, ..)| name)
+            .filter(|name| name != "log.json")
+            .collect()
     };
     assert_eq!(names(contents(&bundle)), names(fresh));
     assert!(!shim.state_dir().join("c").exists());
-    refused(shim.state("c", "").await, NotFound, "container not created: not found");
-    refused(shim.delete("c", "").await, NotFound, "container not created: not found");
+    refused(
+        shim.state("c", "").await,
+        NotFound,
+        "container not created: not found",
+    );
+    refused(
+        shim.delete("c", "").await,
+        NotFound,
+        "container not created: not found",
+    );
 
     shim.create_with("c", &fifos).await.unwrap();
     shim.start_process("c", "").await.unwrap();
@@ -160,12 +225,22 @@ async fn a_program_that_is_not_there(runtime: &'static str) {
     for id in ["c", "d"] {
         let error = shim.create(id).await.unwrap_err();
         assert_eq!(error.code, Unknown);
-        let reason = error.message.strip_prefix("OCI runtime create failed: ").unwrap();
+        let reason = error
+            .message
+            .strip_prefix("OCI runtime create failed: ")
+            .unwrap();
         let known = ["executable file", "no such file or directory"];
         let lower = reason.to_lowercase();
         assert!(known.iter().any(|words| lower.contains(words)), "{reason}");
-        assert!(reason.contains("no/such") || reason.contains("nosuch"), "{reason}");
-        refused(shim.delete(id, "").await, NotFound, "container not created: not found");
+        assert!(
+            reason.contains("no/such") || reason.contains("nosuch"),
+            "{reason}"
+        );
+        refused(
+            shim.delete(id, "").await,
+            NotFound,
+            "container not created: not found",
+        );
     }
     // Nobody was told of what never was.
     assert_eq!(shim.end().await, []);
@@ -175,14 +250,23 @@ async fn deleted_before_start(runtime: &'static str) {
     let mut shim = Shim::start(runtime, "c", &SLEEP).await;
     let before = SystemTime::now();
     let pid = shim.create("c").await.unwrap();
-    shim.tasks.exec(&shim.exec_request("c", "x", &["true"])).await.unwrap();
+    shim.tasks
+        .exec(&shim.exec_request("c", "x", &["true"]))
+        .await
+        .unwrap();
     let deleted = shim.delete("c", "").await.unwrap();
     assert_eq!((deleted.pid, deleted.exit_status), (pid, 137));
     recent(&deleted.exited_at, before);
     refused(pids(&shim, "c").await, NotFound, "container not created");
-    let told = shim.events_until(|event| matches!(event, Event::Delete(_))).await;
-    let expected =
-        ["/tasks/create c", "/tasks/exec-added x", "/tasks/exit c 137", "/tasks/delete c 137"];
+    let told = shim
+        .events_until(|event| matches!(event, Event::Delete(_)))
+        .await;
+    let expected = [
+        "/tasks/create c",
+        "/tasks/exec-added x",
+        "/tasks/exit c 137",
+        "/tasks/delete c 137",
+    ];
     assert_eq!(lines(&told), expected);
     let (Event::Exit(exit), Event::Delete(delete)) = (&told[2].event, &told[3].event) else {
         unreachable!("as the lines say");
@@ -205,15 +289,33 @@ async fn another_shims_container_is_left_alone(runtime: &'static str) {
     std::fs::create_dir_all(shim.state_dir()).unwrap();
     // With streams of their own: init keeps what the runtime was given.
     let mut make = Command::new("sh");
-    make.arg("-c").arg(r#""$@" >/dev/null 2>&1 </dev/null"#).arg("sh").arg(tool(runtime));
-    make.arg("--root").arg(shim.state_dir()).args(["create", "--bundle"]).arg(&theirs);
+    make.arg("-c")
+        .arg(r#""$@" >/dev/null 2>&1 </dev/null"#)
+        .arg("sh")
+        .arg(tool(runtime));
+    make.arg("--root")
+        .arg(shim.state_dir())
+        .args(["create", "--bundle"])
+        .arg(&theirs);
     make.args(["--pid-file", theirs.join("pid").to_str().unwrap(), "c"]);
     command(make.env(crate::common::census::MARK, &shim.namespace)).ok();
 
-    refused(shim.create("c").await, Unknown, "OCI runtime create failed: ");
-    refused(shim.delete("c", "").await, NotFound, "container not created: not found");
+    refused(
+        shim.create("c").await,
+        Unknown,
+        "OCI runtime create failed: ",
+    );
+    refused(
+        shim.delete("c", "").await,
+        NotFound,
+        "container not created: not found",
+    );
     call(&["start", "c"]).ok();
-    let pid: u32 = std::fs::read_to_string(theirs.join("pid")).unwrap().trim().parse().unwrap();
+    let pid: u32 = std::fs::read_to_string(theirs.join("pid"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     assert!(Path::new(&format!("/proc/{pid}")).exists());
     call(&["delete", "--force", "c"]).ok();
     std::fs::remove_file(theirs.join("pid")).unwrap();
@@ -229,7 +331,10 @@ async fn another_shims_container_is_left_alone(runtime: &'static str) {
 
 /// TaskCreate tells what was asked for.
 async fn all_that_is_told(runtime: &'static str) {
-    let spec = Spec { rootfs: "./rootfs".into(), ..Spec::new("c", SLEEP) };
+    let spec = Spec {
+        rootfs: "./rootfs".into(),
+        ..Spec::new("c", SLEEP)
+    };
     let mut shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
     let fifos = shim.fifos("f", true);
     let rootfs = types::Mount {
@@ -245,15 +350,40 @@ async fn all_that_is_told(runtime: &'static str) {
         ..shim.create_request("c")
     };
     let pid = create(&shim, &request).await.unwrap();
-    let told = shim.events_until(|event| matches!(event, Event::Create(_))).await;
-    let [told] = &told[..] else { panic!("{told:?}") };
-    let Event::Create(event) = &told.event else { unreachable!("waited for") };
-    assert_eq!((&told.topic[..], &told.namespace), ("/tasks/create", &shim.namespace));
-    recent(&told.timestamp, SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1));
+    let told = shim
+        .events_until(|event| matches!(event, Event::Create(_)))
+        .await;
+    let [told] = &told[..] else {
+        panic!("{told:?}")
+    };
+    let Event::Create(event) = &told.event else {
+        unreachable!("waited for")
+    };
+    assert_eq!(
+        (&told.topic[..], &told.namespace),
+        ("/tasks/create", &shim.namespace)
+    );
+    recent(
+        &told.timestamp,
+        SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1),
+    );
     assert_eq!((&event.container_id[..], event.pid), ("c", pid));
-    assert_eq!((&event.bundle, &event.rootfs), (&request.bundle, &vec![rootfs]));
-    assert_eq!((&event.io.stdin, &event.io.stdout), (&fifos.stdin, &fifos.stdout));
-    assert_eq!((&event.io.stderr[..], event.io.terminal, &event.checkpoint[..]), ("", false, ""));
+    assert_eq!(
+        (&event.bundle, &event.rootfs),
+        (&request.bundle, &vec![rootfs])
+    );
+    assert_eq!(
+        (&event.io.stdin, &event.io.stdout),
+        (&fifos.stdin, &fifos.stdout)
+    );
+    assert_eq!(
+        (
+            &event.io.stderr[..],
+            event.io.terminal,
+            &event.checkpoint[..]
+        ),
+        ("", false, "")
+    );
     shim.delete("c", "").await.unwrap();
     shim.end().await;
 }

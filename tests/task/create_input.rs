@@ -26,17 +26,37 @@ async fn running(runtime: &str) -> Shim {
 /// Checks that Create refuses `request`, that nothing has changed, and that nobody was told.
 async fn refuses(shim: &Shim, request: &CreateTaskRequest, code: Code, words: &str) {
     let bundle = shim.bundle_path("b");
-    let before = (contents(&bundle), mounts(shim.dir()), contents(&shim.state_dir()));
+    let before = (
+        contents(&bundle),
+        mounts(shim.dir()),
+        contents(&shim.state_dir()),
+    );
     refused(create(shim, request).await, code, words);
-    let after = (contents(&bundle), mounts(shim.dir()), contents(&shim.state_dir()));
+    let after = (
+        contents(&bundle),
+        mounts(shim.dir()),
+        contents(&shim.state_dir()),
+    );
     assert_eq!(without_log(after), without_log(before), "{request:?}");
     if !request.id.is_empty() && request.id != "c" {
-        refused(shim.state(&request.id, "").await, NotFound, "container not created: not found");
-        refused(shim.delete(&request.id, "").await, NotFound, "container not created: not found");
+        refused(
+            shim.state(&request.id, "").await,
+            NotFound,
+            "container not created: not found",
+        );
+        refused(
+            shim.delete(&request.id, "").await,
+            NotFound,
+            "container not created: not found",
+        );
     }
 }
 
-type Left = (Vec<(String, u64, String)>, Vec<String>, Vec<(String, u64, String)>);
+type Left = (
+    Vec<(String, u64, String)>,
+    Vec<String>,
+    Vec<(String, u64, String)>,
+);
 
 /// The runtime's log may stay: it says why.
 fn without_log((mut bundle, mounts, state): Left) -> Left {
@@ -52,16 +72,19 @@ async fn end(mut shim: Shim) {
     works(&shim, "b").await;
     shim.remove("b").await;
     shim.remove("c").await;
-    let deleted = |event: &cotter::manager::events::Event| {
-        matches!(event, cotter::manager::events::Event::Delete(delete) if delete.container_id == "c")
-    };
+    let deleted = |event: &cotter::manager::events::Event| matches!(event, cotter::manager::events::Event::Delete(delete) if delete.container_id == "c");
     let told = shim.events_until(deleted).await;
     let topics: Vec<&str> = told.iter().map(|told| &told.topic[..]).collect();
     let mut expected = vec!["/tasks/create", "/tasks/start"];
     expected.extend(WORKS);
     expected.extend(["/tasks/create", "/tasks/start"]);
     expected.extend(WORKS);
-    expected.extend(["/tasks/exit", "/tasks/delete", "/tasks/exit", "/tasks/delete"]);
+    expected.extend([
+        "/tasks/exit",
+        "/tasks/delete",
+        "/tasks/exit",
+        "/tasks/delete",
+    ]);
     assert_eq!(topics, expected);
     assert_eq!(shim.end().await, []);
 }
@@ -71,10 +94,13 @@ async fn ids(runtime: &'static str) {
     let long = "x".repeat(300);
     let longer = "x".repeat(1 << 20);
     for id in [
-        "", ".", "..", "../c", "a/b", "/", "/etc", "-x", "--help", "a b", " ", "a\0b", "\0", "a\n", "\u{202e}",
-        "ä", "c\u{301}", "%2e%2e", "a:b", "a\\b", ".hidden", &long, &longer,
+        "", ".", "..", "../c", "a/b", "/", "/etc", "-x", "--help", "a b", " ", "a\0b", "\0", "a\n",
+        "\u{202e}", "ä", "c\u{301}", "%2e%2e", "a:b", "a\\b", ".hidden", &long, &longer,
     ] {
-        let request = CreateTaskRequest { id: id.into(), ..shim.create_request("b") };
+        let request = CreateTaskRequest {
+            id: id.into(),
+            ..shim.create_request("b")
+        };
         refuses(&shim, &request, InvalidArgument, "container id").await;
     }
     end(shim).await;
@@ -98,7 +124,10 @@ async fn bundles(runtime: &'static str) {
         ("/proc/self/fd", NotFound, "config.json"),
     ];
     for (bundle, code, words) in cases {
-        let request = CreateTaskRequest { bundle: bundle.into(), ..shim.create_request("b") };
+        let request = CreateTaskRequest {
+            bundle: bundle.into(),
+            ..shim.create_request("b")
+        };
         refuses(&shim, &request, code, words).await;
     }
     assert_eq!(contents(&empty), []);
@@ -113,7 +142,18 @@ async fn configs(runtime: &'static str) {
     let good = fs::read_to_string(&path).unwrap();
     fs::remove_file(&path).unwrap();
     refuses(&shim, &request, NotFound, "config.json").await;
-    for broken in ["", "{", "[]", "null", "7", "\"x\"", "{]", "\u{feff}{}", &good[..good.len() / 2], "\0"] {
+    for broken in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "7",
+        "\"x\"",
+        "{]",
+        "\u{feff}{}",
+        &good[..good.len() / 2],
+        "\0",
+    ] {
         fs::write(&path, broken).unwrap();
         refuses(&shim, &request, Unknown, "").await;
     }
@@ -151,7 +191,11 @@ async fn streams(runtime: &'static str) {
     let long = format!("/{}", "x".repeat(5000));
     let cases: [(&str, Code, &str); 15] = [
         ("npipe:////./pipe/x", Unknown, "unknown STDIO scheme npipe"),
-        ("ttrpc+unix:///s?streaming_id=1", Unknown, "unknown STDIO scheme ttrpc+unix"),
+        (
+            "ttrpc+unix:///s?streaming_id=1",
+            Unknown,
+            "unknown STDIO scheme ttrpc+unix",
+        ),
         ("file:///tmp/x", Unimplemented, "file://"),
         ("binary:///bin/cat?a=b", Unimplemented, "binary://"),
         ("binary-v2:///bin/cat", Unimplemented, "binary-v2://"),
@@ -169,13 +213,19 @@ async fn streams(runtime: &'static str) {
     for (uri, code, words) in cases {
         for stream in 0..3 {
             let mut request = shim.create_request("b");
-            (request.stdin, request.stdout, request.stderr) =
-                (fifos.stdin.clone(), fifos.stdout.clone(), fifos.stderr.clone());
+            (request.stdin, request.stdout, request.stderr) = (
+                fifos.stdin.clone(),
+                fifos.stdout.clone(),
+                fifos.stderr.clone(),
+            );
             *[&mut request.stdin, &mut request.stdout, &mut request.stderr][stream] = uri.into();
             refuses(&shim, &request, code, words).await;
         }
     }
-    let request = CreateTaskRequest { terminal: true, ..shim.create_request("b") };
+    let request = CreateTaskRequest {
+        terminal: true,
+        ..shim.create_request("b")
+    };
     refuses(&shim, &request, Unimplemented, "terminal").await;
     end(shim).await;
 }
@@ -193,26 +243,65 @@ async fn options(runtime: &'static str) {
         pack(&options).unwrap()
     };
     // The Go shim panics at this one: a known type, and not the one that is meant.
-    let checkpoint = pack(&CheckpointOptions { exit: true, ..Default::default() }).unwrap();
+    let checkpoint = pack(&CheckpointOptions {
+        exit: true,
+        ..Default::default()
+    })
+    .unwrap();
     const NAME: &str = "containerd.runc.v1.Options";
     let cases = [
-        (any("nope.Foo", b"\x08\x01"), Unknown, "type with url nope.Foo: not found"),
+        (
+            any("nope.Foo", b"\x08\x01"),
+            Unknown,
+            "type with url nope.Foo: not found",
+        ),
         (any("", b"\x08\x01"), Unknown, "type with url : not found"),
-        (checkpoint, Unknown, "type with url containerd.runc.v1.CheckpointOptions: not found"),
+        (
+            checkpoint,
+            Unknown,
+            "type with url containerd.runc.v1.CheckpointOptions: not found",
+        ),
         (any(NAME, b"\xff\xff\xff"), InvalidArgument, NAME),
         (any(NAME, b"\x32\x7fx"), InvalidArgument, NAME),
         (any(NAME, b"\x32\x02\xc3\x28"), InvalidArgument, NAME),
-        (options(|o| o.binary_name = "/nonexistent/runtime".into()), Unknown, "/nonexistent/runtime"),
-        (options(|o| o.binary_name = "no-such-runtime".into()), Unknown, "no-such-runtime"),
-        (options(|o| o.binary_name = "/etc/passwd".into()), Unknown, "/etc/passwd"),
+        (
+            options(|o| o.binary_name = "/nonexistent/runtime".into()),
+            Unknown,
+            "/nonexistent/runtime",
+        ),
+        (
+            options(|o| o.binary_name = "no-such-runtime".into()),
+            Unknown,
+            "no-such-runtime",
+        ),
+        (
+            options(|o| o.binary_name = "/etc/passwd".into()),
+            Unknown,
+            "/etc/passwd",
+        ),
         (options(|o| o.binary_name = "a\0b".into()), Unknown, ""),
-        (options(|o| o.binary_name = "/bin/false".into()), Unknown, "OCI runtime create failed: "),
-        (options(|o| o.binary_name = "/bin/true".into()), NotFound, "OCI runtime container pid"),
-        (options(|o| o.root = "/proc/nonexistent".into()), Unknown, "OCI runtime create failed: "),
+        (
+            options(|o| o.binary_name = "/bin/false".into()),
+            Unknown,
+            "OCI runtime create failed: ",
+        ),
+        (
+            options(|o| o.binary_name = "/bin/true".into()),
+            NotFound,
+            "OCI runtime container pid",
+        ),
+        (
+            options(|o| o.root = "/proc/nonexistent".into()),
+            Unknown,
+            "OCI runtime create failed: ",
+        ),
         (options(|o| o.root = "a\0b".into()), Unknown, ""),
     ];
     for (options, code, words) in cases {
-        let request = CreateTaskRequest { options: Some(options).into(), ..shim.create_request("b") };
+        let request = CreateTaskRequest {
+            options: Some(options).into(),
+            ..shim.create_request("b")
+        };
         refuses(&shim, &request, code, words).await;
     }
     end(shim).await;
@@ -221,7 +310,10 @@ async fn options(runtime: &'static str) {
 async fn the_rest(runtime: &'static str) {
     let shim = running(runtime).await;
     let request = || shim.create_request("b");
-    let checkpoint = CreateTaskRequest { checkpoint: "/some/image".into(), ..request() };
+    let checkpoint = CreateTaskRequest {
+        checkpoint: "/some/image".into(),
+        ..request()
+    };
     refuses(&shim, &checkpoint, Unimplemented, "checkpoint").await;
     let mount = |kind: &str, source: &str, target: &str, options: &[&str]| types::Mount {
         type_: kind.into(),
@@ -241,30 +333,68 @@ async fn the_rest(runtime: &'static str) {
         mount("tmpfs", "none", "", &["size=garbage"]),
         mount("tmpfs", "none", "", &["size=1\0"]),
         mount("overlay", "overlay", "", &["lowerdir=/nonexistent"]),
-        mount("overlay", "overlay", "", &["lowerdir=/tmp", &format!("upperdir=/{}", "x".repeat(9000))]),
+        mount(
+            "overlay",
+            "overlay",
+            "",
+            &["lowerdir=/tmp", &format!("upperdir=/{}", "x".repeat(9000))],
+        ),
     ] {
-        let request = CreateTaskRequest { rootfs: vec![bad], ..request() };
-        refuses(&shim, &request, Unknown, "failed to mount rootfs component: ").await;
+        let request = CreateTaskRequest {
+            rootfs: vec![bad],
+            ..request()
+        };
+        refuses(
+            &shim,
+            &request,
+            Unknown,
+            "failed to mount rootfs component: ",
+        )
+        .await;
     }
     for (bad, code) in [
-        (mount("tmpfs", "none", "", &["X-containerd.unknown=1"]), InvalidArgument),
+        (
+            mount("tmpfs", "none", "", &["X-containerd.unknown=1"]),
+            InvalidArgument,
+        ),
         (mount("ext4", "/etc/passwd", "", &["loop"]), Unimplemented),
         (mount("fuse.sshfs", "host:/", "", &[]), Unimplemented),
     ] {
-        let request = CreateTaskRequest { rootfs: vec![bad], ..request() };
+        let request = CreateTaskRequest {
+            rootfs: vec![bad],
+            ..request()
+        };
         refuses(&shim, &request, code, "failed to mount rootfs component: ").await;
     }
     // A link in the place of the rootfs.
     let rootfs = shim.bundle_path("b").join("rootfs");
     fs::remove_dir(&rootfs).unwrap();
     std::os::unix::fs::symlink("/nonexistent", &rootfs).unwrap();
-    let linked = CreateTaskRequest { rootfs: vec![mount("tmpfs", "t", "", &[])], ..request() };
-    refuses(&shim, &linked, Unknown, "failed to mount rootfs component: ").await;
+    let linked = CreateTaskRequest {
+        rootfs: vec![mount("tmpfs", "t", "", &[])],
+        ..request()
+    };
+    refuses(
+        &shim,
+        &linked,
+        Unknown,
+        "failed to mount rootfs component: ",
+    )
+    .await;
     assert!(!Path::new("/nonexistent").exists());
     fs::remove_file(&rootfs).unwrap();
     // Made by the failed Create, it goes with it.
-    let failing = CreateTaskRequest { rootfs: vec![mount("nosuchfs", "n", "", &[])], ..request() };
-    refuses(&shim, &failing, Unknown, "failed to mount rootfs component: ").await;
+    let failing = CreateTaskRequest {
+        rootfs: vec![mount("nosuchfs", "n", "", &[])],
+        ..request()
+    };
+    refuses(
+        &shim,
+        &failing,
+        Unknown,
+        "failed to mount rootfs component: ",
+    )
+    .await;
     fs::create_dir(&rootfs).unwrap();
     end(shim).await;
 }

@@ -18,7 +18,11 @@ async fn refuses(shim: &Shim, request: &ExecProcessRequest, code: Code, words: &
     refused(shim.tasks.exec(request).await, code, words);
     assert_eq!((contents(&bundle), pids(shim, "c").await.unwrap()), before);
     if !request.exec_id.is_empty() {
-        refused(shim.state("c", &request.exec_id).await, NotFound, "process does not exist");
+        refused(
+            shim.state("c", &request.exec_id).await,
+            NotFound,
+            "process does not exist",
+        );
     }
 }
 
@@ -41,7 +45,9 @@ async fn each(
     }
     works(&shim, "c").await;
     shim.remove("c").await;
-    let told = shim.events_until(|event| matches!(event, Event::Delete(_))).await;
+    let told = shim
+        .events_until(|event| matches!(event, Event::Delete(_)))
+        .await;
     let topics: Vec<&str> = told.iter().map(|told| &told.topic[..]).collect();
     let mut expected = vec!["/tasks/create", "/tasks/start"];
     expected.extend(WORKS);
@@ -71,15 +77,30 @@ async fn ids(runtime: &'static str) {
 
 async fn specs(runtime: &'static str) {
     let spec = |value: &[u8]| ExecProcessRequest {
-        spec: Some(Any { value: value.into(), ..Default::default() }).into(),
+        spec: Some(Any {
+            value: value.into(),
+            ..Default::default()
+        })
+        .into(),
         ..request("x")
     };
     let deep = format!("{{\"args\":{}", "[".repeat(200_000));
     let cases = vec![
-        (ExecProcessRequest { spec: None.into(), ..request("x") }, InvalidArgument, "spec is absent"),
+        (
+            ExecProcessRequest {
+                spec: None.into(),
+                ..request("x")
+            },
+            InvalidArgument,
+            "spec is absent",
+        ),
         (spec(b""), Unknown, "unexpected end of JSON input"),
         (spec(b"{"), Unknown, "unexpected end of JSON input"),
-        (spec(b"{\"args\":[\"a\""), Unknown, "unexpected end of JSON input"),
+        (
+            spec(b"{\"args\":[\"a\""),
+            Unknown,
+            "unexpected end of JSON input",
+        ),
         (spec(b"}"), Unknown, "JSON"),
         (spec(b"{} {}"), Unknown, "JSON"),
         (spec(b"{\"a\":\xff}"), Unknown, "JSON"),
@@ -97,7 +118,11 @@ async fn specs(runtime: &'static str) {
 
 async fn streams(runtime: &'static str) {
     let cases: [(&str, Code, &str); 10] = [
-        ("npipe://x", Unknown, "failed to create exec process I/O: unknown STDIO scheme npipe"),
+        (
+            "npipe://x",
+            Unknown,
+            "failed to create exec process I/O: unknown STDIO scheme npipe",
+        ),
         ("file:///tmp/x", Unimplemented, "file://"),
         ("binary:///bin/cat", Unimplemented, "binary://"),
         ("binary-v2:///bin/cat", Unimplemented, "binary-v2://"),
@@ -117,7 +142,10 @@ async fn streams(runtime: &'static str) {
             all.push((request, code, words));
         }
     }
-    let terminal = ExecProcessRequest { terminal: true, ..request("x") };
+    let terminal = ExecProcessRequest {
+        terminal: true,
+        ..request("x")
+    };
     all.push((terminal, Unimplemented, "terminal"));
     each(runtime, all, async |_| {}).await;
 }
@@ -128,7 +156,10 @@ async fn useless_specs(runtime: &'static str) {
     let mut shim = Shim::start(runtime, "c", &SLEEP).await;
     shim.run("c", &SLEEP).await;
     let before = contents(&shim.bundle_path("c"));
-    let spec = |json: &str| Any { value: json.into(), ..Default::default() };
+    let spec = |json: &str| Any {
+        value: json.into(),
+        ..Default::default()
+    };
     let good = || request("x").spec.unwrap();
     let cases = [
         (spec("{}"), "", Unknown),
@@ -142,7 +173,11 @@ async fn useless_specs(runtime: &'static str) {
     ];
     for (spec, stdout, code) in cases {
         let (spec, stdout) = (Some(spec).into(), stdout.to_owned());
-        let request = ExecProcessRequest { spec, stdout, ..request("x") };
+        let request = ExecProcessRequest {
+            spec,
+            stdout,
+            ..request("x")
+        };
         shim.tasks.exec(&request).await.unwrap();
         for _ in 0..2 {
             match shim.start_process("c", "x").await {
@@ -152,9 +187,15 @@ async fn useless_specs(runtime: &'static str) {
         }
         shim.delete("c", "x").await.unwrap();
         let names = |all: Vec<(String, u64, String)>| -> Vec<String> {
-            all.into_iter().map(|(name, ..)| name).filter(|name| name != "log.json").collect()
+            all.into_iter()
+                .map(|(name, ..)| name)
+                .filter(|name| name != "log.json")
+                .collect()
         };
-        assert_eq!(names(contents(&shim.bundle_path("c"))), names(before.clone()));
+        assert_eq!(
+            names(contents(&shim.bundle_path("c"))),
+            names(before.clone())
+        );
     }
     works(&shim, "c").await;
     shim.remove("c").await;

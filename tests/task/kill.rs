@@ -19,20 +19,34 @@ with_each_runtime! {
 
 async fn kill_all(shim: &Shim, exec: &str, signal: u32) -> Result<()> {
     let (id, exec_id) = ("c".into(), exec.into());
-    let request = KillRequest { id, exec_id, signal, all: true, ..Default::default() };
+    let request = KillRequest {
+        id,
+        exec_id,
+        signal,
+        all: true,
+        ..Default::default()
+    };
     shim.tasks.kill(&request).await.map(drop)
 }
 
 /// A signal that it handles; signal 0, and those that are none, change nothing.
 async fn of_an_init(runtime: &'static str) {
-    let args = ["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.01; done"];
+    let args = [
+        "sh",
+        "-c",
+        "trap 'exit 7' TERM; while :; do sleep 0.01; done",
+    ];
     let mut shim = Shim::start(runtime, "c", &args).await;
     let pid = shim.run("c", &args).await;
     until_catches(pid, 15).await;
     for _ in 0..2 {
         shim.kill("c", "", 0).await.unwrap();
         for signal in [65, 999, 1 << 20, i32::MAX as u32, 1 << 31, u32::MAX] {
-            refused(shim.kill("c", "", signal).await, Unknown, "unknown error after kill: ");
+            refused(
+                shim.kill("c", "", signal).await,
+                Unknown,
+                "unknown error after kill: ",
+            );
         }
     }
     works(&shim, "c").await;
@@ -47,16 +61,43 @@ async fn of_a_created_container(runtime: &'static str) {
     let mut shim = Shim::start(runtime, "c", &SLEEP).await;
     shim.create("c").await.unwrap();
     shim.kill("c", "", 0).await.unwrap();
-    refused(shim.kill("c", "", 999).await, Unknown, "unknown error after kill: ");
-    assert_eq!(shim.state("c", "").await.unwrap().status.unwrap(), Status::CREATED);
+    refused(
+        shim.kill("c", "", 999).await,
+        Unknown,
+        "unknown error after kill: ",
+    );
+    assert_eq!(
+        shim.state("c", "").await.unwrap().status.unwrap(),
+        Status::CREATED
+    );
     shim.kill("c", "", 9).await.unwrap();
     assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
-    assert_eq!(shim.state("c", "").await.unwrap().status.unwrap(), Status::STOPPED);
-    refused(shim.start_process("c", "").await, Unknown, "cannot start a stopped process");
-    refused(shim.kill("c", "", 9).await, NotFound, "process already finished: not found");
+    assert_eq!(
+        shim.state("c", "").await.unwrap().status.unwrap(),
+        Status::STOPPED
+    );
+    refused(
+        shim.start_process("c", "").await,
+        Unknown,
+        "cannot start a stopped process",
+    );
+    refused(
+        shim.kill("c", "", 9).await,
+        NotFound,
+        "process already finished: not found",
+    );
     shim.delete("c", "").await.unwrap();
-    let told = shim.events_until(|event| matches!(event, Event::Delete(_))).await;
-    assert_eq!(lines(&told), ["/tasks/create c", "/tasks/exit c 137", "/tasks/delete c 137"]);
+    let told = shim
+        .events_until(|event| matches!(event, Event::Delete(_)))
+        .await;
+    assert_eq!(
+        lines(&told),
+        [
+            "/tasks/create c",
+            "/tasks/exit c 137",
+            "/tasks/delete c 137"
+        ]
+    );
     shim.end().await;
 }
 
@@ -70,7 +111,10 @@ async fn all_of_a_container(runtime: &'static str) {
 
 /// Nobody but the runtime finds them all there.
 async fn all_with_the_hosts_pids(runtime: &'static str) {
-    let spec = Spec { host_pids: true, ..Spec::new("c", SLEEP) };
+    let spec = Spec {
+        host_pids: true,
+        ..Spec::new("c", SLEEP)
+    };
     let shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
     shim.create("c").await.unwrap();
     shim.start_process("c", "").await.unwrap();
@@ -79,18 +123,28 @@ async fn all_with_the_hosts_pids(runtime: &'static str) {
 
 async fn ends_with_all(mut shim: Shim) {
     for exec in ["x", "y"] {
-        shim.exec("c", exec, &["sh", "-c", "sleep 1000 & wait"]).await.unwrap();
+        shim.exec("c", exec, &["sh", "-c", "sleep 1000 & wait"])
+            .await
+            .unwrap();
     }
-    until("both have a child", async || pids(&shim, "c").await.unwrap().processes.len() == 5).await;
+    until("both have a child", async || {
+        pids(&shim, "c").await.unwrap().processes.len() == 5
+    })
+    .await;
     kill_all(&shim, "", 0).await.unwrap();
     assert_eq!(pids(&shim, "c").await.unwrap().processes.len(), 5);
     kill_all(&shim, "", 9).await.unwrap();
     for process in ["x", "y", ""] {
         assert_eq!(shim.wait("c", process).await.unwrap().exit_status, 137);
     }
-    until("none is left", async || pids(&shim, "c").await.unwrap().processes.is_empty()).await;
+    until("none is left", async || {
+        pids(&shim, "c").await.unwrap().processes.is_empty()
+    })
+    .await;
     shim.delete("c", "").await.unwrap();
-    let told = shim.events_until(|event| matches!(event, Event::Delete(_))).await;
+    let told = shim
+        .events_until(|event| matches!(event, Event::Delete(_)))
+        .await;
     let told = lines(&told);
     let mut exits = told[6..8].to_vec();
     exits.sort();
@@ -108,7 +162,10 @@ async fn all_is_not_for_execs(runtime: &'static str) {
     }
     kill_all(&shim, "x", 9).await.unwrap();
     assert_eq!(shim.wait("c", "x").await.unwrap().exit_status, 137);
-    assert_eq!(shim.state("c", "y").await.unwrap().status.unwrap(), Status::RUNNING);
+    assert_eq!(
+        shim.state("c", "y").await.unwrap().status.unwrap(),
+        Status::RUNNING
+    );
     works(&shim, "c").await;
     shim.remove("c").await;
     shim.end().await;
@@ -146,16 +203,32 @@ async fn after_the_end(runtime: &'static str) {
     shim.exec("c", "x", &["true"]).await.unwrap();
     shim.wait("c", "x").await.unwrap();
     for signal in [0, 9, 15, 64] {
-        refused(shim.kill("c", "x", signal).await, NotFound, "process already finished: not found");
-        refused(kill_all(&shim, "x", signal).await, NotFound, "process already finished: not found");
+        refused(
+            shim.kill("c", "x", signal).await,
+            NotFound,
+            "process already finished: not found",
+        );
+        refused(
+            kill_all(&shim, "x", signal).await,
+            NotFound,
+            "process already finished: not found",
+        );
     }
     shim.kill("c", "", 9).await.unwrap();
     shim.wait("c", "").await.unwrap();
     for signal in [0, 9, 15, 64] {
-        refused(shim.kill("c", "", signal).await, NotFound, "process already finished: not found");
+        refused(
+            shim.kill("c", "", signal).await,
+            NotFound,
+            "process already finished: not found",
+        );
     }
     kill_all(&shim, "", 9).await.unwrap();
     shim.delete("c", "").await.unwrap();
-    refused(shim.kill("c", "", 9).await, NotFound, "container not created: not found");
+    refused(
+        shim.kill("c", "", 9).await,
+        NotFound,
+        "container not created: not found",
+    );
     shim.end().await;
 }

@@ -34,12 +34,18 @@ fn image() -> Mount {
 
 /// A shim for a container whose rootfs is the shim's to make.
 async fn shim(runtime: &str) -> Shim {
-    let spec = Spec { rootfs: "./rootfs".into(), ..Spec::new("c", SLEEP) };
+    let spec = Spec {
+        rootfs: "./rootfs".into(),
+        ..Spec::new("c", SLEEP)
+    };
     Shim::start_as(Dialect::Proto23, runtime, spec, "c").await
 }
 
 async fn start(shim: &Shim, rootfs: Vec<Mount>) {
-    let request = CreateTaskRequest { rootfs, ..shim.create_request("c") };
+    let request = CreateTaskRequest {
+        rootfs,
+        ..shim.create_request("c")
+    };
     create(shim, &request).await.unwrap();
     shim.start_process("c", "").await.unwrap();
 }
@@ -62,11 +68,18 @@ async fn end(shim: Shim) {
 
 async fn bind_read_only(runtime: &'static str) {
     let shim = shim(runtime).await;
-    start(&shim, vec![mount("bind", tool("ROOTFS"), "", &["rbind", "ro"])]).await;
+    start(
+        &shim,
+        vec![mount("bind", tool("ROOTFS"), "", &["rbind", "ro"])],
+    )
+    .await;
     // Asked of the mount itself: a runtime may have its own idea of what the container may write.
     let rootfs = shim.bundle_path("c").join("rootfs");
     let flags = nix::sys::statvfs::statvfs(&rootfs).unwrap().flags();
-    assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "{flags:?}");
+    assert!(
+        flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY),
+        "{flags:?}"
+    );
     assert_eq!(sh(&shim, "test -x /bin/busybox").await, 0);
     end(shim).await;
 }
@@ -94,10 +107,16 @@ async fn overlay(runtime: &'static str) {
     ];
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     start(&shim, vec![mount("overlay", "overlay", "", &options)]).await;
-    assert_eq!(sh(&shim, "echo hello >/made && test -x /bin/busybox").await, 0);
+    assert_eq!(
+        sh(&shim, "echo hello >/made && test -x /bin/busybox").await,
+        0
+    );
     works(&shim, "c").await;
     shim.remove("c").await;
-    assert_eq!(fs::read_to_string(disk.join("upper/made")).unwrap(), "hello\n");
+    assert_eq!(
+        fs::read_to_string(disk.join("upper/made")).unwrap(),
+        "hello\n"
+    );
     assert!(!tool("ROOTFS").join("made").exists());
     assert_eq!(mounts(shim.dir()), [disk.to_str().unwrap()]);
     nix::mount::umount(&disk).unwrap();
@@ -109,9 +128,17 @@ async fn tmpfs_below_a_target(runtime: &'static str) {
     let inner = mount("tmpfs", "inner", "/tmp", &["size=64k", "mode=0700"]);
     start(&shim, vec![image(), inner]).await;
     let rootfs = shim.bundle_path("c").join("rootfs");
-    let expected = [rootfs.clone(), rootfs.join("tmp")].map(|path| path.to_string_lossy().into_owned());
+    let expected =
+        [rootfs.clone(), rootfs.join("tmp")].map(|path| path.to_string_lossy().into_owned());
     assert_eq!(mounts(shim.dir()), expected);
-    assert_eq!(sh(&shim, "grep -q '^inner /tmp tmpfs .*size=64k' /proc/mounts && touch /tmp/made").await, 0);
+    assert_eq!(
+        sh(
+            &shim,
+            "grep -q '^inner /tmp tmpfs .*size=64k' /proc/mounts && touch /tmp/made"
+        )
+        .await,
+        0
+    );
     assert!(!tool("ROOTFS").join("tmp/made").exists());
     end(shim).await;
 }
@@ -129,9 +156,16 @@ async fn a_failing_third_mount(runtime: &'static str) {
     ];
     for third in failing {
         let rootfs = vec![image(), tmp(), third];
-        let request = CreateTaskRequest { rootfs, ..shim.create_request("c") };
+        let request = CreateTaskRequest {
+            rootfs,
+            ..shim.create_request("c")
+        };
         let answer = create(&shim, &request).await;
-        refused(answer, Unknown, "failed to mount rootfs component: mount source: ");
+        refused(
+            answer,
+            Unknown,
+            "failed to mount rootfs component: mount source: ",
+        );
         assert_eq!(mounts(shim.dir()), [""; 0]);
         assert_eq!(contents(&bundle), before);
     }
@@ -143,10 +177,21 @@ async fn a_failing_runtime(runtime: &'static str) {
     let shim = shim(runtime).await;
     let bundle = shim.bundle_path("c");
     let config = fs::read_to_string(bundle.join("config.json")).unwrap();
-    fs::write(bundle.join("config.json"), config.replace("\"sleep\"", "\"/no/such\"")).unwrap();
+    fs::write(
+        bundle.join("config.json"),
+        config.replace("\"sleep\"", "\"/no/such\""),
+    )
+    .unwrap();
     let rootfs = vec![image(), mount("tmpfs", "inner", "tmp", &[])];
-    let request = CreateTaskRequest { rootfs, ..shim.create_request("c") };
-    refused(create(&shim, &request).await, Unknown, "OCI runtime create failed: ");
+    let request = CreateTaskRequest {
+        rootfs,
+        ..shim.create_request("c")
+    };
+    refused(
+        create(&shim, &request).await,
+        Unknown,
+        "OCI runtime create failed: ",
+    );
     assert_eq!(mounts(shim.dir()), [""; 0]);
     fs::write(bundle.join("config.json"), config).unwrap();
     start(&shim, request.rootfs).await;
@@ -160,7 +205,14 @@ async fn mounted_over_meanwhile(runtime: &'static str) {
     let rootfs = shim.bundle_path("c").join("rootfs");
     for below in ["tmp", "run", ""] {
         let (flags, data) = (nix::mount::MsFlags::empty(), None::<&str>);
-        nix::mount::mount(Some("more"), &rootfs.join(below), Some("tmpfs"), flags, data).unwrap();
+        nix::mount::mount(
+            Some("more"),
+            &rootfs.join(below),
+            Some("tmpfs"),
+            flags,
+            data,
+        )
+        .unwrap();
     }
     end(shim).await;
 }

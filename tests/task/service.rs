@@ -16,8 +16,23 @@ with_each_runtime! {
 const V3: &str = "containerd.task.v3.Task";
 const V2: &str = "containerd.task.v2.Task";
 const METHODS: [&str; 17] = [
-    "State", "Create", "Start", "Delete", "Pids", "Pause", "Resume", "Checkpoint", "Kill", "Exec",
-    "ResizePty", "CloseIO", "Update", "Wait", "Stats", "Connect", "Shutdown",
+    "State",
+    "Create",
+    "Start",
+    "Delete",
+    "Pids",
+    "Pause",
+    "Resume",
+    "Checkpoint",
+    "Kill",
+    "Exec",
+    "ResizePty",
+    "CloseIO",
+    "Update",
+    "Wait",
+    "Stats",
+    "Connect",
+    "Shutdown",
 ];
 
 /// A call as bytes.
@@ -66,11 +81,19 @@ async fn unknown_services_and_methods(runtime: &'static str) {
         ("containerd.runtime.sandbox.v1.Sandbox", "CreateSandbox"),
         ("containerd.runtime.sandbox.v1.Sandbox", "Platform"),
     ] {
-        refused(call(&client, service, method, b"").await, Unimplemented, method);
+        refused(
+            call(&client, service, method, b"").await,
+            Unimplemented,
+            method,
+        );
     }
     // What the ttrpc library itself says of the rest; managers ask for none of them.
     for service in ["", "containerd.task.v1.Task", "containerd.task.v4.Task"] {
-        refused(call(&client, service, "State", b"").await, InvalidArgument, service);
+        refused(
+            call(&client, service, "State", b"").await,
+            InvalidArgument,
+            service,
+        );
     }
     end(shim).await;
 }
@@ -143,7 +166,10 @@ async fn unknown_ids(runtime: &'static str) {
         update(UpdateTaskRequest);
         stats(StatsRequest);
     }
-    let connect = ConnectRequest { id: "nobody".into(), ..Default::default() };
+    let connect = ConnectRequest {
+        id: "nobody".into(),
+        ..Default::default()
+    };
     assert_eq!(tasks.connect_task(&connect).await.unwrap().task_pid, 0);
     end(shim).await;
 }
@@ -152,7 +178,11 @@ async fn unknown_ids(runtime: &'static str) {
 /// Create counts for nothing (contract 10.2: Delete finds nothing, Shutdown ends the shim).
 async fn shutdown_waits_for_the_last_container(runtime: &'static str) {
     let mut shim = Shim::start(runtime, "c", &SLEEP).await;
-    let now = ShutdownRequest { id: "c".into(), now: true, ..Default::default() };
+    let now = ShutdownRequest {
+        id: "c".into(),
+        now: true,
+        ..Default::default()
+    };
     let pid = shim.create("c").await.unwrap();
     shim.tasks.shutdown(&now).await.unwrap();
     shim.start_process("c", "").await.unwrap();
@@ -167,7 +197,11 @@ async fn shutdown_waits_for_the_last_container(runtime: &'static str) {
     shim.bundle("f", cotter::manager::spec::Spec::new("f", ["/no/such"]));
     let failed = create(&shim, &shim.create_request("f")).await.unwrap_err();
     assert_eq!(failed.code, Code::Unknown, "{failed:?}");
-    refused(shim.delete("f", "").await, NotFound, "container not created: not found");
+    refused(
+        shim.delete("f", "").await,
+        NotFound,
+        "container not created: not found",
+    );
     // Asks for the end once more, and checks that it comes.
     shim.end().await;
 }

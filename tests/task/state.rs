@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use cotter::proto::runc_options::ProcessDetails;
-use cotter::proto::task::{ConnectRequest, CreateTaskRequest, ExecProcessRequest, StateResponse, Status};
+use cotter::proto::task::{ConnectRequest, ExecProcessRequest, StateResponse, Status};
 use cotter::proto::unpack;
 
 use crate::client::{NO_TIME, SLEEP, pids, recent, until, with_each_runtime};
@@ -16,7 +16,14 @@ with_each_runtime! { fields_of_an_init, fields_of_an_exec, connect_tells_the_pid
 fn facts(state: &StateResponse) -> (&str, &str, u32, Status, u32, bool) {
     let exited = state.exited_at.seconds != NO_TIME;
     let status = state.status.unwrap();
-    (&state.id, &state.exec_id, state.pid, status, state.exit_status, exited)
+    (
+        &state.id,
+        &state.exec_id,
+        state.pid,
+        status,
+        state.exit_status,
+        exited,
+    )
 }
 
 async fn fields_of_an_init(runtime: &'static str) {
@@ -27,7 +34,10 @@ async fn fields_of_an_init(runtime: &'static str) {
     assert_eq!(facts(&created), ("c", "", pid, Status::CREATED, 0, false));
     assert_eq!(created.exited_at.nanos, 0);
     assert_eq!(created.bundle, shim.bundle_path("c").to_str().unwrap());
-    assert_eq!((&created.stdin, &created.stdout), (&fifos.stdin, &fifos.stdout));
+    assert_eq!(
+        (&created.stdin, &created.stdout),
+        (&fifos.stdin, &fifos.stdout)
+    );
     assert_eq!((&created.stderr, created.terminal), (&fifos.stderr, false));
 
     // Whatever is started may have ended by the time it is asked for.
@@ -38,8 +48,14 @@ async fn fields_of_an_init(runtime: &'static str) {
     recent(&waited.exited_at, before);
     let stopped = shim.state("c", "").await.unwrap();
     assert_eq!(facts(&stopped), ("c", "", pid, Status::STOPPED, 9, true));
-    assert_eq!((&stopped.exited_at, &stopped.bundle), (&waited.exited_at, &created.bundle));
-    assert_eq!((&stopped.stdin, &stopped.stdout), (&fifos.stdin, &fifos.stdout));
+    assert_eq!(
+        (&stopped.exited_at, &stopped.bundle),
+        (&waited.exited_at, &created.bundle)
+    );
+    assert_eq!(
+        (&stopped.stdin, &stopped.stdout),
+        (&fifos.stdin, &fifos.stdout)
+    );
     let deleted = shim.delete("c", "").await.unwrap();
     assert_eq!((deleted.pid, deleted.exit_status), (pid, 9));
     assert_eq!(deleted.exited_at, waited.exited_at);
@@ -60,7 +76,10 @@ async fn fields_of_an_exec(runtime: &'static str) {
     let created = shim.state("c", "x").await.unwrap();
     assert_eq!(facts(&created), ("x", "", 0, Status::CREATED, 0, false));
     assert_eq!(created.bundle, shim.bundle_path("c").to_str().unwrap());
-    assert_eq!((&created.stdin, &created.stdout), (&fifos.stdin, &fifos.stdout));
+    assert_eq!(
+        (&created.stdin, &created.stdout),
+        (&fifos.stdin, &fifos.stdout)
+    );
     assert_eq!((&created.stderr, created.terminal), (&fifos.stderr, false));
 
     let pid = shim.start_process("c", "x").await.unwrap();
@@ -78,7 +97,10 @@ async fn fields_of_an_exec(runtime: &'static str) {
     assert_eq!(deleted.exited_at, waited.exited_at);
 
     let init = shim.state("c", "").await.unwrap();
-    assert_eq!((init.status.unwrap(), init.exit_status), (Status::RUNNING, 0));
+    assert_eq!(
+        (init.status.unwrap(), init.exit_status),
+        (Status::RUNNING, 0)
+    );
     assert_eq!(init.exited_at.seconds, NO_TIME);
     shim.remove("c").await;
     shim.end().await;
@@ -87,14 +109,20 @@ async fn fields_of_an_exec(runtime: &'static str) {
 async fn connect_tells_the_pids(runtime: &'static str) {
     let shim = Shim::start(runtime, "c", &SLEEP).await;
     let pids = async |id: &str| {
-        let request = ConnectRequest { id: id.into(), ..Default::default() };
+        let request = ConnectRequest {
+            id: id.into(),
+            ..Default::default()
+        };
         let answer = shim.tasks.connect_task(&request).await.unwrap();
         assert_eq!(answer.shim_pid, shim.pid());
         answer.task_pid
     };
     assert_eq!(pids("c").await, 0);
     let pid = shim.create("c").await.unwrap();
-    assert_eq!((pids("c").await, pids("nobody").await, pids("").await), (pid, 0, 0));
+    assert_eq!(
+        (pids("c").await, pids("nobody").await, pids("").await),
+        (pid, 0, 0)
+    );
     shim.start_process("c", "").await.unwrap();
     assert_eq!(pids("c").await, pid);
     shim.remove("c").await;
@@ -129,13 +157,24 @@ async fn pids_tells_execs_apart(runtime: &'static str) {
     let x = shim.exec("c", "x", &script).await.unwrap();
     let y = shim.exec("c", "y", &SLEEP).await.unwrap();
     // Registered and not started: no process.
-    shim.tasks.exec(&shim.exec_request("c", "z", &SLEEP)).await.unwrap();
+    shim.tasks
+        .exec(&shim.exec_request("c", "z", &SLEEP))
+        .await
+        .unwrap();
     until("x has a child", async || details().await.len() == 4).await;
     let all = details().await;
-    for expected in [(init, None), (x, Some("x".to_owned())), (y, Some("y".to_owned()))] {
+    for expected in [
+        (init, None),
+        (x, Some("x".to_owned())),
+        (y, Some("y".to_owned())),
+    ] {
         assert!(all.contains(&expected), "no {expected:?} in {all:?}");
     }
-    assert_eq!(all.iter().filter(|(_, exec)| exec.is_none()).count(), 2, "{all:?}");
+    assert_eq!(
+        all.iter().filter(|(_, exec)| exec.is_none()).count(),
+        2,
+        "{all:?}"
+    );
 
     shim.kill("c", "y", 9).await.unwrap();
     shim.wait("c", "y").await.unwrap();

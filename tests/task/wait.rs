@@ -19,7 +19,11 @@ with_each_runtime! {
 }
 
 fn request(exec: &str) -> WaitRequest {
-    WaitRequest { id: "c".into(), exec_id: exec.into(), ..Default::default() }
+    WaitRequest {
+        id: "c".into(),
+        exec_id: exec.into(),
+        ..Default::default()
+    }
 }
 
 /// A Wait that is with the shim when this returns: messages of a connection are read in order, so
@@ -35,7 +39,10 @@ async fn waiting(shim: &Shim, exec: &str) -> JoinHandle<Result<WaitResponse>> {
 async fn everyone_is_told_the_same(runtime: &'static str) {
     let shim = Shim::start(runtime, "c", &SLEEP).await;
     shim.create("c").await.unwrap();
-    shim.tasks.exec(&shim.exec_request("c", "x", &SLEEP)).await.unwrap();
+    shim.tasks
+        .exec(&shim.exec_request("c", "x", &SLEEP))
+        .await
+        .unwrap();
     let mut waiters = Vec::new();
     for _ in 0..20 {
         waiters.push(waiting(&shim, "").await);
@@ -61,20 +68,41 @@ async fn everyone_is_told_the_same(runtime: &'static str) {
     recent(&exec.exited_at, before);
     for (n, waiter) in waiters.into_iter().enumerate() {
         let told = waiter.await.unwrap().unwrap();
-        assert_eq!(told, if n % 2 == 0 { init.clone() } else { exec.clone() });
+        assert_eq!(
+            told,
+            if n % 2 == 0 {
+                init.clone()
+            } else {
+                exec.clone()
+            }
+        );
     }
     assert_eq!(other.wait(&request("")).await.unwrap(), init);
     shim.delete("c", "").await.unwrap();
-    refused(shim.wait("c", "").await, NotFound, "container not created: not found");
-    refused(shim.wait("c", "x").await, NotFound, "container not created: not found");
+    refused(
+        shim.wait("c", "").await,
+        NotFound,
+        "container not created: not found",
+    );
+    refused(
+        shim.wait("c", "x").await,
+        NotFound,
+        "container not created: not found",
+    );
     shim.end().await;
 }
 
 /// What a process holds: open descriptors and threads.
 fn holds(pid: u32) -> (Vec<PathBuf>, usize) {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let list = |dir: &str| std::fs::read_dir(proc.join(dir)).unwrap().map(|entry| entry.unwrap().path());
-    let mut open: Vec<PathBuf> = list("fd").filter_map(|fd| std::fs::read_link(fd).ok()).collect();
+    let list = |dir: &str| {
+        std::fs::read_dir(proc.join(dir))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+    };
+    let mut open: Vec<PathBuf> = list("fd")
+        .filter_map(|fd| std::fs::read_link(fd).ok())
+        .collect();
     // Sockets have a number of their own, which differs from one connection to the next.
     for target in &mut open {
         if target.to_string_lossy().starts_with("socket:") {
@@ -88,7 +116,10 @@ fn holds(pid: u32) -> (Vec<PathBuf>, usize) {
 /// Memory of its own that a process uses, in KiB.
 fn anonymous(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
@@ -96,7 +127,10 @@ fn anonymous(pid: u32) -> u64 {
 async fn abandon(shim: &Shim, waits: usize) {
     let mut set = JoinSet::new();
     // Of its own: the library closes a connection on which a deadline cuts a message in two.
-    let hasty = Tasks::connect(&shim.endpoint).await.unwrap().within(Duration::from_millis(20));
+    let hasty = Tasks::connect(&shim.endpoint)
+        .await
+        .unwrap()
+        .within(Duration::from_millis(20));
     for n in 0..waits / 2 {
         let (tasks, exec) = (hasty.clone(), if n % 2 == 0 { "" } else { "x" });
         set.spawn(async move { tasks.wait_within(&request(exec)).await });
@@ -170,7 +204,10 @@ async fn delete_of_a_created_exec_releases(runtime: &'static str) {
     shim.run("c", &SLEEP).await;
     let mut waiters = Vec::new();
     for exec in ["x", "y"] {
-        shim.tasks.exec(&shim.exec_request("c", exec, &["true"])).await.unwrap();
+        shim.tasks
+            .exec(&shim.exec_request("c", exec, &["true"]))
+            .await
+            .unwrap();
         waiters.push(waiting(&shim, exec).await);
     }
     let never_ran = |told: WaitResponse| {
@@ -187,9 +224,16 @@ async fn delete_of_a_created_exec_releases(runtime: &'static str) {
 async fn a_failed_start_releases_and_a_later_one_counts(runtime: &'static str) {
     let mut shim = Shim::start(runtime, "c", &SLEEP).await;
     shim.run("c", &SLEEP).await;
-    shim.tasks.exec(&shim.exec_request("c", "x", &["/run/late"])).await.unwrap();
+    shim.tasks
+        .exec(&shim.exec_request("c", "x", &["/run/late"]))
+        .await
+        .unwrap();
     let early = waiting(&shim, "x").await;
-    refused(shim.start_process("c", "x").await, Unknown, "OCI runtime exec failed: ");
+    refused(
+        shim.start_process("c", "x").await,
+        Unknown,
+        "OCI runtime exec failed: ",
+    );
     let told = early.await.unwrap().unwrap();
     assert_eq!((told.exit_status, told.exited_at.seconds), (0, NO_TIME));
     assert_eq!(shim.wait("c", "x").await.unwrap(), told);
