@@ -20,7 +20,7 @@ use cotter::proto::task::{
 };
 use cotter::proto::{Any, pack};
 
-use super::census::{Census, MARK, Owner};
+use super::census::{Census, MARK, Owner, Process};
 use super::{LIMIT, TempDir, eventually, tool, unique};
 
 /// Both runtimes that every behaviour is tested with.
@@ -259,6 +259,8 @@ impl Shim {
         // The answer may be lost with the connection.
         let _ = self.tasks.shutdown(&request).await;
         gone(&self.endpoint, LIMIT).await.unwrap();
+        // Its socket goes first. It then drains its events, which this thread has to answer.
+        until("the shim has ended", || self.owner.shim(&self.launch.id).is_none()).await;
         let deleted = self.launch.delete().await.unwrap();
         assert_eq!(deleted.warnings, "", "delete has nothing to say after an orderly end");
         let ids: Vec<String> = self.bundles.keys().cloned().collect();
@@ -310,6 +312,20 @@ impl Shim {
     pub async fn close_io(&self, id: &str, exec: &str, stdin: bool) -> Result<()> {
         let request = CloseIORequest { id: id.into(), exec_id: exec.into(), stdin, ..Default::default() };
         self.tasks.close_io(&request).await.map(drop)
+    }
+
+    /// Live processes of this test, the shim and its runtime calls among them.
+    pub fn processes(&self) -> Vec<Process> {
+        self.owner.processes()
+    }
+}
+
+/// As [`eventually`], for conditions that need this thread's tasks to run meanwhile.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + LIMIT;
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "still not so after {LIMIT:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
