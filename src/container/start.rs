@@ -65,7 +65,9 @@ impl Container {
                     self.id
                 )),
                 Refusal::Gone | Refusal::Stranger => Error::not_found("container not created"),
-            })?;
+            })
+            // It can't run any more, and clients wait before they start (contract 10.7).
+            .inspect_err(|_| exec.never_ran())?;
         exec.starting();
         let started = match self.run_exec(exec).await {
             Ok(pid) => tracker
