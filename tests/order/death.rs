@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use cotter::error::Code;
+
 use crate::common::shim::{RUNTIMES, run};
 use crate::world::{KILLED, PIDS, Pids, World, each};
 
@@ -33,6 +35,33 @@ fn two_hundred_execs_run_when_init_is_killed() {
                 world.end().await;
             });
         }
+    }
+}
+
+/// Clients wait before they start: a start that is refused must not leave them waiting.
+#[test]
+fn an_exec_that_comes_too_late_is_refused_and_its_waiters_released() {
+    for runtime in RUNTIMES {
+        run(async {
+            let world = World::new(runtime, Pids::Private, "c", &["sleep", "1000"]).await;
+            let init = world.create("c").await;
+            world.start("c", "").await.unwrap();
+            world.add("c", "x", &["true"]).await;
+            let (status, ()) = tokio::join!(world.wait("c", "x"), async {
+                world.kill(init);
+                world.wait("c", "").await;
+                let refusal = world.start("c", "x").await.unwrap_err();
+                assert_eq!(refusal.code, Code::FailedPrecondition, "{refusal}");
+            });
+            assert_eq!(status, 0);
+            let refusal = world.try_add("c", "y", &["true"]).await.unwrap_err();
+            assert!(
+                refusal.message.contains("cannot exec in a stopped state"),
+                "{refusal}"
+            );
+            world.delete("c", "").await;
+            world.end().await;
+        });
     }
 }
 
@@ -92,7 +121,10 @@ async fn race(runtime: &str, pids: Pids) {
     })
     .await;
     let [failed, succeeded] = outcomes.into_inner();
-    assert!(failed > 0 && succeeded > 0, "no race: {failed} failed, {succeeded} succeeded");
+    assert!(
+        failed > 0 && succeeded > 0,
+        "no race: {failed} failed, {succeeded} succeeded"
+    );
     world.end().await;
 }
 

@@ -23,7 +23,10 @@ async fn begin(runtime: &str, pids: Pids, when: &str, env: &[(&str, &str)]) -> (
 }
 
 async fn reaped(pid: u32) {
-    until("init is reaped", || !Path::new(&format!("/proc/{pid}")).exists()).await;
+    until("init is reaped", || {
+        !Path::new(&format!("/proc/{pid}")).exists()
+    })
+    .await;
 }
 
 #[test]
@@ -111,7 +114,9 @@ fn a_runtime_that_never_returns_is_no_reason_to_hold_back() {
             let (answer, ()) = tokio::join!(world.start("c", "x"), async {
                 world.reached("g").await;
                 world.kill(init);
-                tokio::time::timeout(LIMIT, world.wait("c", "")).await.unwrap();
+                tokio::time::timeout(LIMIT, world.wait("c", ""))
+                    .await
+                    .unwrap();
             });
             let refusal = answer.unwrap_err();
             assert!(refusal.message.contains("did not end within"), "{refusal}");

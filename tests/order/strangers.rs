@@ -8,7 +8,8 @@ use crate::world::{KILLED, Pids, World, each};
 
 const ORPHANS: usize = 500;
 /// Forks twice for each, so that the parent is gone at once.
-const SCRIPT: &str = "i=0; while [ $i -lt 500 ]; do (sleep 1000 &); i=$((i+1)); done; exec sleep 2000";
+const SCRIPT: &str =
+    "i=0; while [ $i -lt 500 ]; do (sleep 1000 &); i=$((i+1)); done; exec sleep 2000";
 
 /// State and parent of a process.
 fn stat(pid: u32) -> Option<(char, u32)> {
@@ -38,7 +39,10 @@ fn five_hundred_orphans_die_at_once() {
             world.start("c", "").await.unwrap();
             let shim = world.shim.pid();
             let orphans = || children(shim).into_iter().filter(|(pid, _)| *pid != init);
-            until("the orphans are the shim's", || orphans().count() == ORPHANS).await;
+            until("the orphans are the shim's", || {
+                orphans().count() == ORPHANS
+            })
+            .await;
 
             // Starts are in flight when they die, so that the shim has to take note of them.
             let dying: Vec<u32> = orphans().map(|(pid, _)| pid).collect();
@@ -56,7 +60,10 @@ fn five_hundred_orphans_die_at_once() {
                 }
             })
             .await;
-            until("only init is left", || children(shim).iter().all(|(pid, _)| *pid == init)).await;
+            until("only init is left", || {
+                children(shim).iter().all(|(pid, _)| *pid == init)
+            })
+            .await;
             world.exits_with("c", "", KILLED);
             world.kill(init);
             world.wait("c", "").await;

@@ -155,7 +155,11 @@ impl Judge<'_> {
                 "/tasks/exec-started"
             }
             Event::Exit(e) => {
-                let exec = if e.id == id { String::new() } else { e.id.clone() };
+                let exec = if e.id == id {
+                    String::new()
+                } else {
+                    e.id.clone()
+                };
                 let is_init = exec.is_empty();
                 let life = self.lives.entry((id, exec)).or_default();
                 let well = alive(life) && (is_init || life.started.is_some());
@@ -188,7 +192,8 @@ impl Judge<'_> {
             | Event::Resumed(_)
             | Event::Checkpointed(_)
             | Event::Other(_) => {
-                self.wrong.push(format!("event {place}: uncalled for: {event:?}"));
+                self.wrong
+                    .push(format!("event {place}: uncalled for: {event:?}"));
                 return;
             }
         };
@@ -200,14 +205,18 @@ impl Judge<'_> {
         let id = event.container();
         let deleted = matches!(event, Event::Delete(_));
         let running = |life: &Life| life.started.is_some() && life.exited.is_none();
-        let of_container = self.lives.iter().filter(|((container, _), _)| container == id);
+        let of_container = self
+            .lives
+            .iter()
+            .filter(|((container, _), _)| container == id);
         let left: Vec<Key> = of_container
             .filter(|(key, life)| !key.1.is_empty() && running(life))
             .map(|(key, _)| key.clone())
             .filter(|key| deleted || !self.late(key))
             .collect();
         if !left.is_empty() {
-            self.wrong.push(format!("event {place}: while {left:?} run: {event:?}"));
+            self.wrong
+                .push(format!("event {place}: while {left:?} run: {event:?}"));
         }
     }
 
@@ -228,26 +237,53 @@ impl Judge<'_> {
             };
             let mut must = |holds: bool, what: &str| {
                 if !holds {
-                    self.wrong.push(format!("{key:?}: {what}: {life:?} {fact:?}"));
+                    self.wrong
+                        .push(format!("{key:?}: {what}: {life:?} {fact:?}"));
                 }
             };
             let made = !is_init || fact.pid.is_some();
             must(life.added.is_some() == made, "added or not");
-            must(life.started.is_some() == (fact.started == Some(true)), "started or not");
+            must(
+                life.started.is_some() == (fact.started == Some(true)),
+                "started or not",
+            );
             must(life.exited.is_some() == ran, "exited or not");
-            must(life.deleted.is_some() == (is_init && fact.deleted.is_some()), "deleted or not");
-            must(life.pids.iter().all(|pid| Some(*pid) == fact.pid && *pid > 0), "pids differ");
+            must(
+                life.deleted.is_some() == (is_init && fact.deleted.is_some()),
+                "deleted or not",
+            );
+            must(
+                life.pids
+                    .iter()
+                    .all(|pid| Some(*pid) == fact.pid && *pid > 0),
+                "pids differ",
+            );
             let (Some(end), Some(place)) = (&life.end, life.exited) else {
                 continue;
             };
-            must(fact.status.is_none_or(|status| status == end.status), "another status");
-            must(fact.waited.iter().all(|told| told == end), "Wait told otherwise");
-            must(fact.deleted.iter().all(|told| told == end), "Delete told otherwise");
+            must(
+                fact.status.is_none_or(|status| status == end.status),
+                "another status",
+            );
+            must(
+                fact.waited.iter().all(|told| told == end),
+                "Wait told otherwise",
+            );
+            must(
+                fact.deleted.iter().all(|told| told == end),
+                "Delete told otherwise",
+            );
             let exit = &stream[place];
             let at = time(&end.at);
-            must(fact.asked.is_some_and(|asked| asked <= at), "died before it was asked for");
+            must(
+                fact.asked.is_some_and(|asked| asked <= at),
+                "died before it was asked for",
+            );
             must(at <= exit.stamp, "died after its exit was told");
-            must(exit.stamp <= exit.received + SLACK, "told before it happened");
+            must(
+                exit.stamp <= exit.received + SLACK,
+                "told before it happened",
+            );
         }
     }
 
@@ -261,7 +297,8 @@ impl Judge<'_> {
         for (key, fact) in &self.facts.processes {
             let added = self.lives.get(key).and_then(|life| life.added);
             if added.is_some() && added < latest[fact.after] {
-                self.wrong.push(format!("{key:?}: overtook an exit that was waited for"));
+                self.wrong
+                    .push(format!("{key:?}: overtook an exit that was waited for"));
             }
         }
     }

@@ -18,25 +18,45 @@ fn at(second: u64) -> SystemTime {
 }
 
 fn stamp(second: i64) -> Timestamp {
-    Timestamp { seconds: 1000 + second, ..Default::default() }
+    Timestamp {
+        seconds: 1000 + second,
+        ..Default::default()
+    }
 }
 
 fn create() -> Event {
-    Event::Create(TaskCreate { container_id: "c".into(), pid: INIT, ..Default::default() })
+    Event::Create(TaskCreate {
+        container_id: "c".into(),
+        pid: INIT,
+        ..Default::default()
+    })
 }
 
 fn start() -> Event {
-    Event::Start(TaskStart { container_id: "c".into(), pid: INIT, ..Default::default() })
+    Event::Start(TaskStart {
+        container_id: "c".into(),
+        pid: INIT,
+        ..Default::default()
+    })
 }
 
 fn added(exec: &str) -> Event {
     let exec_id = exec.into();
-    Event::ExecAdded(TaskExecAdded { container_id: "c".into(), exec_id, ..Default::default() })
+    Event::ExecAdded(TaskExecAdded {
+        container_id: "c".into(),
+        exec_id,
+        ..Default::default()
+    })
 }
 
 fn started() -> Event {
     let (container_id, exec_id) = ("c".into(), "x".into());
-    Event::ExecStarted(TaskExecStarted { container_id, exec_id, pid: EXEC, ..Default::default() })
+    Event::ExecStarted(TaskExecStarted {
+        container_id,
+        exec_id,
+        pid: EXEC,
+        ..Default::default()
+    })
 }
 
 fn exit(id: &str, pid: u32, exit_status: u32, second: i64) -> Event {
@@ -80,7 +100,10 @@ fn key(exec: &str) -> Key {
 }
 
 fn facts() -> Facts {
-    let init_end = Some(End { status: 137, at: stamp(6) });
+    let init_end = Some(End {
+        status: 137,
+        at: stamp(6),
+    });
     let init = Fact {
         asked: Some(at(0)),
         pid: Some(INIT),
@@ -95,10 +118,16 @@ fn facts() -> Facts {
         pid: Some(EXEC),
         started: Some(true),
         status: Some(7),
-        waited: Some(End { status: 7, at: stamp(4) }),
+        waited: Some(End {
+            status: 7,
+            at: stamp(4),
+        }),
         ..Fact::default()
     };
-    let y = Fact { after: 1, ..Fact::default() };
+    let y = Fact {
+        after: 1,
+        ..Fact::default()
+    };
     Facts {
         processes: [(key(""), init), (key("x"), x), (key("y"), y)].into(),
         answered: vec![key("x"), key("")],
@@ -135,7 +164,10 @@ fn bad(what: &str, change: impl FnOnce(&mut Vec<Event>)) {
 }
 
 fn complains(what: &str, wrong: &[String]) {
-    assert!(wrong.iter().any(|w| w.contains(what)), "expected {what:?}, got {wrong:#?}");
+    assert!(
+        wrong.iter().any(|w| w.contains(what)),
+        "expected {what:?}, got {wrong:#?}"
+    );
 }
 
 #[test]
@@ -173,7 +205,12 @@ fn every_swap_of_neighbours_is_seen() {
         }
         events.swap(n - 1, n);
         let wrong = check(&stream(events), &facts());
-        assert!(!wrong.is_empty(), "{:?} may come before {:?}", good()[n], good()[n - 1]);
+        assert!(
+            !wrong.is_empty(),
+            "{:?} may come before {:?}",
+            good()[n],
+            good()[n - 1]
+        );
     }
 }
 
@@ -188,12 +225,18 @@ fn what_does_not_fit_is_seen() {
     bad("pids differ", |e| e[6] = exit("c", 0, 137, 6));
     bad("another status", |e| e[4] = exit("x", EXEC, 8, 4));
     bad("Wait told otherwise", |e| e[4] = exit("x", EXEC, 7, 3));
-    bad("died after its exit was told", |e| e[4] = exit("x", EXEC, 7, 5));
-    bad("died before it was asked for", |e| e[4] = exit("x", EXEC, 7, 1));
+    bad("died after its exit was told", |e| {
+        e[4] = exit("x", EXEC, 7, 5)
+    });
+    bad("died before it was asked for", |e| {
+        e[4] = exit("x", EXEC, 7, 1)
+    });
     bad("not the end that its exit told", |e| e[7] = delete(0, 6));
     bad("nobody asked for it", |e| e.insert(4, exit("z", 12, 0, 4)));
     bad("created twice", |e| e.push(create()));
-    bad("uncalled for", |e| e.insert(4, Event::Oom(TaskOOM::default())));
+    bad("uncalled for", |e| {
+        e.insert(4, Event::Oom(TaskOOM::default()))
+    });
     bad("added without an init", |e| e.push(added("z")));
 }
 
@@ -204,16 +247,40 @@ fn what_was_answered_counts() {
         change(&mut facts);
         check(&stream(good()), &facts)
     };
-    complains("started or not", &with(|f| f.processes.get_mut(&key("x")).unwrap().started = Some(false)));
-    complains("started or not", &with(|f| f.processes.get_mut(&key("y")).unwrap().started = Some(true)));
-    complains("pids differ", &with(|f| f.processes.get_mut(&key("x")).unwrap().pid = Some(12)));
-    complains("Delete told otherwise", &with(|f| {
-        f.processes.get_mut(&key("")).unwrap().deleted.as_mut().unwrap().status = 0;
-    }));
-    complains("deleted or not", &with(|f| f.processes.get_mut(&key("")).unwrap().deleted = None));
-    complains("added or not", &with(|f| {
-        f.processes.insert(key("z"), Fact::default());
-    }));
+    complains(
+        "started or not",
+        &with(|f| f.processes.get_mut(&key("x")).unwrap().started = Some(false)),
+    );
+    complains(
+        "started or not",
+        &with(|f| f.processes.get_mut(&key("y")).unwrap().started = Some(true)),
+    );
+    complains(
+        "pids differ",
+        &with(|f| f.processes.get_mut(&key("x")).unwrap().pid = Some(12)),
+    );
+    complains(
+        "Delete told otherwise",
+        &with(|f| {
+            f.processes
+                .get_mut(&key(""))
+                .unwrap()
+                .deleted
+                .as_mut()
+                .unwrap()
+                .status = 0;
+        }),
+    );
+    complains(
+        "deleted or not",
+        &with(|f| f.processes.get_mut(&key("")).unwrap().deleted = None),
+    );
+    complains(
+        "added or not",
+        &with(|f| {
+            f.processes.insert(key("z"), Fact::default());
+        }),
+    );
 }
 
 #[test]
@@ -232,16 +299,30 @@ fn only_a_late_exec_may_outlive_its_init() {
     facts.answered.clear();
     facts.processes.get_mut(&key("y")).unwrap().after = 0;
     facts.processes.get_mut(&key("x")).unwrap().waited = None;
-    for end in [|f: &mut Fact| f.waited = None, |f: &mut Fact| f.deleted = Some(End { status: 137, at: stamp(4) })] {
+    for end in [
+        |f: &mut Fact| f.waited = None,
+        |f: &mut Fact| {
+            f.deleted = Some(End {
+                status: 137,
+                at: stamp(4),
+            })
+        },
+    ] {
         end(facts.processes.get_mut(&key("")).unwrap());
     }
-    complains("started without an init", &check(&stream(events.clone()), &facts));
+    complains(
+        "started without an init",
+        &check(&stream(events.clone()), &facts),
+    );
     facts.processes.get_mut(&key("x")).unwrap().late = true;
     assert_eq!(check(&stream(events.clone()), &facts), Vec::<String>::new());
     // But not the container.
     let mut longer = events;
     longer.swap(6, 7);
-    complains("while [(\"c\", \"x\")] run", &check(&stream(longer), &facts));
+    complains(
+        "while [(\"c\", \"x\")] run",
+        &check(&stream(longer), &facts),
+    );
 }
 
 #[test]

@@ -108,7 +108,13 @@ impl World {
     }
 
     fn note(&self, id: &str, exec: &str, note: impl FnOnce(&mut Fact)) {
-        note(self.facts.borrow_mut().processes.entry(key(id, exec)).or_default());
+        note(
+            self.facts
+                .borrow_mut()
+                .processes
+                .entry(key(id, exec))
+                .or_default(),
+        );
     }
 
     /// Create; the pid.
@@ -116,7 +122,12 @@ impl World {
         let after = self.facts.borrow().answered.len();
         let asked = Some(SystemTime::now());
         let pid = self.shim.create(id).await.unwrap();
-        let fact = Fact { asked, after, pid: Some(pid), ..Fact::default() };
+        let fact = Fact {
+            asked,
+            after,
+            pid: Some(pid),
+            ..Fact::default()
+        };
         self.note(id, "", |f| *f = fact);
         pid
     }
@@ -129,8 +140,16 @@ impl World {
     /// Registers an exec where that may be too late.
     pub async fn try_add(&self, id: &str, exec: &str, args: &[&str]) -> Result<()> {
         let after = self.facts.borrow().answered.len();
-        self.shim.tasks.exec(&self.shim.exec_request(id, exec, args)).await?;
-        self.note(id, exec, |f| *f = Fact { after, ..Fact::default() });
+        self.shim
+            .tasks
+            .exec(&self.shim.exec_request(id, exec, args))
+            .await?;
+        self.note(id, exec, |f| {
+            *f = Fact {
+                after,
+                ..Fact::default()
+            }
+        });
         Ok(())
     }
 
@@ -217,7 +236,12 @@ impl World {
         let now = (SystemTime::now(), instant);
         let stream: Vec<Seen> = self.told.iter().map(|told| seen(told, now)).collect();
         let wrong = check(&stream, &self.facts.into_inner());
-        assert!(wrong.is_empty(), "{} wrong: {:#?}\nlog {log:#?}", wrong.len(), &wrong[..wrong.len().min(20)]);
+        assert!(
+            wrong.is_empty(),
+            "{} wrong: {:#?}\nlog {log:#?}",
+            wrong.len(),
+            &wrong[..wrong.len().min(20)]
+        );
     }
 }
 
@@ -258,7 +282,11 @@ pub async fn each<T, F: Future<Output = ()>>(
     let mut workers: Vec<Pin<Box<_>>> = (0..parallel).map(|_| Box::pin(worker())).collect();
     std::future::poll_fn(|cx| {
         workers.retain_mut(|worker| worker.as_mut().poll(cx).is_pending());
-        if workers.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if workers.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
 }
