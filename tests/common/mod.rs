@@ -2,7 +2,7 @@
 //! time limit, real managers and the census that shows what a test left behind.
 //!
 //! Each test file takes what it needs, so unused items are expected in every one of them.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::print_stderr)]
 
 pub mod census;
 pub mod containerd;
