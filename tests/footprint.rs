@@ -177,8 +177,11 @@ fn calls_that_are_abandoned_leave_nothing_behind() {
             id: "c".into(),
             ..Default::default()
         };
-        let mut memory = None;
-        for _ in 0..2 {
+        // How many live at once, and so how far the heap spreads, differs from round to round; what
+        // is left behind by each call adds up in every round.
+        let mut memory = vec![anonymous(pid)];
+        let grows = |memory: &[u64]| memory.windows(2).all(|pair| pair[1] > pair[0] + 128);
+        while memory.len() < 7 && grows(&memory) {
             // By their time limit, on one connection.
             let mut waits = JoinSet::new();
             for _ in 0..500 {
@@ -189,8 +192,8 @@ fn calls_that_are_abandoned_leave_nothing_behind() {
                 waits.spawn(async move { tasks.wait_within(&request).await });
             }
             for ended in waits.join_all().await {
-                let e = ended.unwrap_err();
-                assert_eq!(e.code, Code::DeadlineExceeded, "{e}");
+                let error = ended.unwrap_err();
+                assert_eq!(error.code, Code::DeadlineExceeded, "{error}");
             }
             // By the loss of their connection.
             for _ in 0..20 {
@@ -205,13 +208,9 @@ fn calls_that_are_abandoned_leave_nothing_behind() {
                 waits.shutdown().await;
             }
             base.again(pid).await;
-            let now = anonymous(pid);
-            let grown = now.saturating_sub(*memory.get_or_insert(now));
-            assert!(
-                grown <= 256,
-                "{grown} KiB more after another thousand Waits"
-            );
+            memory.push(anonymous(pid));
         }
+        assert!(!grows(&memory), "KiB, a thousand Waits each: {memory:?}");
         shim.remove("c").await;
         shim.end().await;
     });
