@@ -240,7 +240,7 @@ impl World {
             wrong.is_empty(),
             "{} wrong: {:#?}\nlog {log:#?}",
             wrong.len(),
-            &wrong[..wrong.len().min(20)]
+            &wrong[..wrong.len().min(8)]
         );
     }
 }
