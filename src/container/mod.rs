@@ -21,6 +21,7 @@ pub mod registry;
 pub mod snapshot;
 mod start;
 pub mod state;
+mod stray;
 pub mod tracker;
 
 use std::collections::BTreeMap;

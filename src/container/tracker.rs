@@ -75,6 +75,11 @@ impl Tracker {
         before: Option<Event>,
     ) -> Result<()> {
         let mut life = self.lock();
+        if life.tracked(pid) {
+            return Err(Error::unknown(format!(
+                "the runtime named process {pid}, which is another process of this shim's containers"
+            )));
+        }
         let unreaped = is_unreaped_child(pid);
         let announced = life.announce(start, pid, Arc::clone(process), unreaped);
         let effects = announced.map_err(|refusal| match refusal {
@@ -142,6 +147,11 @@ impl Tracker {
         let _life = self.lock();
         let facts = process.facts();
         (facts.pid > 0 && !facts.reaped).then(|| signal(facts.pid))
+    }
+
+    /// Whether this is the pid of an announced process that has not been reaped.
+    pub fn tracks(&self, pid: Pid) -> bool {
+        self.lock().tracked(pid)
     }
 
     /// Sizes, for the dump and for leak tests.
