@@ -117,8 +117,21 @@ impl Container {
             Err(e) if !e.no_such_container() => {
                 Err(Error::from(e).context("failed to delete task"))
             }
-            _ => Ok(()),
+            Err(_) => Ok(()),
+            Ok(()) => self.is_gone_from_runtime(),
         }
+    }
+
+    /// A state directory that is left would be in the way of the next container of this id.
+    fn is_gone_from_runtime(&self) -> Result<()> {
+        let state = self.runtime.root.join(&self.id);
+        if !state.exists() {
+            return Ok(());
+        }
+        Err(Error::unknown(format!(
+            "failed to delete task: OCI runtime delete reported success but {} is still there",
+            state.display()
+        )))
     }
 
     /// The init and all execs: whoever reads an exec's output gets its tail too, though the container
