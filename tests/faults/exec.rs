@@ -1,7 +1,6 @@
 //! Start of an exec with a runtime that fails: nothing runs on unseen, and it can be tried again.
 
 use cotter::error::Code;
-use cotter::manager::dialect::Dialect;
 use cotter::manager::spec::Spec;
 
 use crate::common::shim::{RUNTIMES, Shim, run};

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use cotter::error::{Code, Error};
+use cotter::error::{Code, Error, Result};
+use cotter::manager::client::Tasks;
 use cotter::manager::dialect::Dialect;
 use cotter::manager::events::Event;
 use cotter::manager::spec::Spec;
 use cotter::proto::task::{CreateTaskRequest, PidsRequest};
 use cotter::proto::types::Mount;
+
+use tokio::task::JoinHandle;
 
 use crate::common::census::{Census, Owner};
 use crate::common::shim::Shim;
@@ -49,16 +52,36 @@ fn owner(shim: &Shim) -> Owner {
     }
 }
 
+/// Makes a request in a task of its own, over a clone of `tasks`.
+pub fn later<F>(tasks: &Tasks, request: impl FnOnce(Tasks) -> F) -> JoinHandle<Result<()>>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    tokio::spawn(request(tasks.clone()))
+}
+
 /// The machine as far as it is the test's.
 pub fn census(shim: &Shim) -> Census {
     Census::take(&owner(shim), &[&shim.launch.id])
+}
+
+/// What came and went. A process that runs another program by now is the same process.
+fn changes(before: &Census, after: &Census) -> String {
+    let diff = before.diff(after);
+    let process = |line: &str| Some(line[1..].strip_prefix(" process ")?.split_once(' ')?.0.to_owned());
+    let stayed = |line: &str| {
+        let twin = if line.starts_with('+') { "-" } else { "+" };
+        let same = |other: &&str| other.starts_with(twin) && process(other) == process(line);
+        process(line).is_some() && diff.lines().any(|other| same(&other))
+    };
+    diff.lines().filter(|line| !stayed(line)).map(|line| format!("{line}\n")).collect()
 }
 
 /// Waits for the machine to be what it was.
 pub async fn nothing_new(shim: &Shim, before: &Census, what: &str) {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let diff = before.diff(&census(shim));
+        let diff = changes(before, &census(shim));
         if diff.is_empty() {
             return;
         }
