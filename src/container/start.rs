@@ -42,16 +42,10 @@ impl Container {
                     Error::unknown("cannot start a deleted process")
                 }
             })?;
-        match self.runtime.start(&self.id).await {
-            Ok(()) => {
-                tracker.announce_start(start);
-                Ok(facts.pid)
-            }
-            Err(error) => {
-                tracker.abandon(start);
-                Err(error.into())
-            }
-        }
+        let _ending = tracker.ending(start);
+        self.runtime.start(&self.id).await?;
+        tracker.announce_start(start);
+        Ok(facts.pid)
     }
 
     async fn start_exec(&self, exec: &Arc<Process>) -> Result<Pid> {
@@ -68,6 +62,7 @@ impl Container {
             })
             // It can't run any more, and clients wait before they start (contract 10.7).
             .inspect_err(|_| exec.never_ran())?;
+        let _ending = tracker.ending(start);
         exec.starting();
         let began = stray::now();
         let started = self.run_exec(exec).await.and_then(|pid| {
@@ -86,7 +81,6 @@ impl Container {
                 self.end_strays(exec, began).await;
                 exec.close_io();
                 exec.never_ran();
-                tracker.abandon(start);
                 Err(error)
             }
         }

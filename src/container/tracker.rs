@@ -112,6 +112,12 @@ impl Tracker {
         self.apply(effects);
     }
 
+    /// Sees to it that a start ends.
+    pub fn ending(&self, start: StartId) -> Ending<'_> {
+        let tracker = self;
+        Ending { tracker, start }
+    }
+
     /// A child of the shim that is no runtime call was reaped.
     pub fn exited(&self, exit: Exit) {
         let mut life = self.lock();
@@ -196,6 +202,19 @@ impl Tracker {
     }
 }
 
+/// A start that ends without a process when this is dropped, if it has not ended otherwise: neither an
+/// error nor a panic can leave it open, which would hold the exit of its container's init back.
+pub struct Ending<'a> {
+    tracker: &'a Tracker,
+    start: StartId,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.tracker.abandon(self.start);
+    }
+}
+
 /// Whether `pid` is at this moment a child of ours whose exit has not been collected. It tells an
 /// early exit (collected already) from a recorded exit of a former owner of the same number.
 fn is_unreaped_child(pid: Pid) -> bool {
@@ -231,4 +250,22 @@ fn exited(process: &Process, exit: Exit) -> Event {
         exited_at: Some(timestamp(Some(exit.at))).into(),
         ..Default::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_leaves_no_start_open() {
+        let tracker = Tracker::new(Queue::new());
+        let (key, start) = tracker.begin_create();
+        let operation = std::panic::AssertUnwindSafe(|| {
+            let _ending = tracker.ending(start);
+            panic!("an operation's bug");
+        });
+        assert!(std::panic::catch_unwind(operation).is_err());
+        assert_eq!(tracker.census().starts, 0);
+        assert!(tracker.begin_start(key).is_ok(), "it can be tried again");
+    }
 }

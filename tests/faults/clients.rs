@@ -6,9 +6,7 @@ use std::time::Duration;
 use cotter::error::{Code, Result};
 use cotter::manager::client::Tasks;
 use cotter::manager::events::Event;
-use cotter::proto::task::{
-    CreateTaskRequest, DeleteRequest, StartRequest, Status, WaitRequest,
-};
+use cotter::proto::task::{CreateTaskRequest, DeleteRequest, StartRequest, Status, WaitRequest};
 
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::runtime::Faulty;
@@ -51,7 +49,9 @@ async fn leave<F>(
 }
 
 fn fds(shim: &Shim) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", shim.pid())).unwrap().count()
+    std::fs::read_dir(format!("/proc/{}/fd", shim.pid()))
+        .unwrap()
+        .count()
 }
 
 #[test]
@@ -83,14 +83,23 @@ async fn whole_life(
 ) {
     faulty.set("create", fault);
     let request = create.clone();
-    leave(shim, faulty, "create", how, move |tasks: Tasks| async move {
-        tasks.create(&request).await.map(drop)
-    })
+    leave(
+        shim,
+        faulty,
+        "create",
+        how,
+        move |tasks: Tasks| async move { tasks.create(&request).await.map(drop) },
+    )
     .await;
     let again = shim.tasks.create(&create).await.unwrap_err();
-    says(&again, Code::AlreadyExists, &["container with given ID already exists"]);
+    says(
+        &again,
+        Code::AlreadyExists,
+        &["container with given ID already exists"],
+    );
     faulty.release();
-    shim.events_until(|e| matches!(e, Event::Create(c) if c.container_id == "c")).await;
+    shim.events_until(|e| matches!(e, Event::Create(c) if c.container_id == "c"))
+        .await;
     until_status(shim, "", Status::CREATED).await;
     let again = shim.tasks.create(&create).await.unwrap_err();
     assert_eq!(again.code, Code::AlreadyExists);
@@ -98,16 +107,21 @@ async fn whole_life(
     faulty.set("start", fault);
     leave(shim, faulty, "start", how, |tasks| start(tasks, "")).await;
     faulty.release();
-    shim.events_until(|e| matches!(e, Event::Start(s) if s.container_id == "c")).await;
+    shim.events_until(|e| matches!(e, Event::Start(s) if s.container_id == "c"))
+        .await;
     let again = shim.start_process("c", "").await.unwrap_err();
     says(&again, Code::Unknown, &["cannot start a running process"]);
     until_status(shim, "", Status::RUNNING).await;
 
     faulty.set("exec", fault);
-    shim.tasks.exec(&shim.exec_request("c", "x", &["sleep", "1000"])).await.unwrap();
+    shim.tasks
+        .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
+        .await
+        .unwrap();
     leave(shim, faulty, "exec", how, |tasks| start(tasks, "x")).await;
     faulty.release();
-    shim.events_until(|e| matches!(e, Event::ExecStarted(s) if s.exec_id == "x")).await;
+    shim.events_until(|e| matches!(e, Event::ExecStarted(s) if s.exec_id == "x"))
+        .await;
     let again = shim.start_process("c", "x").await.unwrap_err();
     says(&again, Code::Unknown, &["cannot start a running process"]);
     until_status(shim, "x", Status::RUNNING).await;
@@ -118,14 +132,24 @@ async fn whole_life(
     shim.kill("c", "", 9).await.unwrap();
     shim.wait("c", "").await.unwrap();
     faulty.set("delete", fault);
-    leave(shim, faulty, "delete", how, move |tasks: Tasks| async move {
-        let request = DeleteRequest { id: "c".into(), ..Default::default() };
-        tasks.delete(&request).await.map(drop)
-    })
+    leave(
+        shim,
+        faulty,
+        "delete",
+        how,
+        move |tasks: Tasks| async move {
+            let request = DeleteRequest {
+                id: "c".into(),
+                ..Default::default()
+            };
+            tasks.delete(&request).await.map(drop)
+        },
+    )
     .await;
     until_status(shim, "", Status::STOPPED).await;
     faulty.release();
-    shim.events_until(|e| matches!(e, Event::Delete(d) if d.container_id == "c")).await;
+    shim.events_until(|e| matches!(e, Event::Delete(d) if d.container_id == "c"))
+        .await;
     assert_eq!(shim.delete("c", "").await.unwrap_err().code, Code::NotFound);
     for operation in ["create", "start", "exec", "delete"] {
         faulty.clear(operation);
@@ -134,7 +158,11 @@ async fn whole_life(
 
 async fn start(tasks: Tasks, exec: &str) -> Result<()> {
     let (id, exec_id) = ("c".into(), exec.into());
-    let request = StartRequest { id, exec_id, ..Default::default() };
+    let request = StartRequest {
+        id,
+        exec_id,
+        ..Default::default()
+    };
     tasks.start(&request).await.map(drop)
 }
 
@@ -154,7 +182,10 @@ fn waits_end_with_their_connection() {
             for _ in 0..10 {
                 let tasks = Tasks::connect(&shim.endpoint).await.unwrap();
                 let wait = |tasks: Tasks| async move {
-                    let request = WaitRequest { id: GOOD.into(), ..Default::default() };
+                    let request = WaitRequest {
+                        id: GOOD.into(),
+                        ..Default::default()
+                    };
                     tasks.wait(&request).await.map(drop)
                 };
                 clients.extend((0..5).map(|_| later(&tasks, wait)));

@@ -5,7 +5,9 @@ use cotter::manager::spec::Spec;
 
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::runtime::Faulty;
-use crate::world::{GOOD, alive, census, good_works, in_bundle, nothing_new, process_with, says, world};
+use crate::world::{
+    GOOD, alive, census, good_works, in_bundle, nothing_new, process_with, says, world,
+};
 
 /// Each fault, and what its error has to say.
 const FAULTS: [(&str, &[&str]); 14] = [
@@ -15,13 +17,19 @@ const FAULTS: [(&str, &[&str]); 14] = [
     ("killed-before", &["OCI runtime exec failed", "signal 9"]),
     ("killed-after", &["OCI runtime exec failed", "signal 9"]),
     ("killed-ahead", &["OCI runtime exec failed", "signal 9"]),
-    ("after", &["OCI runtime exec failed: it broke after the work"]),
+    (
+        "after",
+        &["OCI runtime exec failed: it broke after the work"],
+    ),
     ("nothing", &["OCI runtime exec pid", "x.pid"]),
     ("no-pid", &["OCI runtime exec pid", "x.pid"]),
     ("pid=", &["OCI runtime exec pid", "no pid: \"\""]),
     ("pid=12x", &["OCI runtime exec pid", "\"12x\""]),
     ("pid=-1", &["OCI runtime exec pid", "\"-1\""]),
-    ("pid=99999999999999999999", &["OCI runtime exec pid", "\"99999999999999999999\""]),
+    (
+        "pid=99999999999999999999",
+        &["OCI runtime exec pid", "\"99999999999999999999\""],
+    ),
     ("pid=1", &["OCI runtime exec pid", "process 1"]),
 ];
 
@@ -35,21 +43,38 @@ fn a_failed_exec_does_not_run_on_unseen() {
             for host_pids in [false, true] {
                 let (mut shim, faulty) = world(runtime, &[]).await;
                 container(&mut shim, &faulty, host_pids).await;
-                shim.tasks.exec(&shim.exec_request("c", "x", &["sleep", "1000"])).await.unwrap();
+                shim.tasks
+                    .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
+                    .await
+                    .unwrap();
                 let init = shim.state("c", "").await.unwrap().pid;
                 let good = shim.state(GOOD, "").await.unwrap().pid;
                 let files = in_bundle(&shim, "c");
                 // In a shared pid namespace other processes may come to the shim too.
-                let faults = FAULTS.iter().filter(|(fault, _)| !host_pids || MADE.contains(fault));
+                let faults = FAULTS
+                    .iter()
+                    .filter(|(fault, _)| !host_pids || MADE.contains(fault));
                 for (fault, parts) in faults {
                     fails(&shim, &faulty, fault, parts).await;
                     assert_eq!(in_bundle(&shim, "c"), files, "{fault}");
                 }
                 for pid in [init, good] {
-                    fails(&shim, &faulty, &format!("pid={pid}"), &["OCI runtime exec pid"]).await;
+                    fails(
+                        &shim,
+                        &faulty,
+                        &format!("pid={pid}"),
+                        &["OCI runtime exec pid"],
+                    )
+                    .await;
                 }
                 // Said to have failed, with a pid that is none of its business.
-                fails(&shim, &faulty, &format!("after-pid={good}"), &["it broke after the work"]).await;
+                fails(
+                    &shim,
+                    &faulty,
+                    &format!("after-pid={good}"),
+                    &["it broke after the work"],
+                )
+                .await;
                 assert!(alive(init) && alive(good));
                 good_works(&shim).await;
 
@@ -70,7 +95,10 @@ async fn container(shim: &mut Shim, faulty: &Faulty, host_pids: bool) {
     let mut spec = Spec::new("c", ["sleep", "1000"]);
     spec.host_pids = host_pids;
     shim.bundle("c", spec);
-    shim.tasks.create(&faulty.create_request(shim, "c")).await.unwrap();
+    shim.tasks
+        .create(&faulty.create_request(shim, "c"))
+        .await
+        .unwrap();
     shim.start_process("c", "").await.unwrap();
 }
 
@@ -88,7 +116,11 @@ async fn fails(shim: &Shim, faulty: &Faulty, fault: &str, parts: &[&str]) {
     let status = cotter::proto::task::Status::CREATED;
     assert_eq!((state.status, state.pid), (status.into(), 0), "{fault}");
     let waited = shim.wait("c", "x").await.unwrap();
-    assert_eq!((waited.exit_status, waited.exited_at.seconds), (0, -62_135_596_800), "{fault}");
+    assert_eq!(
+        (waited.exit_status, waited.exited_at.seconds),
+        (0, -62_135_596_800),
+        "{fault}"
+    );
 }
 
 /// An orphan that came to the shim out of a shared pid namespace is not taken for a stray.
@@ -104,7 +136,10 @@ fn orphans_of_a_shared_pid_namespace_are_spared() {
             shim.delete("c", "parent").await.unwrap();
             let orphan = process_with(&shim, "sleep 2000").await;
 
-            shim.tasks.exec(&shim.exec_request("c", "x", &["sleep", "1000"])).await.unwrap();
+            shim.tasks
+                .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
+                .await
+                .unwrap();
             fails(&shim, &faulty, "no-pid", &["OCI runtime exec pid"]).await;
             assert!(alive(orphan));
             shim.remove("c").await;
@@ -122,18 +157,27 @@ fn a_neighbour_under_way_is_spared() {
             let (mut shim, mut faulty) = world(runtime, &[]).await;
             container(&mut shim, &faulty, false).await;
             faulty.set("exec", "slow-after");
-            shim.tasks.exec(&shim.exec_request("c", "slow", &["sleep", "3000"])).await.unwrap();
+            shim.tasks
+                .exec(&shim.exec_request("c", "slow", &["sleep", "3000"]))
+                .await
+                .unwrap();
             let tasks = shim.tasks.clone();
             let slow = tokio::spawn(async move {
                 let (id, exec_id) = ("c".into(), "slow".into());
-                let request =
-                    cotter::proto::task::StartRequest { id, exec_id, ..Default::default() };
+                let request = cotter::proto::task::StartRequest {
+                    id,
+                    exec_id,
+                    ..Default::default()
+                };
                 tasks.start(&request).await
             });
             faulty.arrived("exec").await;
             let pid = process_with(&shim, "sleep 3000").await;
 
-            shim.tasks.exec(&shim.exec_request("c", "x", &["sleep", "1000"])).await.unwrap();
+            shim.tasks
+                .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
+                .await
+                .unwrap();
             fails(&shim, &faulty, "no-pid", &["OCI runtime exec pid"]).await;
             fails(&shim, &faulty, "killed-after", &["signal 9"]).await;
             assert!(alive(pid));

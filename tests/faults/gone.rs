@@ -33,7 +33,10 @@ async fn cleared(shim: &Shim, id: &str, pid: u32) {
     for _ in 0..2 {
         let deleted = delete(shim, id).await;
         assert_eq!(deleted.warnings, "");
-        assert_eq!((deleted.response.pid, deleted.response.exit_status), (pid, 137));
+        assert_eq!(
+            (deleted.response.pid, deleted.response.exit_status),
+            (pid, 137)
+        );
         assert!(deleted.response.exited_at.seconds > 0);
         until("its init is dead", || !alive(pid)).await;
     }
@@ -87,7 +90,10 @@ fn terminated() {
             assert!(alive(good) && alive(second));
             let last = |e: &Event| matches!(e, Event::Exit(exit) if exit.id == "x9");
             let told = shim.events_until(last).await;
-            let exits = told.iter().filter(|t| matches!(t.event, Event::Exit(_))).count();
+            let exits = told
+                .iter()
+                .filter(|t| matches!(t.event, Event::Exit(_)))
+                .count();
             assert_eq!(exits, 10, "every event went out before the end");
             cleared(&shim, GOOD, good).await;
             cleared(&shim, "c", second).await;

@@ -10,14 +10,19 @@ use crate::runtime::Faulty;
 use crate::world::{GOOD, answers, bundle, census, good_works, nothing_new, says, world};
 
 /// Well above what a call takes that does not hang, on a loaded machine.
-const LIMITS: [(&str, &str); 2] =
-    [("COTTER_LIMIT_RUNTIME_CALL", "5s"), ("COTTER_LIMIT_IO_DRAIN", "soon")];
+const LIMITS: [(&str, &str); 2] = [
+    ("COTTER_LIMIT_RUNTIME_CALL", "5s"),
+    ("COTTER_LIMIT_IO_DRAIN", "soon"),
+];
 
 /// A container of its own runtime.
 async fn container(shim: &mut Shim, id: &str, started: bool) -> Faulty {
     let faulty = Faulty::new(shim, id);
     shim.bundle(id, Spec::new(id, ["sleep", "1000"]));
-    shim.tasks.create(&faulty.create_request(shim, id)).await.unwrap();
+    shim.tasks
+        .create(&faulty.create_request(shim, id))
+        .await
+        .unwrap();
     if started {
         shim.start_process(id, "").await.unwrap();
     }
@@ -36,7 +41,11 @@ fn hanging_calls_end_at_their_limit() {
         run(async {
             let (mut shim, _) = world(runtime, &LIMITS).await;
             let garbage = "COTTER_LIMIT_IO_DRAIN=";
-            assert!(shim.log().iter().any(|line| line.contains(garbage)), "{:#?}", shim.log());
+            assert!(
+                shim.log().iter().any(|line| line.contains(garbage)),
+                "{:#?}",
+                shim.log()
+            );
 
             let start = container(&mut shim, "start", false).await;
             let start_after = container(&mut shim, "start2", false).await;
@@ -47,9 +56,13 @@ fn hanging_calls_end_at_their_limit() {
             shim.kill("delete", "", 9).await.unwrap();
             shim.wait("delete", "").await.unwrap();
             for id in ["exec", "exec2"] {
-                shim.tasks.exec(&shim.exec_request(id, "x", &["sleep", "1000"])).await.unwrap();
+                shim.tasks
+                    .exec(&shim.exec_request(id, "x", &["sleep", "1000"]))
+                    .await
+                    .unwrap();
             }
-            let (create, create_after) = (Faulty::new(&shim, "create"), Faulty::new(&shim, "create2"));
+            let (create, create_after) =
+                (Faulty::new(&shim, "create"), Faulty::new(&shim, "create2"));
             let requests: [CreateTaskRequest; 2] = [
                 bundle(&mut shim, &create, "create"),
                 bundle(&mut shim, &create_after, "create2"),
@@ -67,8 +80,11 @@ fn hanging_calls_end_at_their_limit() {
             // Longer than the limit even with the clean-up behind it.
             let tasks = shim.tasks.within(None);
             let started = |id: &str, exec: &str| {
-                let request =
-                    StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+                let request = StartRequest {
+                    id: id.into(),
+                    exec_id: exec.into(),
+                    ..Default::default()
+                };
                 let tasks = &tasks;
                 async move { tasks.start(&request).await.unwrap_err() }
             };
@@ -137,7 +153,9 @@ fn hanging_calls_end_at_their_limit() {
             assert_eq!(state(&shim, "kill", "").await, Status::RUNNING);
             assert_eq!(state(&shim, "delete", "").await, Status::STOPPED);
             shim.delete("delete", "").await.unwrap();
-            for id in ["create", "create2", "start", "start2", "exec", "exec2", "kill", GOOD] {
+            for id in [
+                "create", "create2", "start", "start2", "exec", "exec2", "kill", GOOD,
+            ] {
                 shim.remove(id).await;
             }
             shim.end().await;
@@ -146,5 +164,10 @@ fn hanging_calls_end_at_their_limit() {
 }
 
 async fn state(shim: &Shim, id: &str, exec: &str) -> Status {
-    shim.state(id, exec).await.unwrap().status.enum_value().unwrap()
+    shim.state(id, exec)
+        .await
+        .unwrap()
+        .status
+        .enum_value()
+        .unwrap()
 }

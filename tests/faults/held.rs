@@ -23,7 +23,11 @@ fn nobody_waits_for_a_slow_runtime() {
             });
             faulty.arrived("create").await;
             let again = shim.tasks.create(&request).await.unwrap_err();
-            says(&again, Code::AlreadyExists, &["container with given ID already exists", "c"]);
+            says(
+                &again,
+                Code::AlreadyExists,
+                &["container with given ID already exists", "c"],
+            );
             assert_eq!(shim.state("c", "").await.unwrap_err().code, Code::NotFound);
             others_work(&shim).await;
             faulty.release();
@@ -39,7 +43,10 @@ fn nobody_waits_for_a_slow_runtime() {
             held.await.unwrap().unwrap();
 
             faulty.set("exec", "slow-before");
-            shim.tasks.exec(&shim.exec_request("c", "x", &["sleep", "1000"])).await.unwrap();
+            shim.tasks
+                .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
+                .await
+                .unwrap();
             let held = start(&shim, "x");
             faulty.arrived("exec").await;
             faulty.clear("exec");
@@ -88,7 +95,10 @@ fn nobody_waits_for_a_slow_runtime() {
             faulty.arrived("delete").await;
             assert_eq!(status(&shim, "").await, Status::STOPPED);
             assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
-            let request = PidsRequest { id: "c".into(), ..Default::default() };
+            let request = PidsRequest {
+                id: "c".into(),
+                ..Default::default()
+            };
             assert_eq!(shim.tasks.pids(&request).await.unwrap().processes, []);
             others_work(&shim).await;
             faulty.release();
@@ -106,13 +116,22 @@ fn nobody_waits_for_a_slow_runtime() {
 fn start(shim: &Shim, exec: &'static str) -> tokio::task::JoinHandle<cotter::error::Result<()>> {
     later(&shim.tasks, move |tasks: Tasks| async move {
         let (id, exec_id) = ("c".into(), exec.into());
-        let request = cotter::proto::task::StartRequest { id, exec_id, ..Default::default() };
+        let request = cotter::proto::task::StartRequest {
+            id,
+            exec_id,
+            ..Default::default()
+        };
         tasks.start(&request).await.map(drop)
     })
 }
 
 async fn status(shim: &Shim, exec: &str) -> Status {
-    shim.state("c", exec).await.unwrap().status.enum_value().unwrap()
+    shim.state("c", exec)
+        .await
+        .unwrap()
+        .status
+        .enum_value()
+        .unwrap()
 }
 
 async fn others_work(shim: &Shim) {

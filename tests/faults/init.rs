@@ -36,11 +36,19 @@ fn check(error: &Error, operation: &str, fault: &str) {
 
 async fn create(shim: &mut Shim, faulty: &Faulty) {
     shim.bundle("c", Spec::new("c", ["sleep", "1000"]));
-    shim.tasks.create(&faulty.create_request(shim, "c")).await.unwrap();
+    shim.tasks
+        .create(&faulty.create_request(shim, "c"))
+        .await
+        .unwrap();
 }
 
 async fn status(shim: &Shim) -> Status {
-    shim.state("c", "").await.unwrap().status.enum_value().unwrap()
+    shim.state("c", "")
+        .await
+        .unwrap()
+        .status
+        .enum_value()
+        .unwrap()
 }
 
 #[test]
@@ -51,7 +59,11 @@ fn start() {
             create(&mut shim, &faulty).await;
             for fault in IDLE {
                 faulty.set("start", fault);
-                check(&shim.start_process("c", "").await.unwrap_err(), "start", fault);
+                check(
+                    &shim.start_process("c", "").await.unwrap_err(),
+                    "start",
+                    fault,
+                );
                 assert_eq!(status(&shim).await, Status::CREATED, "{fault}");
             }
             faulty.clear("start");
@@ -63,7 +75,11 @@ fn start() {
             for fault in DONE {
                 create(&mut shim, &faulty).await;
                 faulty.set("start", fault);
-                check(&shim.start_process("c", "").await.unwrap_err(), "start", fault);
+                check(
+                    &shim.start_process("c", "").await.unwrap_err(),
+                    "start",
+                    fault,
+                );
                 assert_eq!(status(&shim).await, Status::CREATED, "{fault}");
                 faulty.clear("start");
                 let again = shim.start_process("c", "").await.unwrap_err();
@@ -143,7 +159,11 @@ fn delete() {
                     }
                     faulty.set("delete", "nothing");
                     let error = shim.delete("c", "").await.unwrap_err();
-                    says(&error, Code::Unknown, &["failed to delete task", "still there"]);
+                    says(
+                        &error,
+                        Code::Unknown,
+                        &["failed to delete task", "still there"],
+                    );
                     assert_eq!(status(&shim).await, state);
                     faulty.set("delete", done);
                     check(&shim.delete("c", "").await.unwrap_err(), "delete", done);

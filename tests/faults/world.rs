@@ -68,13 +68,24 @@ pub fn census(shim: &Shim) -> Census {
 /// What came and went. A process that runs another program by now is the same process.
 fn changes(before: &Census, after: &Census) -> String {
     let diff = before.diff(after);
-    let process = |line: &str| Some(line[1..].strip_prefix(" process ")?.split_once(' ')?.0.to_owned());
+    let process = |line: &str| {
+        Some(
+            line[1..]
+                .strip_prefix(" process ")?
+                .split_once(' ')?
+                .0
+                .to_owned(),
+        )
+    };
     let stayed = |line: &str| {
         let twin = if line.starts_with('+') { "-" } else { "+" };
         let same = |other: &&str| other.starts_with(twin) && process(other) == process(line);
         process(line).is_some() && diff.lines().any(|other| same(&other))
     };
-    diff.lines().filter(|line| !stayed(line)).map(|line| format!("{line}\n")).collect()
+    diff.lines()
+        .filter(|line| !stayed(line))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 /// Waits for the machine to be what it was.
@@ -108,7 +119,8 @@ pub async fn process_with(shim: &Shim, argv: &str) -> u32 {
 /// Whether a process is there and no zombie.
 pub fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))
 }
 
 /// What lies in a bundle, without what its manager put there, and the runtime's log.
