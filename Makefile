@@ -1,5 +1,5 @@
-# A static binary runs on any distribution, with no loader and no libraries to map. The target is named even though it is the
-# host's own: only then are build scripts and procedural macros left out of the static linking.
+# A static binary runs on any distribution, with no loader and no libraries to map. The target is named even though
+# it is the host's own: only then are build scripts and procedural macros left out of the static linking.
 TARGET  := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RELEASE := target/$(TARGET)/release
 PREFIX  ?= /usr/local

@@ -160,6 +160,32 @@ fn restart(version: Version, form: Form, runtime: &str) {
     daemon.nothing_left_since(&before);
 }
 
+/// The container ends while no daemon is there. containerd 1.6 finds it stopped, with its status; 1.7
+/// and later see a shim without processes and clear it away.
+fn exit_unseen(version: Version, form: Form, runtime: &str) {
+    let mut daemon = Containerd::start(version, form, &tool(runtime));
+    let before = daemon.census();
+    daemon.run_detached("gone", &["sleep", "1000"]);
+    let pid = daemon.pid("gone").unwrap();
+
+    daemon.stop();
+    signal(pid, "KILL");
+    eventually("the container's init is gone", || {
+        daemon.owner.processes().iter().all(|p| p.pid != pid)
+    });
+    daemon.relaunch();
+    let found = (version == Version::V1_6).then_some("STOPPED");
+    eventually("the daemon knows that the task ended", || {
+        daemon.status("gone").as_deref() == found
+    });
+    if found.is_some() {
+        let done = daemon.ctr(&["tasks", "delete", "gone"]);
+        assert!(done.err.contains("non-zero exit code 137"), "{done:?}");
+    }
+    daemon.ctr(&["containers", "delete", "gone"]).ok();
+    daemon.nothing_left_since(&before);
+}
+
 /// The shim is killed under its container: the daemon runs `delete`, and the container goes with it.
 fn shim_killed(version: Version, form: Form, runtime: &str) {
     let daemon = Containerd::start(version, form, &tool(runtime));
@@ -220,6 +246,11 @@ macro_rules! matrix {
             #[test]
             fn daemon_restarts() {
                 restart(Version::$version, Form::Name, $runtime);
+            }
+
+            #[test]
+            fn exit_while_daemon_is_away() {
+                exit_unseen(Version::$version, Form::Name, $runtime);
             }
 
             #[test]

@@ -308,7 +308,7 @@ level = "info"
     #[track_caller]
     pub fn nothing_left_since(&self, before: &Census) {
         let mut last = String::new();
-        let deadline = std::time::Instant::now() + super::LIMIT / 4;
+        let deadline = std::time::Instant::now() + super::LIMIT;
         while std::time::Instant::now() < deadline {
             last = before.diff(&self.census());
             if last.is_empty() {
