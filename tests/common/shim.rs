@@ -311,6 +311,7 @@ impl Shim {
     /// Asks the shim to end, and checks that it does and that nothing of it is left. Returns the
     /// events nobody has taken.
     pub async fn end(self) -> Vec<Told> {
+        let shim = self.pid();
         let request = ShutdownRequest {
             id: self.launch.id.clone(),
             ..Default::default()
@@ -319,10 +320,7 @@ impl Shim {
         let _ = self.tasks.shutdown(&request).await;
         gone(&self.endpoint, LIMIT).await.unwrap();
         // Its socket goes first. It then drains its events, which this thread has to answer.
-        until("the shim has ended", || {
-            self.owner.shim(&self.launch.id).is_none()
-        })
-        .await;
+        until("the shim has ended", || ended(shim)).await;
         let deleted = self.launch.delete().await.unwrap();
         assert_eq!(
             deleted.warnings, "",
@@ -405,6 +403,13 @@ impl Shim {
     pub fn processes(&self) -> Vec<Process> {
         self.owner.processes()
     }
+}
+
+/// Whether a process is gone, or a zombie, which is its parent's business.
+fn ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, state)| state.starts_with(['Z', 'X']))
 }
 
 /// As [`eventually`], for conditions that need this thread's tasks to run meanwhile.
