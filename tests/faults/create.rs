@@ -39,11 +39,11 @@ const FAULTS: [(&str, &[&str]); 16] = [
 fn a_failed_create_leaves_nothing() {
     for runtime in RUNTIMES {
         run(async {
-            let (mut shim, mut faulty) = world(runtime, &[]).await;
+            let (mut shim, faulty) = world(runtime, &[]).await;
             bundle(&mut shim, &faulty, "c");
             let before = census(&shim);
             for (fault, parts) in FAULTS {
-                fails(&mut shim, &mut faulty, fault, parts).await;
+                fails(&mut shim, &faulty, fault, parts).await;
                 nothing_new(&shim, &before, fault).await;
             }
             // The pid of another container's process: signals for one would go to the other.
@@ -51,7 +51,7 @@ fn a_failed_create_leaves_nothing() {
             let fault = format!("pid={other}");
             fails(
                 &mut shim,
-                &mut faulty,
+                &faulty,
                 &fault,
                 &["OCI runtime container pid"],
             )
@@ -70,7 +70,7 @@ fn a_failed_create_leaves_nothing() {
     }
 }
 
-async fn fails(shim: &mut Shim, faulty: &mut Faulty, fault: &str, parts: &[&str]) {
+async fn fails(shim: &mut Shim, faulty: &Faulty, fault: &str, parts: &[&str]) {
     faulty.set("create", fault);
     let request = bundle(shim, faulty, "c");
     let error = shim.tasks.create(&request).await.expect_err(fault);

@@ -1,13 +1,20 @@
 //! Start of an exec with a runtime that fails: nothing runs on unseen, and it can be tried again.
 
-use cotter::error::Code;
+use cotter::error::{Code, Result};
+use cotter::manager::client::Tasks;
 use cotter::manager::spec::Spec;
+use cotter::proto::task::{StartRequest, Status};
+use tokio::task::JoinHandle;
 
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::runtime::Faulty;
+<<<<<<< HEAD
 use crate::world::{
     GOOD, alive, census, good_works, in_bundle, nothing_new, process_with, says, world,
 };
+=======
+use crate::world::{GOOD, alive, census, good_works, in_bundle, later, nothing_new, process_with, says, world};
+>>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
 
 /// Each fault, and what its error has to say.
 const FAULTS: [(&str, &[&str]); 14] = [
@@ -33,6 +40,8 @@ const FAULTS: [(&str, &[&str]); 14] = [
     ("pid=1", &["OCI runtime exec pid", "process 1"]),
 ];
 
+const SLEEP: [&str; 2] = ["sleep", "1000"];
+
 /// Those that make a process in different ways.
 const MADE: [&str; 3] = ["killed-after", "after", "no-pid"];
 
@@ -42,11 +51,16 @@ fn a_failed_exec_does_not_run_on_unseen() {
         run(async {
             for host_pids in [false, true] {
                 let (mut shim, faulty) = world(runtime, &[]).await;
+<<<<<<< HEAD
                 container(&mut shim, &faulty, host_pids).await;
                 shim.tasks
                     .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
                     .await
                     .unwrap();
+=======
+                container(&mut shim, &faulty, host_pids, &SLEEP).await;
+                shim.tasks.exec(&shim.exec_request("c", "x", &["sleep", "1000"])).await.unwrap();
+>>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
                 let init = shim.state("c", "").await.unwrap().pid;
                 let good = shim.state(GOOD, "").await.unwrap().pid;
                 let files = in_bundle(&shim, "c");
@@ -91,8 +105,8 @@ fn a_failed_exec_does_not_run_on_unseen() {
     }
 }
 
-async fn container(shim: &mut Shim, faulty: &Faulty, host_pids: bool) {
-    let mut spec = Spec::new("c", ["sleep", "1000"]);
+async fn container(shim: &mut Shim, faulty: &Faulty, host_pids: bool, args: &[&str]) {
+    let mut spec = Spec::new("c", args.iter().copied());
     spec.host_pids = host_pids;
     shim.bundle("c", spec);
     shim.tasks
@@ -113,7 +127,7 @@ async fn fails(shim: &Shim, faulty: &Faulty, fault: &str, parts: &[&str]) {
     says(&error, code, parts);
     nothing_new(shim, &before, fault).await;
     let state = shim.state("c", "x").await.unwrap();
-    let status = cotter::proto::task::Status::CREATED;
+    let status = Status::CREATED;
     assert_eq!((state.status, state.pid), (status.into(), 0), "{fault}");
     let waited = shim.wait("c", "x").await.unwrap();
     assert_eq!(
@@ -129,19 +143,31 @@ fn orphans_of_a_shared_pid_namespace_are_spared() {
     for runtime in RUNTIMES {
         run(async {
             let (mut shim, faulty) = world(runtime, &[]).await;
-            container(&mut shim, &faulty, true).await;
-            let orphan = ["sh", "-c", "setsid sleep 2000 & exit 0"];
-            shim.exec("c", "parent", &orphan).await.unwrap();
+            let program = r#"trap "(sleep 2500 &)" USR1; while :; do sleep 0.05; done"#;
+            container(&mut shim, &faulty, true, &["sh", "-c", program]).await;
+            let daemon = ["sh", "-c", "setsid sleep 2000 & exit 0"];
+            shim.exec("c", "parent", &daemon).await.unwrap();
             shim.wait("c", "parent").await.unwrap();
             shim.delete("c", "parent").await.unwrap();
-            let orphan = process_with(&shim, "sleep 2000").await;
+            let daemon = process_with(&shim, "sleep 2000").await;
 
+<<<<<<< HEAD
             shim.tasks
                 .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
                 .await
                 .unwrap();
             fails(&shim, &faulty, "no-pid", &["OCI runtime exec pid"]).await;
             assert!(alive(orphan));
+=======
+            // One that was there before the call, and one that comes during it.
+            shim.tasks.exec(&shim.exec_request("c", "x", &["sleep", "1000"])).await.unwrap();
+            let failing = held(&shim, &faulty, "x", "slow-no-pid").await;
+            shim.kill("c", "", 10).await.unwrap();
+            let orphan = process_with(&shim, "sleep 2500").await;
+            faulty.release("slow-no-pid");
+            failing.await.unwrap().unwrap_err();
+            assert!(alive(daemon) && alive(orphan));
+>>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
             shim.remove("c").await;
             shim.remove(GOOD).await;
             shim.end().await;
@@ -149,11 +175,13 @@ fn orphans_of_a_shared_pid_namespace_are_spared() {
     }
 }
 
-/// One exec's failure neither waits for another whose call is under way, nor harms it.
+/// One exec's failure neither waits for another whose call is under way, nor harms what that has
+/// made, earlier or later.
 #[test]
 fn a_neighbour_under_way_is_spared() {
     for runtime in RUNTIMES {
         run(async {
+<<<<<<< HEAD
             let (mut shim, mut faulty) = world(runtime, &[]).await;
             container(&mut shim, &faulty, false).await;
             faulty.set("exec", "slow-after");
@@ -178,14 +206,55 @@ fn a_neighbour_under_way_is_spared() {
                 .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
                 .await
                 .unwrap();
+=======
+            let (mut shim, faulty) = world(runtime, &[]).await;
+            container(&mut shim, &faulty, false, &SLEEP).await;
+            for exec in ["x", "early", "late"] {
+                let args = ["sleep", if exec == "x" { "1000" } else { "3000" }];
+                shim.tasks.exec(&shim.exec_request("c", exec, &args)).await.unwrap();
+            }
+            let early = held(&shim, &faulty, "early", "slow-after").await;
+            let pid = process_with(&shim, "sleep 3000").await;
+>>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
             fails(&shim, &faulty, "no-pid", &["OCI runtime exec pid"]).await;
             fails(&shim, &faulty, "killed-after", &["signal 9"]).await;
             assert!(alive(pid));
-            faulty.release();
-            assert_eq!(slow.await.unwrap().unwrap().pid, pid);
+            faulty.release("slow-after");
+            early.await.unwrap().unwrap();
+            assert_eq!(shim.state("c", "early").await.unwrap().pid, pid);
+            shim.kill("c", "early", 9).await.unwrap();
+            shim.wait("c", "early").await.unwrap();
+
+            let failing = held(&shim, &faulty, "x", "slow-no-pid").await;
+            let late = held(&shim, &faulty, "late", "slow-after").await;
+            let pid = process_with(&shim, "sleep 3000").await;
+            faulty.release("slow-no-pid");
+            let error = failing.await.unwrap().unwrap_err();
+            says(&error, Code::NotFound, &["OCI runtime exec pid"]);
+            assert!(alive(pid));
+            faulty.release("slow-after");
+            late.await.unwrap().unwrap();
+            assert_eq!(shim.state("c", "late").await.unwrap().pid, pid);
             shim.remove("c").await;
             shim.remove(GOOD).await;
             shim.end().await;
         });
     }
+}
+
+/// A Start that is held by this fault.
+async fn held(
+    shim: &Shim,
+    faulty: &Faulty,
+    exec: &'static str,
+    fault: &str,
+) -> JoinHandle<Result<()>> {
+    faulty.set("exec", fault);
+    let held = later(&shim.tasks, move |tasks: Tasks| async move {
+        let (id, exec_id) = ("c".into(), exec.into());
+        let request = StartRequest { id, exec_id, ..Default::default() };
+        tasks.start(&request).await.map(drop)
+    });
+    faulty.arrived("exec").await;
+    held
 }

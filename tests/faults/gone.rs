@@ -1,8 +1,10 @@
 //! The end of the shim itself with containers running: by SIGKILL, and in order by SIGTERM. Its
 //! containers live on, and the `delete` action takes them away.
 
+use std::path::Path;
+
 use cotter::manager::client::{Tasks, gone};
-use cotter::manager::events::Event;
+use cotter::manager::events::{Event, EventServer};
 use cotter::manager::launch::{Deleted, Launch};
 
 use crate::common::shim::{RUNTIMES, Shim, run};
@@ -79,12 +81,19 @@ fn terminated() {
         run(async {
             let (mut shim, faulty) = world(runtime, &[]).await;
             let [good, second] = two(&mut shim, &faulty).await;
+            // Nobody listens when the events come.
+            let path = std::path::PathBuf::from(shim.events.address());
+            let nobody = EventServer::listen(&path.with_extension("away")).await.unwrap();
+            std::mem::replace(&mut shim.events, nobody).stop().await;
             for i in 0..10 {
                 shim.exec(GOOD, &format!("x{i}"), &["true"]).await.unwrap();
                 shim.wait(GOOD, &format!("x{i}")).await.unwrap();
             }
             let pid = shim.pid();
             signal(pid, "TERM");
+            let socket = shim.endpoint.socket().to_owned();
+            until("it lets nobody in", || !Path::new(&socket).exists()).await;
+            shim.events = EventServer::listen(&path).await.unwrap();
             gone(&shim.endpoint, LIMIT).await.unwrap();
             until("the shim ends", || !alive(pid)).await;
             assert!(alive(good) && alive(second));

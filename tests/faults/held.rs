@@ -12,7 +12,7 @@ use crate::world::{GOOD, answers, bundle, good_works, later, says, world};
 fn nobody_waits_for_a_slow_runtime() {
     for runtime in RUNTIMES {
         run(async {
-            let (mut shim, mut faulty) = world(runtime, &[]).await;
+            let (mut shim, faulty) = world(runtime, &[]).await;
             shim.exec(GOOD, "ended", &["true"]).await.unwrap();
 
             faulty.set("create", "slow-before");
@@ -30,7 +30,7 @@ fn nobody_waits_for_a_slow_runtime() {
             );
             assert_eq!(shim.state("c", "").await.unwrap_err().code, Code::NotFound);
             others_work(&shim).await;
-            faulty.release();
+            faulty.release("slow-before");
             held.await.unwrap().unwrap();
 
             faulty.set("start", "slow-before");
@@ -39,7 +39,7 @@ fn nobody_waits_for_a_slow_runtime() {
             answers(&shim, "c").await;
             assert_eq!(status(&shim, "").await, Status::CREATED);
             others_work(&shim).await;
-            faulty.release();
+            faulty.release("slow-before");
             held.await.unwrap().unwrap();
 
             faulty.set("exec", "slow-before");
@@ -56,7 +56,7 @@ fn nobody_waits_for_a_slow_runtime() {
             says(&early, Code::FailedPrecondition, &["process not created"]);
             neighbour_works(&shim).await;
             others_work(&shim).await;
-            faulty.release();
+            faulty.release("slow-before");
             held.await.unwrap().unwrap();
 
             faulty.set("kill", "slow-before");
@@ -77,7 +77,7 @@ fn nobody_waits_for_a_slow_runtime() {
             neighbour_works(&shim).await;
             others_work(&shim).await;
             assert_eq!(status(&shim, "").await, Status::RUNNING);
-            faulty.release();
+            faulty.release("slow-before");
             held.await.unwrap().unwrap();
             assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
 
@@ -101,7 +101,7 @@ fn nobody_waits_for_a_slow_runtime() {
             };
             assert_eq!(shim.tasks.pids(&request).await.unwrap().processes, []);
             others_work(&shim).await;
-            faulty.release();
+            faulty.release("slow-before");
             // One of them does it, the other finds it done.
             let (a, b) = (held.await.unwrap(), second.await.unwrap());
             assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");

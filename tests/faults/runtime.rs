@@ -1,5 +1,6 @@
 //! The fault-injecting runtime: a script around the real one, told by files what to do wrong.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -17,8 +18,11 @@ const SCRIPT: &str = include_str!("runtime.sh");
 /// One misbehaving runtime; a test has one per container that shall misbehave.
 pub struct Faulty {
     dir: PathBuf,
-    gate: File,
+    gates: BTreeMap<&'static str, File>,
 }
+
+/// The faults in which a call is held until it is released, each with a gate of its own.
+const HELD: [&str; 4] = ["slow-before", "slow-after", "slow-no-pid", "killed-ahead"];
 
 impl Faulty {
     /// A copy of the script around the runtime of `shim`.
@@ -30,11 +34,14 @@ impl Faulty {
         let binary = dir.join("runtime");
         fs::write(&binary, SCRIPT).unwrap();
         fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
-        let path = dir.join("gate");
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        // For reading too: a line written stays there until a call comes for it.
-        let gate = File::options().read(true).write(true).open(path).unwrap();
-        Self { dir, gate }
+        let gate = |fault| {
+            let path = dir.join(format!("gate-{fault}"));
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            // For reading too: a line written stays there until a call comes for it.
+            (fault, File::options().read(true).write(true).open(path).unwrap())
+        };
+        let gates = HELD.into_iter().map(gate).collect();
+        Self { dir, gates }
     }
 
     /// From now on `operation` goes wrong in this way.
@@ -59,9 +66,9 @@ impl Faulty {
         .await;
     }
 
-    /// Lets one held call go on.
-    pub fn release(&mut self) {
-        self.gate.write_all(b"go\n").unwrap();
+    /// Lets one call that is held by this fault go on.
+    pub fn release(&self, fault: &str) {
+        (&self.gates[fault]).write_all(b"go\n").unwrap();
     }
 
     fn arrival(&self, operation: &str) -> PathBuf {

@@ -24,7 +24,7 @@ done
 here() { : >"$me/$op.here"; }
 hold() {
     here
-    read -r _ <"$me/gate"
+    read -r _ <"$me/gate-$fault"
 }
 say() { printf '{"level":"error","msg":"%s"}\n' "$1" >>"$log"; }
 
@@ -77,6 +77,11 @@ half)
     ;;
 nothing) exit 0 ;;
 no-pid)
+    "$real" "$@" || exit
+    rm -f "$pid_file"
+    ;;
+slow-no-pid)
+    hold
     "$real" "$@" || exit
     rm -f "$pid_file"
     ;;

@@ -82,8 +82,10 @@ pub async fn until_runs(pid: u32, program: &str) {
     .await;
 }
 
-/// Waits until process `pid` handles `signal`.
+/// Waits until the shell script that is process `pid` handles `signal`. The runtime's own program,
+/// which it was before, handles many.
 pub async fn until_catches(pid: u32, signal: u32) {
+    until_runs(pid, "sh").await;
     until(&format!("process {pid} catches {signal}"), async || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));

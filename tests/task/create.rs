@@ -11,7 +11,7 @@ use cotter::manager::events::Event;
 use cotter::manager::spec::Spec;
 use cotter::proto::runc_options::Options;
 use cotter::proto::task::{CreateTaskRequest, Status};
-use cotter::proto::{pack, types};
+use cotter::proto::{Any, pack, types};
 use tokio::task::JoinSet;
 
 use crate::client::{
@@ -386,4 +386,32 @@ async fn all_that_is_told(runtime: &'static str) {
     );
     shim.delete("c", "").await.unwrap();
     shim.end().await;
+}
+
+/// No options, or a type without a value: runc, by its name, and the contract's own state directory.
+#[test]
+fn without_options() {
+    crate::common::shim::run(async {
+        let mut shim = Shim::start("RUNC", "c", &SLEEP).await;
+        let empty = Any {
+            type_url: "anything".into(),
+            ..Default::default()
+        };
+        for options in [None, Some(empty)] {
+            let request = CreateTaskRequest {
+                options: options.into(),
+                ..shim.create_request("c")
+            };
+            create(&shim, &request).await.unwrap();
+            let state = Path::new("/run/containerd/runc").join(&shim.namespace);
+            assert!(state.join("c").exists());
+            shim.start_process("c", "").await.unwrap();
+            works(&shim, "c").await;
+            shim.remove("c").await;
+            assert_eq!(contents(&state), []);
+            shim.events_until(|event| matches!(event, Event::Delete(_)))
+                .await;
+        }
+        shim.end().await;
+    });
 }
