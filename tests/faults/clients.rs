@@ -92,34 +92,23 @@ async fn whole_life(
     )
     .await;
     let again = shim.tasks.create(&create).await.unwrap_err();
-<<<<<<< HEAD
     says(
         &again,
         Code::AlreadyExists,
         &["container with given ID already exists"],
     );
-    faulty.release();
+    faulty.release(fault);
     shim.events_until(|e| matches!(e, Event::Create(c) if c.container_id == "c"))
         .await;
-=======
-    says(&again, Code::AlreadyExists, &["container with given ID already exists"]);
-    faulty.release(fault);
-    shim.events_until(|e| matches!(e, Event::Create(c) if c.container_id == "c")).await;
->>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
     until_status(shim, "", Status::CREATED).await;
     let again = shim.tasks.create(&create).await.unwrap_err();
     assert_eq!(again.code, Code::AlreadyExists);
 
     faulty.set("start", fault);
     leave(shim, faulty, "start", how, |tasks| start(tasks, "")).await;
-<<<<<<< HEAD
-    faulty.release();
+    faulty.release(fault);
     shim.events_until(|e| matches!(e, Event::Start(s) if s.container_id == "c"))
         .await;
-=======
-    faulty.release(fault);
-    shim.events_until(|e| matches!(e, Event::Start(s) if s.container_id == "c")).await;
->>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
     let again = shim.start_process("c", "").await.unwrap_err();
     says(&again, Code::Unknown, &["cannot start a running process"]);
     until_status(shim, "", Status::RUNNING).await;
@@ -130,14 +119,9 @@ async fn whole_life(
         .await
         .unwrap();
     leave(shim, faulty, "exec", how, |tasks| start(tasks, "x")).await;
-<<<<<<< HEAD
-    faulty.release();
+    faulty.release(fault);
     shim.events_until(|e| matches!(e, Event::ExecStarted(s) if s.exec_id == "x"))
         .await;
-=======
-    faulty.release(fault);
-    shim.events_until(|e| matches!(e, Event::ExecStarted(s) if s.exec_id == "x")).await;
->>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
     let again = shim.start_process("c", "x").await.unwrap_err();
     says(&again, Code::Unknown, &["cannot start a running process"]);
     until_status(shim, "x", Status::RUNNING).await;
@@ -163,14 +147,9 @@ async fn whole_life(
     )
     .await;
     until_status(shim, "", Status::STOPPED).await;
-<<<<<<< HEAD
-    faulty.release();
+    faulty.release(fault);
     shim.events_until(|e| matches!(e, Event::Delete(d) if d.container_id == "c"))
         .await;
-=======
-    faulty.release(fault);
-    shim.events_until(|e| matches!(e, Event::Delete(d) if d.container_id == "c")).await;
->>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
     assert_eq!(shim.delete("c", "").await.unwrap_err().code, Code::NotFound);
     for operation in ["create", "start", "exec", "delete"] {
         faulty.clear(operation);

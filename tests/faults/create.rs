@@ -49,13 +49,7 @@ fn a_failed_create_leaves_nothing() {
             // The pid of another container's process: signals for one would go to the other.
             let other = shim.state(GOOD, "").await.unwrap().pid;
             let fault = format!("pid={other}");
-            fails(
-                &mut shim,
-                &faulty,
-                &fault,
-                &["OCI runtime container pid"],
-            )
-            .await;
+            fails(&mut shim, &faulty, &fault, &["OCI runtime container pid"]).await;
             nothing_new(&shim, &before, &fault).await;
             good_works(&shim).await;
 

@@ -8,13 +8,9 @@ use tokio::task::JoinHandle;
 
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::runtime::Faulty;
-<<<<<<< HEAD
 use crate::world::{
-    GOOD, alive, census, good_works, in_bundle, nothing_new, process_with, says, world,
+    GOOD, alive, census, good_works, in_bundle, later, nothing_new, process_with, says, world,
 };
-=======
-use crate::world::{GOOD, alive, census, good_works, in_bundle, later, nothing_new, process_with, says, world};
->>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
 
 /// Each fault, and what its error has to say.
 const FAULTS: [(&str, &[&str]); 14] = [
@@ -51,16 +47,11 @@ fn a_failed_exec_does_not_run_on_unseen() {
         run(async {
             for host_pids in [false, true] {
                 let (mut shim, faulty) = world(runtime, &[]).await;
-<<<<<<< HEAD
-                container(&mut shim, &faulty, host_pids).await;
+                container(&mut shim, &faulty, host_pids, &SLEEP).await;
                 shim.tasks
                     .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
                     .await
                     .unwrap();
-=======
-                container(&mut shim, &faulty, host_pids, &SLEEP).await;
-                shim.tasks.exec(&shim.exec_request("c", "x", &["sleep", "1000"])).await.unwrap();
->>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
                 let init = shim.state("c", "").await.unwrap().pid;
                 let good = shim.state(GOOD, "").await.unwrap().pid;
                 let files = in_bundle(&shim, "c");
@@ -151,23 +142,17 @@ fn orphans_of_a_shared_pid_namespace_are_spared() {
             shim.delete("c", "parent").await.unwrap();
             let daemon = process_with(&shim, "sleep 2000").await;
 
-<<<<<<< HEAD
+            // One that was there before the call, and one that comes during it.
             shim.tasks
                 .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
                 .await
                 .unwrap();
-            fails(&shim, &faulty, "no-pid", &["OCI runtime exec pid"]).await;
-            assert!(alive(orphan));
-=======
-            // One that was there before the call, and one that comes during it.
-            shim.tasks.exec(&shim.exec_request("c", "x", &["sleep", "1000"])).await.unwrap();
             let failing = held(&shim, &faulty, "x", "slow-no-pid").await;
             shim.kill("c", "", 10).await.unwrap();
             let orphan = process_with(&shim, "sleep 2500").await;
             faulty.release("slow-no-pid");
             failing.await.unwrap().unwrap_err();
             assert!(alive(daemon) && alive(orphan));
->>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
             shim.remove("c").await;
             shim.remove(GOOD).await;
             shim.end().await;
@@ -181,41 +166,17 @@ fn orphans_of_a_shared_pid_namespace_are_spared() {
 fn a_neighbour_under_way_is_spared() {
     for runtime in RUNTIMES {
         run(async {
-<<<<<<< HEAD
-            let (mut shim, mut faulty) = world(runtime, &[]).await;
-            container(&mut shim, &faulty, false).await;
-            faulty.set("exec", "slow-after");
-            shim.tasks
-                .exec(&shim.exec_request("c", "slow", &["sleep", "3000"]))
-                .await
-                .unwrap();
-            let tasks = shim.tasks.clone();
-            let slow = tokio::spawn(async move {
-                let (id, exec_id) = ("c".into(), "slow".into());
-                let request = cotter::proto::task::StartRequest {
-                    id,
-                    exec_id,
-                    ..Default::default()
-                };
-                tasks.start(&request).await
-            });
-            faulty.arrived("exec").await;
-            let pid = process_with(&shim, "sleep 3000").await;
-
-            shim.tasks
-                .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
-                .await
-                .unwrap();
-=======
             let (mut shim, faulty) = world(runtime, &[]).await;
             container(&mut shim, &faulty, false, &SLEEP).await;
             for exec in ["x", "early", "late"] {
                 let args = ["sleep", if exec == "x" { "1000" } else { "3000" }];
-                shim.tasks.exec(&shim.exec_request("c", exec, &args)).await.unwrap();
+                shim.tasks
+                    .exec(&shim.exec_request("c", exec, &args))
+                    .await
+                    .unwrap();
             }
             let early = held(&shim, &faulty, "early", "slow-after").await;
             let pid = process_with(&shim, "sleep 3000").await;
->>>>>>> 3ad3fca (Faults: neighbours, orphans, events that nobody takes at first)
             fails(&shim, &faulty, "no-pid", &["OCI runtime exec pid"]).await;
             fails(&shim, &faulty, "killed-after", &["signal 9"]).await;
             assert!(alive(pid));
@@ -252,7 +213,11 @@ async fn held(
     faulty.set("exec", fault);
     let held = later(&shim.tasks, move |tasks: Tasks| async move {
         let (id, exec_id) = ("c".into(), exec.into());
-        let request = StartRequest { id, exec_id, ..Default::default() };
+        let request = StartRequest {
+            id,
+            exec_id,
+            ..Default::default()
+        };
         tasks.start(&request).await.map(drop)
     });
     faulty.arrived("exec").await;

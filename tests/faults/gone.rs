@@ -83,7 +83,9 @@ fn terminated() {
             let [good, second] = two(&mut shim, &faulty).await;
             // Nobody listens when the events come.
             let path = std::path::PathBuf::from(shim.events.address());
-            let nobody = EventServer::listen(&path.with_extension("away")).await.unwrap();
+            let nobody = EventServer::listen(&path.with_extension("away"))
+                .await
+                .unwrap();
             std::mem::replace(&mut shim.events, nobody).stop().await;
             for i in 0..10 {
                 shim.exec(GOOD, &format!("x{i}"), &["true"]).await.unwrap();

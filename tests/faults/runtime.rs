@@ -38,7 +38,10 @@ impl Faulty {
             let path = dir.join(format!("gate-{fault}"));
             nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
             // For reading too: a line written stays there until a call comes for it.
-            (fault, File::options().read(true).write(true).open(path).unwrap())
+            (
+                fault,
+                File::options().read(true).write(true).open(path).unwrap(),
+            )
         };
         let gates = HELD.into_iter().map(gate).collect();
         Self { dir, gates }
