@@ -39,6 +39,8 @@ use crate::error::{Error, Result};
 use crate::lifecycle::ContainerKey;
 use crate::mount::Mount;
 use crate::runtime::Runtime;
+use crate::stdio::Size;
+use state::{ExecOp, exec_allows};
 
 /// One container: an init, its execs, and what they share.
 pub struct Container {
@@ -82,6 +84,20 @@ impl Container {
             .get(exec_id)
             .cloned()
             .ok_or_else(|| Error::not_found(format!("process does not exist {exec_id}")))
+    }
+
+    /// Sets the size of a process's terminal. Without one, or after the init's exit, does nothing;
+    /// before an exec's start it is what the terminal will have.
+    ///
+    /// # Errors
+    /// `NotFound`, a stopped exec's refusal (contract 3.2), or `InvalidArgument` for a size that no
+    /// terminal can have.
+    pub fn resize(&self, exec_id: &str, width: u32, height: u32) -> Result<()> {
+        let process = self.process(exec_id)?;
+        if !process.is_init() {
+            exec_allows(process.facts().state, ExecOp::Resize)?;
+        }
+        process.resize(Size::new(width, height)?)
     }
 
     /// All execs that have not been deleted.

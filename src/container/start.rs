@@ -99,7 +99,7 @@ impl Container {
             .map_err(|e| e.context("failed to create exec process I/O"))?;
         let options = ExecOptions {
             pid_file: files::exec_pid_file(&self.bundle, &exec.exec_id),
-            console_socket: None,
+            console_socket: io.console_socket(),
         };
         let called = self.runtime.exec(&self.id, &exec.spec, &options, fds).await;
         let pid = read_pid_file(&options.pid_file);
@@ -112,6 +112,9 @@ impl Container {
             return Err(error.into());
         }
         let pid = pid.map_err(|e| e.context("failed to retrieve OCI runtime exec pid"))?;
+        io.connect_terminal(self.shared.limits.console)
+            .await
+            .inspect_err(|_| kill_stray(pid))?;
         io.start();
         exec.set_io(Arc::new(io));
         Ok(pid)
