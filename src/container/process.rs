@@ -176,6 +176,11 @@ impl Process {
         streams.open.as_ref().map_or(Ok(()), |io| io.resize(size))
     }
 
+    /// The last size that [`resize`](Self::resize) was asked for.
+    pub fn size(&self) -> Option<Size> {
+        self.streams().size
+    }
+
     /// Ends and forgets its streams.
     pub fn close_io(&self) {
         let io = self.streams().open.take();

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::lifecycle::Refusal;
 use crate::monitor::Pid;
 use crate::runtime::{ExecOptions, read_pid_file};
+use crate::spec;
 use crate::stdio::{self, Io};
 
 impl Container {
@@ -101,7 +102,12 @@ impl Container {
             pid_file: files::exec_pid_file(&self.bundle, &exec.exec_id),
             console_socket: io.console_socket(),
         };
-        let called = self.runtime.exec(&self.id, &exec.spec, &options, fds).await;
+        let sized = exec
+            .size()
+            .filter(|_| exec.stdio.terminal)
+            .map(|size| spec::with_console_size(&exec.spec, size.width, size.height));
+        let spec = sized.as_ref().unwrap_or(&exec.spec);
+        let called = self.runtime.exec(&self.id, spec, &options, fds).await;
         let pid = read_pid_file(&options.pid_file);
         files::remove(&options.pid_file);
         if let Err(error) = called {

@@ -221,3 +221,6 @@ pub(super) fn peer(master: impl AsFd) -> io::Result<OwnedFd> {
     // SAFETY: the kernel has just opened it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+#[cfg(test)]
+mod tests;

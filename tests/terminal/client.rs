@@ -43,10 +43,20 @@ impl Tty {
 
     /// The same, not started.
     pub async fn prepare(runtime: &str, exec: &str, script: &str) -> Self {
-        let args: &[&str] = if exec.is_empty() { &["sh", "-c", script] } else { &["sleep", "1000"] };
+        let args: &[&str] = if exec.is_empty() {
+            &["sh", "-c", script]
+        } else {
+            &["sleep", "1000"]
+        };
         let mut spec = Spec::new("c", args.iter().copied());
         spec.terminal = exec.is_empty();
-        let shim = Shim::start_as(cotter::manager::dialect::Dialect::Proto23, runtime, spec, "c").await;
+        let shim = Shim::start_as(
+            cotter::manager::dialect::Dialect::Proto23,
+            runtime,
+            spec,
+            "c",
+        )
+        .await;
         let fifos = terminal_fifos(&shim, "f");
         let screen = Screen::open(&fifos.stdout);
         if exec.is_empty() {
@@ -56,7 +66,12 @@ impl Tty {
             shim.start_process("c", "").await.unwrap();
             register(&shim, exec, script, &fifos).await.unwrap();
         }
-        Self { shim, exec: exec.into(), fifos, screen }
+        Self {
+            shim,
+            exec: exec.into(),
+            fifos,
+            screen,
+        }
     }
 
     /// A client that types.
@@ -94,7 +109,10 @@ impl Tty {
 
 /// FIFOs for a terminal: it has no stderr.
 pub fn terminal_fifos(shim: &Shim, name: &str) -> Fifos {
-    Fifos { stderr: String::new(), ..shim.fifos(name, true) }
+    Fifos {
+        stderr: String::new(),
+        ..shim.fifos(name, true)
+    }
 }
 
 /// Creates container `id`, whose bundle exists, with a terminal.
@@ -121,8 +139,13 @@ pub async fn register(shim: &Shim, exec: &str, script: &str, fifos: &Fifos) -> R
 
 /// ResizePty in `c`.
 pub async fn resize(shim: &Shim, exec: &str, width: u32, height: u32) -> Result<()> {
-    let request =
-        ResizePtyRequest { id: "c".into(), exec_id: exec.into(), width, height, ..Default::default() };
+    let request = ResizePtyRequest {
+        id: "c".into(),
+        exec_id: exec.into(),
+        width,
+        height,
+        ..Default::default()
+    };
     shim.tasks.resize_pty(&request).await.map(drop)
 }
 
@@ -143,7 +166,10 @@ impl Screen {
             self.0.readable().await?;
             (&mut self.0).take(max as u64).read_buf(&mut bytes).await
         };
-        timeout(LIMIT, read).await.expect("bytes or the end").unwrap();
+        timeout(LIMIT, read)
+            .await
+            .expect("bytes or the end")
+            .unwrap();
         bytes
     }
 
@@ -155,7 +181,11 @@ impl Screen {
             let mut got = Vec::new();
             while got.len() < expected.len() {
                 let more = self.some(expected.len() - got.len()).await;
-                assert!(!more.is_empty(), "the end after {:?} at {caller}", String::from_utf8_lossy(&got));
+                assert!(
+                    !more.is_empty(),
+                    "the end after {:?} at {caller}",
+                    String::from_utf8_lossy(&got)
+                );
                 got.extend(more);
             }
             assert_eq!(String::from_utf8_lossy(&got), expected, "at {caller}");

@@ -8,7 +8,12 @@ const SHELL: &str = "trap 'exit 77' HUP; echo ready; while :; do read x || sleep
 #[test]
 fn a_client_that_detaches_changes_nothing() {
     everywhere(async |runtime, exec| {
-        let mut tty = Tty::start(runtime, exec, "stty -echo; echo ready; while read x; do echo got $x; done; exit 4").await;
+        let mut tty = Tty::start(
+            runtime,
+            exec,
+            "stty -echo; echo ready; while read x; do echo got $x; done; exit 4",
+        )
+        .await;
         tty.screen.expect("ready\r\n").await;
         for word in ["one", "two"] {
             tty.keyboard().write(format!("{word}\n").as_bytes()).await;
@@ -47,7 +52,12 @@ fn the_end_hangs_up() {
 #[test]
 fn the_last_line_typed_is_acted_on() {
     everywhere(async |runtime, exec| {
-        let mut tty = Tty::start(runtime, exec, "stty -echo; echo ready; read x; echo got $x; exit 5").await;
+        let mut tty = Tty::start(
+            runtime,
+            exec,
+            "stty -echo; echo ready; read x; echo got $x; exit 5",
+        )
+        .await;
         tty.screen.expect("ready\r\n").await;
         let mut keys = tty.keyboard();
         keys.write(b"last\n").await;
@@ -78,9 +88,16 @@ fn a_hang_up_can_be_survived() {
         let mut tty = Tty::start(runtime, exec, script).await;
         tty.screen.expect("ready\r\n").await;
         tty.close_stdin().await;
-        assert_eq!(tty.screen.some(1).await, b"", "the screen ends with the terminal");
+        assert_eq!(
+            tty.screen.some(1).await,
+            b"",
+            "the screen ends with the terminal"
+        );
         tty.resize(80, 25).await.unwrap();
-        tty.shim.exec("c", "go", &["touch", "/run/go"]).await.unwrap();
+        tty.shim
+            .exec("c", "go", &["touch", "/run/go"])
+            .await
+            .unwrap();
         tty.shim.wait("c", "go").await.unwrap();
         tty.shim.delete("c", "go").await.unwrap();
         assert_eq!(tty.finish().await, (String::new(), 6));

@@ -13,7 +13,14 @@ fn descriptors(pid: u32) -> Vec<String> {
     let mut all: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()
         .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-        .map(|target| target.to_string_lossy().split('[').next().unwrap().to_owned())
+        .map(|target| {
+            target
+                .to_string_lossy()
+                .split('[')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     all.sort();
     all
@@ -21,11 +28,18 @@ fn descriptors(pid: u32) -> Vec<String> {
 
 /// Terminals on the machine.
 fn terminals() -> u32 {
-    fs::read_to_string("/proc/sys/kernel/pty/nr").unwrap().trim().parse().unwrap()
+    fs::read_to_string("/proc/sys/kernel/pty/nr")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
 }
 
 fn spec(id: &str, script: &str) -> Spec {
-    Spec { terminal: true, ..Spec::new(id, ["sh", "-c", script]) }
+    Spec {
+        terminal: true,
+        ..Spec::new(id, ["sh", "-c", script])
+    }
 }
 
 #[test]
@@ -59,7 +73,9 @@ fn after_many_containers_and_execs() {
                 let exec = format!("x{n}");
                 let fifos = terminal_fifos(&shim, &exec);
                 let mut screen = Screen::open(&fifos.stdout);
-                register(&shim, &exec, "echo shown; read x", &fifos).await.unwrap();
+                register(&shim, &exec, "echo shown; read x", &fifos)
+                    .await
+                    .unwrap();
                 if n % 5 > 0 {
                     shim.start_process("c", &exec).await.unwrap();
                     screen.expect("shown\r\n").await;
@@ -74,7 +90,9 @@ fn after_many_containers_and_execs() {
                 }
                 shim.delete("c", &exec).await.unwrap();
             }
-            eventually("the shim's descriptors are what they were", || descriptors(pid) == before);
+            eventually("the shim's descriptors are what they were", || {
+                descriptors(pid) == before
+            });
             // Others on the machine may have some of their own for a while.
             eventually("the terminals are gone", || terminals() <= machine);
             shim.remove("c").await;
@@ -92,7 +110,9 @@ fn an_ended_process_has_no_terminal() {
             shim.create("c").await.unwrap();
             shim.start_process("c", "").await.unwrap();
             let fifos = terminal_fifos(&shim, "f");
-            register(&shim, "x", "yes | head -c 60000; sleep 1000", &fifos).await.unwrap();
+            register(&shim, "x", "yes | head -c 60000; sleep 1000", &fifos)
+                .await
+                .unwrap();
             shim.start_process("c", "x").await.unwrap();
             let has = || descriptors(shim.pid()).iter().any(|d| d.contains("ptmx"));
             assert!(has());
@@ -123,16 +143,31 @@ fn no_descriptor_is_inherited() {
             shim.start_process("c", "").await.unwrap();
             let pid = shim.pid();
             let master = eventually_some("the terminal", || {
-                fs::read_dir(format!("/proc/{pid}/fd")).unwrap().find_map(|entry| {
-                    let entry = entry.unwrap();
-                    let target = fs::read_link(entry.path()).ok()?;
-                    target.to_string_lossy().contains("ptmx").then(|| entry.file_name())
-                })
+                fs::read_dir(format!("/proc/{pid}/fd"))
+                    .unwrap()
+                    .find_map(|entry| {
+                        let entry = entry.unwrap();
+                        let target = fs::read_link(entry.path()).ok()?;
+                        target
+                            .to_string_lossy()
+                            .contains("ptmx")
+                            .then(|| entry.file_name())
+                    })
             });
-            let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", master.to_string_lossy())).unwrap();
-            let flags = info.lines().find_map(|l| l.strip_prefix("flags:")).unwrap().trim().to_owned();
+            let info =
+                fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", master.to_string_lossy()))
+                    .unwrap();
+            let flags = info
+                .lines()
+                .find_map(|l| l.strip_prefix("flags:"))
+                .unwrap()
+                .trim()
+                .to_owned();
             let flags = i32::from_str_radix(&flags, 8).unwrap();
-            assert!(flags & nix::libc::O_CLOEXEC != 0 && flags & nix::libc::O_NONBLOCK != 0, "{flags:o}");
+            assert!(
+                flags & nix::libc::O_CLOEXEC != 0 && flags & nix::libc::O_NONBLOCK != 0,
+                "{flags:o}"
+            );
             shim.remove("c").await;
             shim.end().await;
         });

@@ -8,25 +8,33 @@ use crate::common::shim::{RUNTIMES, Shim, run};
 #[test]
 fn the_size_is_what_was_asked_for_last() {
     everywhere(async |runtime, exec| {
-        let script = "read x; stty size; trap 'stty size' WINCH; echo ready; while :; do read x; done";
+        // The signal is told once; from then on the size is shown when a line comes.
+        let script = "stty -echo; stty size; trap 'echo changed' WINCH; echo ready; \
+             while :; do read x && { trap '' WINCH; stty size; }; done";
         let mut tty = Tty::prepare(runtime, exec, script).await;
         tty.resize(11, 12).await.unwrap();
         tty.resize(132, 43).await.unwrap();
         tty.shim.start_process("c", exec).await.unwrap();
-        tty.keyboard().write(b"\n").await;
-        tty.screen.expect("\r\n43 132\r\nready\r\n").await;
+        tty.screen.expect("43 132\r\nready\r\n").await;
         tty.resize(80, 25).await.unwrap();
+        tty.screen.expect("changed\r\n").await;
+        let mut keys = tty.keyboard();
+        keys.write(b"\n").await;
         tty.screen.expect("25 80\r\n").await;
-        tty.resize(u16::MAX.into(), 7).await.unwrap();
-        tty.screen.expect("7 65535\r\n").await;
+        tty.resize(u16::MAX.into(), u16::MAX.into()).await.unwrap();
+        tty.resize(1000, 7).await.unwrap();
+        keys.write(b"\n").await;
+        tty.screen.expect("7 1000\r\n").await;
         for (width, height) in [(65536, 1), (1, 65536), (u32::MAX, u32::MAX)] {
             let error = tty.resize(width, height).await.unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument, "{error}");
-            assert!(error.message.contains(&format!("{width}x{height}")), "{error}");
+            assert!(
+                error.message.contains(&format!("{width}x{height}")),
+                "{error}"
+            );
         }
-        // Nothing changed by these.
-        tty.resize(81, 25).await.unwrap();
-        tty.screen.expect("25 81\r\n").await;
+        keys.write(b"\n").await;
+        tty.screen.expect("7 1000\r\n").await;
 
         tty.shim.kill("c", exec, 9).await.unwrap();
         assert_eq!(tty.status().await, 137);
@@ -35,7 +43,10 @@ fn the_size_is_what_was_asked_for_last() {
             after.unwrap();
         } else {
             let error = after.unwrap_err();
-            assert_eq!((error.code, error.message.as_str()), (Code::Unknown, "cannot resize a stopped container"));
+            assert_eq!(
+                (error.code, error.message.as_str()),
+                (Code::Unknown, "cannot resize a stopped container")
+            );
         }
         assert_eq!(tty.finish().await, (String::new(), 137));
     });
@@ -54,7 +65,10 @@ fn without_a_terminal_and_of_nobody() {
             shim.exec("c", "x", &["sleep", "1000"]).await.unwrap();
             for exec in ["", "x"] {
                 resize(&shim, exec, 80, 25).await.unwrap();
-                assert_eq!(resize(&shim, exec, 80, 1 << 16).await.unwrap_err().code, Code::InvalidArgument);
+                assert_eq!(
+                    resize(&shim, exec, 80, 1 << 16).await.unwrap_err().code,
+                    Code::InvalidArgument
+                );
             }
             let unknown = resize(&shim, "y", 1, 1).await.unwrap_err();
             assert_eq!(unknown.message, "process does not exist y: not found");

@@ -55,7 +55,8 @@ fn one_that_sends_nothing() {
             // config.json says no terminal, so that the runtime does as it is told.
             let spec = Spec::new("c", ["sleep", "1000"]);
             let limit = [("COTTER_LIMIT_CONSOLE", "300ms")];
-            let shim = Shim::start_with(Dialect::Proto23, path.to_str().unwrap(), spec, "c", &limit).await;
+            let shim =
+                Shim::start_with(Dialect::Proto23, path.to_str().unwrap(), spec, "c", &limit).await;
             let fifos = terminal_fifos(&shim, "f");
             let begun = Instant::now();
             let error = create(&shim, "c", &fifos).await.unwrap_err();
@@ -68,13 +69,20 @@ fn one_that_sends_nothing() {
             let begun = Instant::now();
             let error = shim.start_process("c", "x").await.unwrap_err();
             timed_out(&error, begun.elapsed());
-            assert_eq!(shim.wait("c", "x").await.unwrap().exit_status, 0, "it never ran");
+            assert_eq!(
+                shim.wait("c", "x").await.unwrap().exit_status,
+                0,
+                "it never ran"
+            );
             shim.delete("c", "x").await.unwrap();
 
             let sockets = fs::read_to_string(dir.path().join("sockets")).unwrap();
             assert_eq!(sockets.lines().count(), 2);
             for socket in sockets.lines() {
-                assert!(!Path::new(socket).parent().unwrap().exists(), "{socket} is left");
+                assert!(
+                    !Path::new(socket).parent().unwrap().exists(),
+                    "{socket} is left"
+                );
             }
             shim.remove("c").await;
             shim.end().await;
@@ -87,7 +95,10 @@ fn one_that_sends_nothing() {
 fn one_that_fails() {
     for runtime in RUNTIMES {
         run(async {
-            let spec = Spec { terminal: true, ..Spec::new("c", ["/no/such"]) };
+            let spec = Spec {
+                terminal: true,
+                ..Spec::new("c", ["/no/such"])
+            };
             let shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
             let fifos = terminal_fifos(&shim, "f");
             let error = match create(&shim, "c", &fifos).await {
@@ -95,7 +106,11 @@ fn one_that_fails() {
                 Ok(()) => shim.start_process("c", "").await.unwrap_err(),
                 Err(error) => error,
             };
-            assert!(error.message.contains("no such file or directory") || error.message.contains("not found"), "{error}");
+            assert!(
+                error.message.contains("no such file or directory")
+                    || error.message.contains("not found"),
+                "{error}"
+            );
             if shim.state("c", "").await.is_ok() {
                 shim.delete("c", "").await.unwrap();
             }
@@ -109,10 +124,16 @@ fn one_that_fails() {
 fn a_request_and_a_bundle_that_disagree() {
     for runtime in RUNTIMES {
         run(async {
-            let spec = Spec { terminal: true, ..Spec::new("c", ["sleep", "1000"]) };
+            let spec = Spec {
+                terminal: true,
+                ..Spec::new("c", ["sleep", "1000"])
+            };
             let shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
             let error = shim.create("c").await.unwrap_err();
-            assert!(error.message.starts_with("OCI runtime create failed"), "{error}");
+            assert!(
+                error.message.starts_with("OCI runtime create failed"),
+                "{error}"
+            );
             assert_eq!(shim.state("c", "").await.unwrap_err().code, Code::NotFound);
             shim.end().await;
         });

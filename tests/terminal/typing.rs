@@ -72,7 +72,8 @@ fn bulk_is_byte_exact() {
 #[test]
 fn a_program_that_does_not_read_for_a_while() {
     everywhere(async |runtime, exec| {
-        let script = "stty raw -echo; mkfifo /run/go; echo ready; read n </run/go; head -c $n | wc -c";
+        let script =
+            "stty raw -echo; mkfifo /run/go; echo ready; read n </run/go; head -c $n | wc -c";
         let mut tty = Tty::start(runtime, exec, script).await;
         tty.screen.expect("ready\n").await;
         let mut keys = tty.keyboard();
