@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 
 /// `sun_path` of unix(7), with its final NUL.
 const SOCKET_PATH_MAX: usize = 108;
+/// The most descriptors a message can have (`SCM_MAX_FD`, unix(7)): with room for all of them none is
+/// lost to a message that was cut off, and each can be closed.
+const FDS_MAX: usize = 253;
 /// The runtime may name the terminal in as many bytes (go-runc's limit).
 const NAME_MAX: usize = 4096;
 
@@ -162,7 +165,7 @@ async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
 fn message(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
     let mut name = [0; NAME_MAX];
     let mut parts = [IoSliceMut::new(&mut name)];
-    let mut control = nix::cmsg_space!([RawFd; 8]);
+    let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
     let mut fds = Vec::new();

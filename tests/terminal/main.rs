@@ -4,7 +4,7 @@
 //! its exit; what is typed reaches it; its size can be set at any time; a client that detaches
 //! changes nothing, one that ends the input hangs the terminal up; a runtime that sends no terminal
 //! is no hang; and nothing is left, however it ended.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod client;
 #[path = "../common/mod.rs"]
