@@ -132,9 +132,10 @@ fn another_reader_goes_on_where_the_last_one_left() {
         let mut tty = Tty::start(
             runtime,
             exec,
-            "stty -echo; while read x; do echo got $x; done",
+            "stty -echo; echo ready; while read x; do echo got $x; done",
         )
         .await;
+        tty.screen.expect("ready\r\n").await;
         for word in ["one", "two", "three"] {
             // The client's end of the input goes with it, and nobody asks for the end of the input.
             tty.keyboard().write(format!("{word}\n").as_bytes()).await;
@@ -235,14 +236,14 @@ fn idle() {
         let pid = tty.shim.pid();
         let time = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            let fields: Vec<u64> = stat
+            let fields: Vec<i64> = stat
                 .rsplit_once(") ")
                 .unwrap()
                 .1
                 .split(' ')
                 .filter_map(|f| f.parse().ok())
                 .collect();
-            // state is no number: utime and stime are the 11th and 12th that are left.
+            // The state is no number: user and system time are the 11th and 12th that are left.
             fields[10] + fields[11]
         };
         eventually("one thread", || {
