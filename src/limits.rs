@@ -18,6 +18,9 @@ pub struct Limits {
     /// How long Delete of a created container waits for the exit of the init it had killed. At its
     /// end Delete fails and can be repeated. Longer than `exec_drain`, which may delay that exit.
     pub killed_exit: Duration,
+    /// How long a runtime that has returned may take to send the terminal it was asked for. At its
+    /// end the process is killed and Create or Start fails.
+    pub console: Duration,
     /// How long one call of the runtime may take; `None` is the table by operation
     /// ([`Operation::limit`](crate::runtime::Operation::limit)). At its end the runtime is killed
     /// and the operation fails.
@@ -30,6 +33,7 @@ impl Default for Limits {
             exec_drain: Duration::from_secs(10),
             io_drain: Duration::from_secs(10),
             killed_exit: Duration::from_secs(15),
+            console: Duration::from_secs(5),
             runtime_call: None,
         }
     }
@@ -55,6 +59,7 @@ impl Limits {
             exec_drain: limit("COTTER_LIMIT_EXEC_DRAIN").unwrap_or(default.exec_drain),
             io_drain: limit("COTTER_LIMIT_IO_DRAIN").unwrap_or(default.io_drain),
             killed_exit: limit("COTTER_LIMIT_KILLED_EXIT").unwrap_or(default.killed_exit),
+            console: limit("COTTER_LIMIT_CONSOLE").unwrap_or(default.console),
             runtime_call: limit("COTTER_LIMIT_RUNTIME_CALL").or(default.runtime_call),
         }
     }

@@ -91,6 +91,17 @@ pub fn group(annotations: &Annotations, id: &str) -> String {
         .to_owned()
 }
 
+/// A process spec with the size that its terminal is to have from the first moment. One that is no
+/// JSON object is left as it is: the runtime will say so.
+pub fn with_console_size(json: &[u8], width: u16, height: u16) -> Vec<u8> {
+    let Ok(Value::Object(mut fields)) = serde_json::from_slice(json) else {
+        return json.to_vec();
+    };
+    let size = serde_json::json!({"height": height, "width": width});
+    fields.insert("consoleSize".into(), size);
+    Value::Object(fields).to_string().into_bytes()
+}
+
 /// The process spec of an exec for the runtime: the client's, with `terminal` as in the request.
 pub fn exec_process(json: &[u8], terminal: bool) -> Result<Vec<u8>> {
     let mut process: Value = serde_json::from_slice(json).map_err(|why| json_error(&why))?;
@@ -248,6 +259,21 @@ mod tests {
         let sandbox: Annotations = [("io.kubernetes.cri.sandbox-id".into(), "s".into())].into();
         assert_eq!(group(&sandbox, "id"), "s");
         assert_eq!(group(&Annotations::new(), "id"), "id");
+    }
+
+    #[test]
+    fn a_size_for_the_terminal() {
+        for (json, out) in [
+            ("{}", r#"{"consoleSize":{"height":2,"width":1}}"#),
+            (
+                r#"{"zz":1,"consoleSize":{"height":9,"width":9,"x":0},"args":[]}"#,
+                r#"{"zz":1,"consoleSize":{"height":2,"width":1},"args":[]}"#,
+            ),
+            ("[", "["),
+        ] {
+            let with = with_console_size(json.as_bytes(), 1, 2);
+            assert_eq!(String::from_utf8(with).unwrap(), out, "{json}");
+        }
     }
 
     #[test]

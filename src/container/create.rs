@@ -130,7 +130,7 @@ async fn build(
     progress.asked_runtime = !runtime.root.join(&create.id).exists();
     let options = CreateOptions {
         pid_file: bundle.join(files::INIT_PID),
-        console_socket: None,
+        console_socket: io.console_socket(),
         no_pivot: create.options.no_pivot_root,
         no_new_keyring: create.options.no_new_keyring,
     };
@@ -138,6 +138,7 @@ async fn build(
     runtime.create(&create.id, bundle, &options, fds).await?;
     let pid = read_pid_file(&options.pid_file)
         .map_err(|e| e.context("failed to retrieve OCI runtime container pid"))?;
+    io.connect_terminal(shared.limits.console).await?;
     io.start();
 
     let cgroup = Cgroup::of_pid(nix::unistd::Pid::from_raw(pid))

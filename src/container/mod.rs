@@ -40,6 +40,8 @@ use crate::error::{Error, Result};
 use crate::lifecycle::ContainerKey;
 use crate::mount::Mount;
 use crate::runtime::Runtime;
+use crate::stdio::Size;
+use state::{ExecOp, exec_allows};
 
 /// One container: an init, its execs, and what they share.
 pub struct Container {
@@ -84,16 +86,18 @@ impl Container {
         })
     }
 
-    /// Sets the size of a terminal; there are none yet, and that is no error (contract 2.1).
+    /// Sets the size of a process's terminal. Without one, or after the init's exit, does nothing;
+    /// before an exec's start it is what the terminal will have.
     ///
     /// # Errors
-    /// `NotFound`, or the state's refusal.
-    pub fn resize(&self, exec_id: &str) -> Result<()> {
+    /// `NotFound`, a stopped exec's refusal (contract 3.2), or `InvalidArgument` for a size that no
+    /// terminal can have.
+    pub fn resize(&self, exec_id: &str, width: u32, height: u32) -> Result<()> {
         let process = self.process(exec_id)?;
-        if process.is_init() {
-            return Ok(());
+        if !process.is_init() {
+            exec_allows(process.facts().state, ExecOp::Resize)?;
         }
-        state::exec_allows(process.facts().state, state::ExecOp::Resize)
+        process.resize(Size::new(width, height)?)
     }
 
     /// All execs that have not been deleted.

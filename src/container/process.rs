@@ -5,15 +5,16 @@
 //! operations take [`Process::turn`] so that there is one at a time.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
 use super::Container;
 use super::state::State;
+use crate::error::Result;
 use crate::monitor::{Exit, Pid};
-use crate::stdio::{Io, Stdio};
+use crate::stdio::{Io, Size, Stdio};
 
 /// How a process ended, as clients are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,15 @@ pub struct Process {
     pub container: Weak<Container>,
     facts: Mutex<Facts>,
     outcome: watch::Sender<Outcome>,
-    io: Mutex<Option<Arc<Io>>>,
+    io: Mutex<Streams>,
+}
+
+/// Its streams, while they are open, and what they are to be like.
+#[derive(Default)]
+struct Streams {
+    open: Option<Arc<Io>>,
+    /// The last size a client wanted its terminal to have: it may ask before there is one.
+    size: Option<Size>,
 }
 
 impl Process {
@@ -85,7 +94,7 @@ impl Process {
                 reaped: false,
             }),
             outcome: watch::Sender::new(Outcome::Pending),
-            io: Mutex::new(None),
+            io: Mutex::default(),
         }
     }
 
@@ -143,27 +152,45 @@ impl Process {
 
     /// Its streams, while they are open.
     pub fn io(&self) -> Option<Arc<Io>> {
-        self.io
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.streams().open.clone()
     }
 
     /// Gives it its streams.
     pub fn set_io(&self, io: Arc<Io>) {
-        *self.io.lock().unwrap_or_else(PoisonError::into_inner) = Some(io);
+        let mut streams = self.streams();
+        if let Some(size) = streams.size
+            && let Err(why) = io.resize(size)
+        {
+            log::warn!("process {}: {why}", self.id());
+        }
+        streams.open = Some(io);
+    }
+
+    /// Sets the size of its terminal, now or as soon as it has one.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn resize(&self, size: Size) -> Result<()> {
+        let mut streams = self.streams();
+        streams.size = Some(size);
+        streams.open.as_ref().map_or(Ok(()), |io| io.resize(size))
+    }
+
+    /// The last size that [`resize`](Self::resize) was asked for.
+    pub fn size(&self) -> Option<Size> {
+        self.streams().size
     }
 
     /// Ends and forgets its streams.
     pub fn close_io(&self) {
-        let io = self
-            .io
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let io = self.streams().open.take();
         if let Some(io) = io {
             io.close();
         }
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.io.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, change: impl FnOnce(&mut Facts)) {
@@ -215,6 +242,9 @@ impl Process {
                 f.state = State::Stopped;
             }
         });
+        if let Some(io) = self.io() {
+            io.process_exited();
+        }
         self.outcome.send_replace(Outcome::Exited(ExitStatus {
             status: exit.status,
             at: Some(exit.at),

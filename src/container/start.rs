@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::lifecycle::Refusal;
 use crate::monitor::Pid;
 use crate::runtime::{ExecOptions, read_pid_file};
+use crate::spec;
 use crate::stdio::{self, Io};
 
 impl Container {
@@ -94,13 +95,19 @@ impl Container {
             .map_err(|e| e.context("failed to create exec process I/O"))?;
         let options = ExecOptions {
             pid_file: files::exec_pid_file(&self.bundle, &exec.exec_id),
-            console_socket: None,
+            console_socket: io.console_socket(),
         };
-        let called = self.runtime.exec(&self.id, &exec.spec, &options, fds).await;
+        let sized = exec
+            .size()
+            .filter(|_| exec.stdio.terminal)
+            .map(|size| spec::with_console_size(&exec.spec, size.width, size.height));
+        let spec = sized.as_ref().unwrap_or(&exec.spec);
+        let called = self.runtime.exec(&self.id, spec, &options, fds).await;
         let pid = read_pid_file(&options.pid_file);
         files::remove(&options.pid_file);
         called?;
         let pid = pid.map_err(no_pid)?;
+        io.connect_terminal(self.shared.limits.console).await?;
         io.start();
         exec.set_io(Arc::new(io));
         Ok(pid)

@@ -107,9 +107,9 @@ impl TaskService {
         Ok(Empty::new())
     }
 
-    /// Without a terminal there is nothing to resize, and that is no error (contract 2.1).
     async fn resize_pty(&self, req: ResizePtyRequest) -> Result<Empty> {
-        self.registry.get(&req.id)?.resize(&req.exec_id)?;
+        let container = self.registry.get(&req.id)?;
+        container.resize(&req.exec_id, req.width, req.height)?;
         Ok(Empty::new())
     }
 

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -15,6 +15,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::console::{self, ConsoleSocket, Size};
 use super::plan::Plan;
 use super::relay::{Relay, Standing, Tally};
 use super::sys::{self, End, Kind};
@@ -44,6 +45,21 @@ struct Shared {
     lanes: [Mutex<Lane>; 3],
     /// Told whenever a relay ends or reaches the end of its stream.
     changed: watch::Sender<()>,
+    terminal: Mutex<Terminal>,
+}
+
+/// The master end of a process's terminal, on its way from nothing to nothing.
+#[derive(Debug)]
+enum Terminal {
+    /// There is none, or not any more.
+    None,
+    /// The runtime is about to send it.
+    Awaited {
+        socket: ConsoleSocket,
+        stdin: Option<OwnedFd>,
+        stdout: Opened,
+    },
+    Open(Arc<OwnedFd>),
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +78,8 @@ impl Io {
     /// An output that is a regular file or a character device is appended to. A stdin that is one
     /// becomes the container's as it is, opened for reading.
     ///
+    /// With a terminal the container gets no ends of ours, and [`Io::connect_terminal`] must follow.
+    ///
     /// # Errors
     /// `NotFound` for a missing path, `InvalidArgument` for one of a wrong type, otherwise what the
     /// system said; the message names stream and path.
@@ -75,8 +93,22 @@ impl Io {
             stdout: None,
             stderr: None,
         };
+        let mut terminal = Terminal::None;
         match plan {
             Plan::Null => {}
+            Plan::Terminal { stdin, stdout } => {
+                let stdin = match stdin {
+                    Some(path) => open_typed(path)?,
+                    None => None,
+                };
+                let stdout = stdout.as_deref().unwrap_or(Path::new("/dev/null"));
+                terminal = Terminal::Awaited {
+                    stdin,
+                    stdout: open_target(Stream::Stdout, stdout)?,
+                    socket: ConsoleSocket::listen()
+                        .map_err(|e| e.context("failed to create console socket"))?,
+                };
+            }
             Plan::Pipes {
                 stdin,
                 stdout,
@@ -108,12 +140,71 @@ impl Io {
         let shared = Shared {
             lanes: lanes.map(Mutex::new),
             changed: watch::Sender::new(()),
+            terminal: Mutex::new(terminal),
         };
         let io = Self {
             shared: Arc::new(shared),
             started: AtomicBool::new(false),
         };
         Ok((io, fds))
+    }
+
+    /// Where the runtime is to send the terminal; `None` without one.
+    pub fn console_socket(&self) -> Option<PathBuf> {
+        match &*self.shared.terminal() {
+            Terminal::Awaited { socket, .. } => Some(socket.path()),
+            Terminal::None | Terminal::Open(_) => None,
+        }
+    }
+
+    /// Takes the terminal from a runtime that has returned; without one does nothing.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` when it did not come within `limit`, or what came instead.
+    pub async fn connect_terminal(&self, limit: Duration) -> Result<()> {
+        let awaited = std::mem::replace(&mut *self.shared.terminal(), Terminal::None);
+        let Terminal::Awaited {
+            socket,
+            stdin,
+            stdout,
+        } = awaited
+        else {
+            return Ok(());
+        };
+        let failed = "failed to retrieve console master";
+        let master = socket.receive(limit).await.map_err(|e| e.context(failed))?;
+        let master = Arc::new(master);
+        let relays = || {
+            let output = match stdout {
+                Opened::Fifo(fifo) => Relay::terminal_to_fifo(Arc::clone(&master), fifo)?,
+                Opened::File(file) => Relay::terminal_to_file(Arc::clone(&master), file)?,
+            };
+            let input = stdin.map(|fifo| Relay::to_terminal(fifo, Arc::clone(&master)));
+            std::io::Result::Ok((input.transpose()?, output))
+        };
+        let (input, output) = relays().map_err(|why| Error::io("watch the terminal", &why))?;
+        self.shared.lane(Stream::Stdin).relay = input;
+        self.shared.lane(Stream::Stdout).relay = Some(output);
+        *self.shared.terminal() = Terminal::Open(master);
+        Ok(())
+    }
+
+    /// Sets the terminal's size. Without a terminal, or when it is closed, does nothing.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn resize(&self, size: Size) -> Result<()> {
+        match &*self.shared.terminal() {
+            Terminal::Open(master) => console::resize(master, size)
+                .map_err(|why| Error::io(format!("resize the terminal to {size:?}"), &why)),
+            Terminal::None | Terminal::Awaited { .. } => Ok(()),
+        }
+    }
+
+    /// The process has exited: what its terminal holds is taken to the output, and it is closed.
+    /// Without a terminal does nothing: pipes end when their last writer has closed them.
+    pub fn process_exited(&self) {
+        self.shared.end_terminal();
     }
 
     /// Lets the bytes move: to be called once the runtime has returned and the caller's copies of
@@ -177,6 +268,7 @@ impl Io {
     /// Ends all relays and closes every descriptor, now. Bytes that nobody has read are gone. Can be
     /// called again; dropping the value does the same.
     pub fn close(&self) {
+        *self.shared.terminal() = Terminal::None;
         for stream in STREAMS {
             let mut lane = self.shared.lane(stream);
             let waker = lane.waker.take();
@@ -216,6 +308,30 @@ impl Shared {
         lane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn terminal(&self) -> MutexGuard<'_, Terminal> {
+        self.terminal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the relays close the terminal, if it is open; the other owner is here.
+    fn end_terminal(&self) {
+        {
+            let mut terminal = self.terminal();
+            if !matches!(*terminal, Terminal::Open(_)) {
+                return;
+            }
+            *terminal = Terminal::None;
+        }
+        for stream in [Stream::Stdin, Stream::Stdout] {
+            let mut lane = self.lane(stream);
+            if let Some(relay) = &mut lane.relay {
+                relay.finish();
+            }
+            let waker = lane.waker.clone();
+            drop(lane);
+            waker.inspect(Waker::wake_by_ref);
+        }
+    }
+
     /// One turn of a relay's task.
     fn turn(&self, stream: Stream, cx: &mut Context<'_>) -> Poll<()> {
         let mut lane = self.lane(stream);
@@ -244,6 +360,10 @@ impl Shared {
         drop(lane);
         if news {
             self.changed.send_replace(());
+        }
+        if stream == Stream::Stdin && polled.is_ready() {
+            // The end of its input is the end of a terminal.
+            self.end_terminal();
         }
         polled
     }
@@ -276,6 +396,18 @@ fn open_target(stream: Stream, path: &Path) -> Result<Opened> {
 
 /// A relay and the container's end, as far as there is one.
 type Ends = (Option<Relay>, Option<OwnedFd>);
+
+/// What is typed into a terminal; a device, such as `/dev/null`, types nothing.
+fn open_typed(path: &Path) -> Result<Option<OwnedFd>> {
+    match sys::kind(Stream::Stdin, path)? {
+        Kind::Fifo => sys::open_fifo(Stream::Stdin, path).map(Some),
+        Kind::Device => Ok(None),
+        Kind::File => Err(Error::invalid_argument(format!(
+            "stdin {} of a terminal is a file, not a FIFO",
+            path.display()
+        ))),
+    }
+}
 
 fn open_output(stream: Stream, to: Opened, uid: u32, gid: u32) -> Result<Ends> {
     let (ours, theirs) = sys::pipe(stream, End::Read, uid, gid)?;

@@ -26,10 +26,18 @@
 //!
 //! A reader that dies after the first of these, with the tail unread, takes the tail along.
 //!
+//! A terminal has one descriptor for all that, its master end, which the runtime sends once it has
+//! made the process ([`Io::connect_terminal`]); stderr is not used. It has no end: it is read until
+//! the process has exited ([`Io::process_exited`]), then emptied and closed, whoever else has it
+//! open. When its input ends, as below, it is closed too, which hangs its session up (SIGHUP), as
+//! clients of the Go shim have it: so an interactive exec whose user has gone away ends. A client
+//! that only detaches closes its end and does not ask for this.
+//!
 //! And stdin: EOF reaches the container when the client closed *and* [`Io::close_stdin`] was
 //! called. A container that closed its stdin ends the relay quietly at the next byte: the FIFO is
 //! closed, and the client gets EPIPE as it would from a pipe of its own.
 
+mod console;
 mod io;
 mod plan;
 mod relay;
@@ -39,6 +47,7 @@ mod tests;
 
 use std::fmt;
 
+pub use console::Size;
 pub use io::{Io, UNREAD_GRACE};
 pub use plan::{Plan, plan};
 

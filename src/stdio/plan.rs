@@ -19,23 +19,31 @@ pub enum Plan {
         /// FIFO or file that gets standard error.
         stderr: Option<PathBuf>,
     },
+    /// A terminal for all three.
+    Terminal {
+        /// FIFO the client types into.
+        stdin: Option<PathBuf>,
+        /// FIFO or file that gets the output; without one it is discarded.
+        stdout: Option<PathBuf>,
+    },
 }
 
 /// Decides from the strings where the streams go: bare absolute paths and `fifo:///path`, in any
 /// combination with empty ones.
 ///
-/// A scheme nobody knows is `unknown STDIO scheme X`, as the Go shim says it; terminals and the
-/// schemes `file`, `binary` and `binary-v2` are [`Code::Unimplemented`]; anything else that is not
+/// With a terminal, the string for standard error is not looked at: nothing goes there.
+///
+/// A scheme nobody knows is `unknown STDIO scheme X`, as the Go shim says it; the schemes `file`, `binary` and `binary-v2` are [`Code::Unimplemented`]; anything else that is not
 /// an absolute path is [`Code::InvalidArgument`].
 ///
 /// # Errors
 /// As above; the message names the stream.
 pub fn plan(stdio: &Stdio) -> Result<Plan> {
-    if stdio.terminal {
-        return Err(unimplemented("terminal"));
-    }
     let stdin = target(Stream::Stdin, &stdio.stdin)?;
     let stdout = target(Stream::Stdout, &stdio.stdout)?;
+    if stdio.terminal {
+        return Ok(Plan::Terminal { stdin, stdout });
+    }
     let stderr = target(Stream::Stderr, &stdio.stderr)?;
     if stdin.is_none() && stdout.is_none() && stderr.is_none() {
         return Ok(Plan::Null);
@@ -216,14 +224,21 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_named() {
-        let error = plan(&Stdio {
-            terminal: true,
-            ..Stdio::default()
-        })
-        .expect_err("terminal");
-        assert_eq!(error.code, Code::Unimplemented);
-        assert!(error.message.contains("terminal"), "{error}");
+    fn a_terminal_has_no_stderr() {
+        for (stdin, stdout) in [("", ""), ("/i", ""), ("", "/o"), ("/i", "/o")] {
+            let path = |given: &str| (!given.is_empty()).then(|| PathBuf::from(given));
+            let planned = plan(&Stdio {
+                stdin: stdin.into(),
+                stdout: stdout.into(),
+                stderr: "npipe://whatever".into(),
+                terminal: true,
+            });
+            let expected = Plan::Terminal {
+                stdin: path(stdin),
+                stdout: path(stdout),
+            };
+            assert_eq!(planned, Ok(expected));
+        }
     }
 
     proptest! {
@@ -240,6 +255,13 @@ mod tests {
                             prop_assert!(path.is_absolute());
                             prop_assert!(!path.to_string_lossy().contains('\0'));
                         }
+                    }
+                }
+                Ok(Plan::Terminal { stdin, stdout }) => {
+                    prop_assert!(terminal);
+                    for (given, path) in [(i, stdin), (o, stdout)] {
+                        prop_assert_eq!(given.is_empty(), path.is_none());
+                        prop_assert!(path.is_none_or(|path| path.is_absolute()));
                     }
                 }
                 Err(error) => prop_assert!(!error.message.is_empty()),

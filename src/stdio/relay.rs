@@ -7,6 +7,8 @@
 //! tried *while the flag was held* failed and that side was seen empty or full, so an edge in
 //! between is never lost.
 
+mod terminal;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -21,8 +23,11 @@ use tokio::time::{Sleep, sleep};
 use super::Stream;
 use super::sys::{self, Watched};
 
-/// Buffer of the read/write fallback, allocated only there.
+/// Buffer of what cannot be spliced; there only while bytes are on their way.
 const COPY_LEN: usize = 16 * 1024;
+/// How long a terminal stays after the end of its input, so that the last line typed can be acted
+/// on, before its process is hung up.
+const LAST_LINE: Duration = Duration::from_millis(250);
 /// Between two tries of what failed for want of descriptors or memory, or on a busy device.
 const RETRY: Duration = Duration::from_millis(50);
 /// Between two looks for a reader of a FIFO whose stream has ended: doubled from the first to the
@@ -54,6 +59,8 @@ enum Target {
     Fifo,
     /// The container's stdin.
     Pipe,
+    /// The master end of the container's terminal.
+    Terminal,
     /// A file or a device: it has no readiness.
     File,
 }
@@ -82,6 +89,17 @@ enum Mode {
     Copy(Vec<u8>),
     /// The stream has ended; the next look for a reader comes after this.
     Hold(Duration),
+    /// A terminal's input has ended and its last line has been typed.
+    Over,
+}
+
+/// What a relay reads from.
+#[derive(Debug)]
+enum Source {
+    /// A pipe or FIFO.
+    Pipe,
+    /// The master end of a terminal, and the slave end once the container had none open.
+    Terminal(Option<OwnedFd>),
 }
 
 /// What to do next.
@@ -106,8 +124,11 @@ pub(super) struct Relay {
     target: Target,
     mode: Mode,
     nap: Option<Pin<Box<Sleep>>>,
+    source: Source,
     /// `close_stdin` was called and our write end is not closed yet.
     drop_keeper: bool,
+    /// The terminal is to be closed.
+    finish: bool,
     /// A lost write was logged and none has succeeded since.
     complained: bool,
 }
@@ -129,18 +150,29 @@ impl Relay {
     }
 
     fn new(stream: Stream, from: OwnedFd, to: Arc<OwnedFd>, target: Target) -> io::Result<Self> {
+        Self::between(stream, Arc::new(from), to, target)
+    }
+
+    fn between(
+        stream: Stream,
+        from: Arc<OwnedFd>,
+        to: Arc<OwnedFd>,
+        target: Target,
+    ) -> io::Result<Self> {
         Ok(Self {
             stream,
-            from: Some(sys::watch(Arc::new(from), Interest::READABLE)?),
+            from: Some(sys::watch(from, Interest::READABLE)?),
             to: Door::Plain(to),
             target,
             mode: match target {
                 // A file is opened for appending, which splice(2) refuses; not every device takes it.
-                Target::File => Mode::Copy(Vec::new()),
+                Target::File | Target::Terminal => Mode::Copy(Vec::new()),
                 Target::Fifo | Target::Pipe => Mode::Splice,
             },
             nap: None,
+            source: Source::Pipe,
             drop_keeper: false,
+            finish: false,
             complained: false,
         })
     }
@@ -154,12 +186,12 @@ impl Relay {
 
     /// Has our own write end of the stdin FIFO closed at the next poll.
     pub(super) fn close_stdin(&mut self) {
-        self.drop_keeper = self.target == Target::Pipe;
+        self.drop_keeper = matches!(self.target, Target::Pipe | Target::Terminal);
     }
 
     pub(super) fn standing(&self) -> Standing {
         match self.mode {
-            Mode::Splice | Mode::Copy(_) => Standing::Moving,
+            Mode::Splice | Mode::Copy(_) | Mode::Over => Standing::Moving,
             Mode::Hold(_) if sys::unread(&self.to) == 0 || sys::has_reader(self.to.as_fd()) => {
                 Standing::Delivered
             }
@@ -170,6 +202,13 @@ impl Relay {
     /// Moves what can be moved. Ready when the relay has ended and its descriptors may be closed.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<()> {
         loop {
+            if self.finish {
+                self.finish = false;
+                if self.target == Target::Terminal {
+                    return Poll::Ready(());
+                }
+                self.take_rest();
+            }
             if let Some(nap) = &mut self.nap {
                 ready!(nap.as_mut().poll(cx));
                 self.nap = None;
@@ -190,12 +229,17 @@ impl Relay {
                     self.rest(now);
                     continue;
                 }
+                Mode::Over => return Poll::Ready(()),
             };
             match step {
                 Step::Again => {}
                 Step::Stop => return Poll::Ready(()),
                 Step::Eof => match self.target {
                     Target::Pipe | Target::File => return Poll::Ready(()),
+                    Target::Terminal => {
+                        self.mode = Mode::Over;
+                        self.rest(LAST_LINE);
+                    }
                     Target::Fifo => {
                         if !self.hold() {
                             return Poll::Ready(());
@@ -281,9 +325,19 @@ impl Relay {
                 Err(Errno::EINTR) => return Poll::Ready(Step::Again),
                 Err(Errno::EAGAIN) if !readable.ready().is_read_closed() => {
                     readable.clear_ready();
+                    // Nobody knows when the next byte comes.
+                    *pending = Vec::new();
                     return Poll::Ready(Step::Again);
                 }
-                Err(_) => return Poll::Ready(Step::Eof),
+                Err(why) => {
+                    return Poll::Ready(match self.source {
+                        Source::Terminal(_) if matches!(why, Errno::EIO | Errno::EAGAIN) => {
+                            self.take_slave();
+                            Step::Again
+                        }
+                        _ => Step::Eof,
+                    });
+                }
             }
         }
         let writable = match &self.to {
@@ -302,6 +356,12 @@ impl Relay {
             }
             Err(Errno::EINTR) => Step::Again,
             Err(Errno::EAGAIN) => match writable {
+                // A hang-up was seen, which tokio never takes back: watch anew.
+                Some(writable) if writable.ready().is_write_closed() => {
+                    self.unwatch_target();
+                    self.rest(RETRY);
+                    Step::Again
+                }
                 Some(mut writable) => {
                     writable.clear_ready();
                     Step::Again
@@ -309,6 +369,7 @@ impl Relay {
                 None => Step::Full,
             },
             Err(Errno::EPIPE) if self.target == Target::Pipe => Step::Stop,
+            Err(_) if self.target == Target::Terminal => Step::Stop,
             // A disk that is full for a moment must not stop the container for ever.
             failed => {
                 tally.lost += pending.len() as u64;
@@ -330,11 +391,22 @@ impl Relay {
     fn watch_target(&mut self) {
         if self.target != Target::File
             && let Door::Plain(fd) = &self.to
-            && let Ok(watched) = sys::watch(Arc::clone(fd), Interest::WRITABLE)
+            && let Ok(fd) = match self.target {
+                // The output's relay has this one in the reactor, which takes each number once.
+                Target::Terminal => fd.try_clone().map(Arc::new),
+                Target::Fifo | Target::Pipe | Target::File => Ok(Arc::clone(fd)),
+            }
+            && let Ok(watched) = sys::watch(fd, Interest::WRITABLE)
         {
             self.to = Door::Watched(watched);
         } else {
             self.rest(RETRY);
+        }
+    }
+
+    fn unwatch_target(&mut self) {
+        if let Door::Watched(watched) = &self.to {
+            self.to = Door::Plain(Arc::clone(watched.get_ref()));
         }
     }
 

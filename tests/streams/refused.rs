@@ -85,11 +85,11 @@ fn cases(dir: &Path, good: &Fifos) -> Vec<Case> {
     }
     cases.push(Case {
         stdin: good.stdin.clone(),
-        stdout: good.stdout.clone(),
+        stdout: "binary:///bin/logger".into(),
         stderr: String::new(),
         terminal: true,
         code: Code::Unimplemented,
-        says: "terminal".into(),
+        says: "binary://".into(),
         by_name: true,
     });
     cases

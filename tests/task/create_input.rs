@@ -224,9 +224,10 @@ async fn streams(runtime: &'static str) {
     }
     let request = CreateTaskRequest {
         terminal: true,
+        stdout: "binary:///bin/logger".into(),
         ..shim.create_request("b")
     };
-    refuses(&shim, &request, Unimplemented, "terminal").await;
+    refuses(&shim, &request, Unimplemented, "binary://").await;
     end(shim).await;
 }
 
