@@ -8,7 +8,11 @@ mod convert;
 mod task;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::sync::watch;
 
@@ -57,5 +61,52 @@ async fn own<T: Send + 'static>(
             Code::Internal,
             format!("the shim failed at this request: {e}"),
         )),
+    }
+}
+
+/// A handler whose panic is an error on its call: without an answer its client would wait for ever.
+async fn guarded<T>(handler: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut handler = pin!(handler);
+    poll_fn(|cx| {
+        // A handler only waits and reads; what it holds is dropped with it and seen by nobody.
+        let poll = AssertUnwindSafe(|| handler.as_mut().poll(cx));
+        catch_unwind(poll).unwrap_or_else(|_| {
+            // What and where went to the log with the panic itself.
+            let message = "the shim failed at this request; its log says where";
+            Poll::Ready(Err(Error::new(Code::Internal, message)))
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(test)
+    }
+
+    #[test]
+    fn a_panic_in_a_handler_or_its_work_is_an_error_on_the_call() {
+        run(async {
+            let handler = async {
+                tokio::task::yield_now().await;
+                if true {
+                    panic!("a bug");
+                }
+                Ok(())
+            };
+            assert_eq!(guarded(handler).await.unwrap_err().code, Code::Internal);
+            let work = async {
+                if true {
+                    panic!("a bug");
+                }
+                Ok(())
+            };
+            assert_eq!(own(work).await.unwrap_err().code, Code::Internal);
+            assert_eq!(guarded(own(async { Ok(7) })).await, Ok(7));
+        });
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ttrpc::r#async::TtrpcContext;
 
-use super::{TaskService, convert, own};
+use super::{TaskService, convert, guarded, own};
 use crate::container::ExitStatus;
 use crate::error::{Error, Result};
 use crate::proto::Empty;
@@ -160,7 +160,7 @@ macro_rules! task_api {
         #[async_trait]
         impl Task for TaskService {
             $(async fn $method(&self, _ctx: &TtrpcContext, req: $request) -> ttrpc::Result<$response> {
-                TaskService::$method(self, req).await.map_err(convert::status)
+                guarded(TaskService::$method(self, req)).await.map_err(convert::status)
             })*
         }
     };
