@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::Container;
 use super::process::Process;
-use super::state::{ExecOp, InitOp, exec_allows, init_allows};
+use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
 
-const SIGKILL: u32 = 9;
+pub(super) const SIGKILL: u32 = 9;
 
 impl Container {
     /// Sends a signal to the init or an exec; with `all`, to every process of the container.
@@ -35,10 +35,9 @@ impl Container {
         if facts.reaped && !all {
             return Err(Error::not_found("process already finished"));
         }
-        self.runtime
-            .kill(&self.id, signal, all)
-            .await
-            .map_err(Error::from)
+        self.runtime.kill(&self.id, signal, all).await?;
+        self.signalled(signal).await;
+        Ok(())
     }
 
     fn kill_exec(&self, exec: &Process, signal: u32) -> Result<()> {
@@ -65,18 +64,26 @@ impl Container {
     }
 
     /// Init has been reaped: where the kernel does not end the container's other processes, the
-    /// runtime is told to. Runs beside everything else; only Delete waits for it.
+    /// runtime is told to; where they are frozen, it is told to thaw them, that they can end. Runs
+    /// beside everything else; only Delete waits for it.
     pub(super) fn init_was_reaped(self: &Arc<Self>) {
-        if !self.kill_all_on_exit {
+        let (kill, frozen) = (
+            self.kill_all_on_exit,
+            self.init.facts().state == State::Paused,
+        );
+        if !kill && !frozen {
             return;
         }
         self.killing_all.send_replace(true);
         let (runtime, id, me) = (self.runtime.clone(), self.id.clone(), Arc::downgrade(self));
         self.spawn(async move {
-            if let Err(e) = runtime.kill(&id, SIGKILL, true).await {
+            if kill && let Err(e) = runtime.kill(&id, SIGKILL, true).await {
                 log::debug!("container {id}: kill what init left behind: {e}");
             }
             if let Some(container) = me.upgrade() {
+                if frozen {
+                    container.thaw("its init has exited").await;
+                }
                 container.killing_all.send_replace(false);
             }
         });

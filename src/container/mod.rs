@@ -16,12 +16,15 @@ mod delete;
 mod exec;
 mod files;
 mod kill;
+mod pause;
 pub mod process;
 pub mod registry;
 pub mod snapshot;
 mod start;
 pub mod state;
+mod stats;
 pub mod tracker;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
