@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Container;
 use super::process::Process;
-use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
+use super::state::{ExecOp, InitOp, exec_allows, init_allows};
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
 
@@ -64,26 +64,18 @@ impl Container {
     }
 
     /// Init has been reaped: where the kernel does not end the container's other processes, the
-    /// runtime is told to; where they are frozen, it is told to thaw them, that they can end. Runs
-    /// beside everything else; only Delete waits for it.
+    /// runtime is told to. Runs beside everything else; only Delete waits for it.
     pub(super) fn init_was_reaped(self: &Arc<Self>) {
-        let (kill, frozen) = (
-            self.kill_all_on_exit,
-            self.init.facts().state == State::Paused,
-        );
-        if !kill && !frozen {
+        if !self.kill_all_on_exit {
             return;
         }
         self.killing_all.send_replace(true);
         let (runtime, id, me) = (self.runtime.clone(), self.id.clone(), Arc::downgrade(self));
         self.spawn(async move {
-            if kill && let Err(e) = runtime.kill(&id, SIGKILL, true).await {
+            if let Err(e) = runtime.kill(&id, SIGKILL, true).await {
                 log::debug!("container {id}: kill what init left behind: {e}");
             }
             if let Some(container) = me.upgrade() {
-                if frozen {
-                    container.thaw("its init has exited").await;
-                }
                 container.killing_all.send_replace(false);
             }
         });

@@ -40,15 +40,13 @@ trait Source {
 }
 
 impl Cgroup {
-    /// What the cgroup uses now, with what was used by processes that are gone. None when the
-    /// cgroup has been removed, or is shared with the shim.
+    /// What the cgroup uses now, with what was used by processes that are gone. None when there
+    /// is nothing to read: the cgroup has been removed, or is shared with the shim.
     pub fn metrics(&self) -> Option<Metrics> {
-        let mut own = self.places.iter().filter(|place| !place.shared);
-        own.any(|place| place.dir.is_dir())
-            .then(|| match self.version {
-                Version::V1 => Metrics::V1(v1::metrics(self)),
-                Version::V2 => Metrics::V2(v2::metrics(self)),
-            })
+        match self.version {
+            Version::V1 => told(v1::metrics(self)).map(Metrics::V1),
+            Version::V2 => told(v2::metrics(self)).map(Metrics::V2),
+        }
     }
 }
 
@@ -68,6 +66,11 @@ impl Source for Cgroup {
     fn partitions(&self) -> String {
         read(Path::new("/proc/partitions")).unwrap_or_default()
     }
+}
+
+/// None if every part is absent.
+fn told<M: Default + PartialEq>(metrics: M) -> Option<M> {
+    (metrics != M::default()).then_some(metrics)
 }
 
 fn read(path: &Path) -> Option<String> {

@@ -21,7 +21,7 @@ pub(super) fn keyed(text: &str) -> impl Iterator<Item = (&str, u64)> {
 
 /// A line `<major>:<minor> …`: the device and what follows it.
 pub(super) fn device(line: &str) -> Option<(u64, u64, &str)> {
-    let (device, rest) = line.trim().split_once(' ')?;
+    let (device, rest) = line.split_once(' ')?;
     let (major, minor) = device.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?, rest))
 }

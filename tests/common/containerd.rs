@@ -1,0 +1,335 @@
+//! A containerd of the test's own: own root, state, sockets, configuration and PATH.
+//!
+//! Dropping it removes every process, mount, socket, cgroup and directory it caused, also when the
+//! test fails.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use super::census::{Census, MARK, Owner};
+use super::{Done, TempDir, eventually, run, run_with_input, signal, tool, unique};
+
+/// The lines of containerd the shim must work under, as Debian packages them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// 1.6.20, bookworm.
+    V1_6,
+    /// 1.7.24, trixie.
+    V1_7,
+    /// 2.1, forky.
+    V2_1,
+}
+
+impl Version {
+    /// The directory with containerd, ctr and the Go shim.
+    pub fn dir(self) -> PathBuf {
+        tool(match self {
+            Self::V1_6 => "CONTAINERD_1_6",
+            Self::V1_7 => "CONTAINERD_1_7",
+            Self::V2_1 => "CONTAINERD_2_1",
+        })
+    }
+}
+
+/// How the shim under test is installed, and so how a container asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// By runtime name: the binary lies on the daemon's PATH under its own name.
+    Name,
+    /// By an absolute path as the runtime.
+    Path,
+    /// As a drop-in: on PATH under the Go shim's file name, asked for as io.containerd.runc.v2. The
+    /// only form in which ctr passes runc options, so also the one that tests them.
+    DropIn,
+}
+
+/// The shim under test: cotter's, or the one `COTTER_TEST_SHIM` names. With `go` there, each
+/// containerd's own Go shim: that is how these tests are themselves tested.
+pub fn shim_under_test(version: Version) -> PathBuf {
+    match std::env::var_os("COTTER_TEST_SHIM") {
+        Some(go) if go == "go" => version.dir().join("containerd-shim-runc-v2"),
+        Some(path) => path.into(),
+        None => env!("CARGO_BIN_EXE_containerd-shim-cotter-v2").into(),
+    }
+}
+
+/// A running (or stopped) containerd.
+pub struct Containerd {
+    /// Whose belongings the census counts.
+    pub owner: Owner,
+    version: Version,
+    form: Form,
+    /// The OCI runtime that containers use.
+    runtime: PathBuf,
+    shim: PathBuf,
+    daemon: Option<Child>,
+    ids: Mutex<Vec<String>>,
+    dir: TempDir,
+}
+
+impl Containerd {
+    /// Starts `version` with the shim installed as `form` says, running containers with the OCI
+    /// runtime at `runtime`.
+    pub fn start(version: Version, form: Form, runtime: &Path) -> Self {
+        let dir = TempDir::new("cotter");
+        let namespace = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let bin = dir.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        // A real file under the name in question, not a link to another name: a shim may look at
+        // its own name.
+        let source = shim_under_test(version);
+        let shim = bin.join(match form {
+            Form::DropIn => OsStr::new("containerd-shim-runc-v2"),
+            Form::Name | Form::Path => source.file_name().unwrap(),
+        });
+        if fs::hard_link(&source, &shim).is_err() {
+            fs::copy(&source, &shim).unwrap_or_else(|e| panic!("{}: {e}", source.display()));
+        }
+        // ctr passes runc options for io.containerd.runc.v2 only, so for the other forms the runtime
+        // is chosen by what "runc" means on the shim's PATH.
+        if form != Form::DropIn {
+            symlink(runtime, bin.join("runc")).unwrap();
+        }
+        let mut this = Self {
+            owner: Owner {
+                namespace,
+                dir: dir.path().to_owned(),
+                address: dir.path().join("containerd.sock"),
+            },
+            version,
+            form,
+            runtime: runtime.to_owned(),
+            shim,
+            daemon: None,
+            ids: Mutex::default(),
+            dir,
+        };
+        fs::create_dir(this.dir.path().join("fifo")).unwrap();
+        fs::write(this.dir.path().join("config.toml"), this.config()).unwrap();
+        this.launch();
+        this
+    }
+
+    fn config(&self) -> String {
+        let dir = self.dir.path().display();
+        // cri and nri would bind addresses shared by the whole machine; opt would make a directory
+        // outside the test's own.
+        format!(
+            r#"version = 2
+root = "{dir}/root"
+state = "{dir}/state"
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+  "io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
+  "io.containerd.tracing.processor.v1.otlp", "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.blockfile",
+]
+[grpc]
+address = "{dir}/containerd.sock"
+[debug]
+level = "info"
+"#
+        )
+    }
+
+    fn launch(&mut self) {
+        let path = |dirs: &[&Path]| std::env::join_paths(dirs).unwrap();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .unwrap();
+        let child = Command::new(self.version.dir().join("containerd"))
+            .arg("--config")
+            .arg(self.dir.path().join("config.toml"))
+            .current_dir(self.dir.path())
+            .env(
+                "PATH",
+                path(&[
+                    &self.dir.path().join("bin"),
+                    Path::new("/usr/sbin"),
+                    Path::new("/usr/bin"),
+                    Path::new("/sbin"),
+                    Path::new("/bin"),
+                ]),
+            )
+            .env(MARK, &self.owner.namespace)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|e| panic!("containerd {:?}: {e}", self.version));
+        self.daemon = Some(child);
+        eventually("containerd answers", || {
+            let ended = self.daemon.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "containerd ended: {}", self.log());
+            std::os::unix::net::UnixStream::connect(&self.owner.address).is_ok()
+                && self.ctr(&["version"]).code == 0
+        });
+    }
+
+    /// Ends the daemon in order. Shims and containers stay, as with a service manager's restart.
+    pub fn stop(&mut self) {
+        self.end("TERM");
+    }
+
+    /// Kills the daemon with no warning.
+    pub fn kill(&mut self) {
+        self.end("KILL");
+    }
+
+    /// Stops the daemon and starts it again on the same state.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.launch();
+    }
+
+    /// Starts the daemon again after [`Self::stop`] or [`Self::kill`].
+    pub fn relaunch(&mut self) {
+        assert!(self.daemon.is_none(), "it is still running");
+        self.launch();
+    }
+
+    fn end(&mut self, name: &str) {
+        let Some(mut child) = self.daemon.take() else {
+            return;
+        };
+        signal(child.id(), name);
+        eventually("the daemon ends", || child.try_wait().unwrap().is_some());
+    }
+
+    /// `ctr ARGS…`, not yet started, talking to this daemon in the test's namespace.
+    pub fn ctr_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.version.dir().join("ctr"));
+        command
+            .arg("--address")
+            .arg(&self.owner.address)
+            .args(["--namespace", &self.owner.namespace])
+            .args(args)
+            .env(MARK, &self.owner.namespace);
+        command
+    }
+
+    /// Runs `ctr ARGS…` to its end, within the time limit.
+    #[track_caller]
+    pub fn ctr(&self, args: &[&str]) -> Done {
+        run(&mut self.ctr_command(args))
+    }
+
+    /// `ctr run FLAGS… ROOTFS ID COMMAND…` with the shim under test, not yet started.
+    pub fn run_command(&self, flags: &[&str], id: &str, argv: &[&str]) -> Command {
+        self.ids.lock().unwrap().push(id.to_owned());
+        let mut command = self.ctr_command(&["run", "--fifo-dir"]);
+        command.arg(self.dir.path().join("fifo"));
+        match self.form {
+            Form::Name => command.args(["--runtime", &self.runtime_name()]),
+            Form::Path => command.arg("--runtime").arg(&self.shim),
+            Form::DropIn => command
+                .args(["--runtime", "io.containerd.runc.v2", "--runc-binary"])
+                .arg(&self.runtime),
+        };
+        // Without an image there is no default environment.
+        command.args(["--env", "PATH=/bin"]);
+        command.args(flags).arg("--rootfs").arg(tool("ROOTFS"));
+        command.arg(id).args(argv);
+        command
+    }
+
+    /// Runs a container to its end in the foreground; `--rm` removes it.
+    #[track_caller]
+    pub fn run(&self, id: &str, argv: &[&str], input: &[u8]) -> Done {
+        run_with_input(&mut self.run_command(&["--rm"], id, argv), input)
+    }
+
+    /// Starts a container in the background, with no stdio.
+    #[track_caller]
+    pub fn run_detached(&self, id: &str, argv: &[&str]) {
+        run(&mut self.run_command(&["-d", "--null-io"], id, argv)).ok();
+    }
+
+    /// Runs a command in a container, to its end.
+    #[track_caller]
+    pub fn exec(&self, id: &str, argv: &[&str]) -> Done {
+        let exec = unique("exec");
+        let mut command = self.ctr_command(&["tasks", "exec", "--exec-id", &exec, "--fifo-dir"]);
+        command.arg(self.dir.path().join("fifo"));
+        command.arg(id).args(argv);
+        run(&mut command)
+    }
+
+    /// The name as `--runtime` takes it: containerd-shim-NAME-v2 is io.containerd.NAME.v2.
+    fn runtime_name(&self) -> String {
+        let file = self.shim.file_name().unwrap().to_str().unwrap();
+        let name = file.strip_prefix("containerd-shim-").unwrap();
+        format!("io.containerd.{}", name.replace('-', "."))
+    }
+
+    /// The status column of `ctr tasks ls` for `id`: RUNNING, STOPPED, …; none when unlisted.
+    pub fn status(&self, id: &str) -> Option<String> {
+        let list = self.ctr(&["tasks", "ls"]).ok();
+        list.lines()
+            .map(|l| l.split_whitespace().collect::<Vec<_>>())
+            .find(|l| l.first() == Some(&id))
+            .and_then(|l| l.get(2).map(|s| (*s).to_owned()))
+    }
+
+    /// The init process of container `id`, as the daemon lists it.
+    pub fn pid(&self, id: &str) -> Option<u32> {
+        let list = self.ctr(&["tasks", "ls"]).ok();
+        list.lines()
+            .map(|l| l.split_whitespace().collect::<Vec<_>>())
+            .find(|l| l.first() == Some(&id))
+            .and_then(|l| l.get(1)?.parse().ok())
+    }
+
+    /// Counts what this containerd, its shims and containers hold now.
+    pub fn census(&self) -> Census {
+        Census::take(&self.owner, &self.ids.lock().unwrap())
+    }
+
+    /// Waits until the census is what it was; panics with the difference when it never is.
+    #[track_caller]
+    pub fn nothing_left_since(&self, before: &Census) {
+        let mut last = String::new();
+        let deadline = std::time::Instant::now() + super::LIMIT / 4;
+        while std::time::Instant::now() < deadline {
+            last = before.diff(&self.census());
+            if last.is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("left behind (+) or missing (-):\n{last}");
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("containerd.log")
+    }
+
+    /// What the daemon and the shims have logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("log of containerd {:?}, without its start:", self.version);
+            self.log()
+                .lines()
+                .filter(|l| !l.contains("loading plugin"))
+                .for_each(|l| eprintln!("{l}"));
+        }
+        if let Some(mut child) = self.daemon.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.owner.clear(&self.ids.lock().unwrap());
+    }
+}

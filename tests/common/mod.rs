@@ -1,0 +1,159 @@
+//! What the integration tests share: the tools they run, waiting with a deadline, commands with a
+//! time limit, real managers and the census that shows what a test left behind.
+//!
+//! Each test file takes what it needs, so unused items are expected in every one of them.
+#![allow(dead_code)]
+
+pub mod census;
+pub mod containerd;
+pub mod events;
+pub mod shim;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// The longest any single command or condition may take. Far above what a loaded machine needs:
+/// reaching it is a hang.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until `cond` holds and panics with `what` when it does not within [`LIMIT`].
+#[track_caller]
+pub fn eventually(what: &str, mut cond: impl FnMut() -> bool) {
+    eventually_some(what, || cond().then_some(()));
+}
+
+/// Waits until `probe` yields something and returns it; panics with `what` after [`LIMIT`].
+#[track_caller]
+pub fn eventually_some<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "still not so after {LIMIT:?}: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// How a finished command ended and what it wrote.
+#[derive(Debug)]
+pub struct Done {
+    /// The exit code; 128 + the number when a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Done {
+    /// Standard output, after checking that the command succeeded.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.out
+    }
+}
+
+/// Runs `command` with `input` on its standard input; panics when it takes longer than [`LIMIT`].
+#[track_caller]
+pub fn run_with_input(command: &mut Command, input: &[u8]) -> Done {
+    let what = format!("{command:?}");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("spawn {what}: {e}"));
+    let pid = child.id();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || {
+        // A command that ends without reading its input is no fault of the caller.
+        let _ = stdin.write_all(&input);
+        drop(stdin);
+        let _ = done.send(child.wait_with_output());
+    });
+    let output = match wait.recv_timeout(LIMIT) {
+        Ok(output) => output.unwrap_or_else(|e| panic!("wait for {what}: {e}")),
+        Err(_) => {
+            signal(pid, "KILL");
+            panic!("still running after {LIMIT:?}: {what}");
+        }
+    };
+    use std::os::unix::process::ExitStatusExt;
+    Done {
+        code: output
+            .status
+            .code()
+            .unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs `command` without input.
+#[track_caller]
+pub fn run(command: &mut Command) -> Done {
+    run_with_input(command, b"")
+}
+
+/// Sends a signal, named as in `kill -l`; a process that is already gone is no error.
+pub fn signal(pid: u32, name: &str) {
+    let number: nix::sys::signal::Signal = format!("SIG{name}").parse().unwrap();
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), number);
+}
+
+/// The path that `tests/setup/tools` wrote down under `name` (ROOTFS, RUNC, CRUN, CONTAINERD_1_6, …).
+#[track_caller]
+pub fn tool(name: &str) -> PathBuf {
+    let dir = std::env::var_os("COTTER_TOOLS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools"),
+        PathBuf::from,
+    );
+    let list = dir.join("env");
+    let text = std::fs::read_to_string(&list)
+        .unwrap_or_else(|e| panic!("{}: {e}; run tests/setup/tools first", list.display()));
+    text.lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix('='))
+        .map(PathBuf::from)
+        .unwrap_or_else(|| panic!("{} names no {name}; run tests/setup/tools", list.display()))
+}
+
+/// A name no other test of this or another run uses at the same time.
+pub fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let n = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{prefix}-{}-{n}", std::process::id())
+}
+
+/// A directory of the test's own, with a path short enough for sockets, removed when dropped.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// Makes a new, empty directory.
+    pub fn new(prefix: &str) -> Self {
+        let dir = std::env::temp_dir().join(unique(prefix));
+        std::fs::create_dir(&dir).unwrap_or_else(|e| panic!("mkdir {}: {e}", dir.display()));
+        Self(dir)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
