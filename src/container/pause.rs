@@ -132,7 +132,7 @@ impl Container {
 
     fn is_resumed(&self) {
         self.shared.tracker.step(|queue| {
-            // It may have exited meanwhile.
+            // It may have exited meanwhile; after its exit there is no more to tell.
             if self.state_of_init() == State::Paused {
                 self.init.is_now(State::Running);
                 queue.push(Event::Resumed(TaskResumed {

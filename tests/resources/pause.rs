@@ -221,10 +221,10 @@ fn sigkill_ends_a_paused_container_in_the_hosts_pid_namespace() {
 fn other_signals_wait_for_the_resume() {
     for runtime in RUNTIMES {
         run(async {
-            let script =
-                "trap 'exit 3' TERM; touch /run/ready; while :; do sleep 1000 & wait; done";
+            let script = "trap 'touch /run/got' TERM; touch /run/ready; \
+                          until [ -e /run/got ] && [ -e /run/go ]; do sleep 0.05; done; exit 3";
             let mut shim = Shim::start(runtime, "c", &["sh", "-c", script]).await;
-            shim.create("c").await.unwrap();
+            let pid = shim.create("c").await.unwrap();
             shim.start_process("c", "").await.unwrap();
             let ready = "until [ -e /run/ready ]; do sleep 0.05; done";
             shim.exec("c", "x", &["sh", "-c", ready]).await.unwrap();
@@ -235,16 +235,13 @@ fn other_signals_wait_for_the_resume() {
             assert_eq!(status(&shim, "c", "").await, Status::PAUSED);
             assert!(!wait.is_finished());
             resume(&shim, "c").await.unwrap();
+            std::fs::write(format!("/proc/{pid}/root/run/go"), "").unwrap();
             assert_eq!(wait.await.unwrap(), 3);
             shim.delete("c", "").await.unwrap();
             let told = shim.events_until(is_delete).await;
-            let last = [
-                "/tasks/paused",
-                "/tasks/resumed",
-                "/tasks/exit",
-                "/tasks/delete",
-            ];
-            assert_eq!(topics(&told)[5..], last);
+            let told = topics(&told);
+            assert_eq!(told[5..7], ["/tasks/paused", "/tasks/resumed"]);
+            assert_eq!(told[told.len() - 2..], ["/tasks/exit", "/tasks/delete"]);
             shim.end().await;
         });
     }
@@ -326,6 +323,34 @@ fn resumed_by_another_hand() {
                     "/tasks/delete"
                 ]
             );
+            shim.end().await;
+        });
+    }
+}
+
+/// `delete`, after a shim that died over a paused container.
+#[test]
+fn a_dead_shims_paused_container_is_cleaned_up() {
+    for runtime in RUNTIMES {
+        run(async {
+            let shim = Shim::start(runtime, "c", &["sleep", "1000"]).await;
+            shim.create("c").await.unwrap();
+            shim.start_process("c", "").await.unwrap();
+            pause(&shim, "c").await.unwrap();
+            signal(shim.pid(), "KILL");
+            cotter::manager::client::gone(&shim.endpoint, crate::common::LIMIT)
+                .await
+                .unwrap();
+            let deleted = shim.launch.delete().await.unwrap();
+            assert_eq!(
+                deleted.response.exit_status, 137,
+                "{runtime}: {}",
+                deleted.warnings
+            );
+            // The files in the bundle are the manager's to remove.
+            for file in ["init.pid", "options.json", "runtime"] {
+                std::fs::remove_file(shim.bundle_path("c").join(file)).unwrap();
+            }
             shim.end().await;
         });
     }
