@@ -3,7 +3,7 @@
 //! What is pinned: State, events and the freezer say the same; a killed container ends, frozen or
 //! not; a failed operation changes nothing; resources reach the runtime as they were written; and
 //! Stats says what the Go shim says, field by field, of one and the same cgroup.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 #[path = "../common/mod.rs"]
 mod common;
