@@ -389,6 +389,22 @@ async fn a_drain_ends_at_its_limit_and_tells_what_is_left() {
 }
 
 #[tokio::test]
+async fn a_drain_goes_on_while_events_are_taken() {
+    let dir = Dir::new();
+    let mut manager = Manager::start(&dir.socket(), |_| {
+        thread::sleep(Duration::from_millis(100));
+        Answer::Take
+    });
+    let queue = Queue::new();
+    for n in 0..25 {
+        queue.push(exit(n));
+    }
+    let publisher = publisher(&queue, &dir);
+    assert_eq!(publisher.drain(Duration::from_secs(1)).await, 0);
+    assert_eq!(pids(&mut manager, 25).await, (0..25).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_drain_does_not_sit_out_a_pause() {
     let dir = Dir::new();
     let queue = Queue::new();

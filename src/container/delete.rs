@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::process::{ExitStatus, Process};
@@ -50,7 +51,7 @@ impl Registry {
 impl Container {
     async fn delete_exec(&self, exec: &Arc<Process>) -> Result<Deleted> {
         exec_allows(exec.facts().state, ExecOp::Delete)?;
-        self.drain(exec).await;
+        self.drain(vec![Arc::clone(exec)]).await;
         let _turn = exec.turn.lock().await;
         let facts = exec.facts();
         exec_allows(facts.state, ExecOp::Delete)?;
@@ -67,7 +68,7 @@ impl Container {
         let init = &self.init;
         init_allows(init.facts().state, InitOp::Delete)?;
         if init.facts().state == State::Stopped {
-            self.drain(init).await;
+            self.drain(self.processes()).await;
         }
         let _turn = init.turn.lock().await;
         let state = init.facts().state;
@@ -83,7 +84,7 @@ impl Container {
                     self.id
                 ))
             })?;
-            self.drain(init).await;
+            self.drain(self.processes()).await;
         }
         init.close_io();
 
@@ -116,15 +117,46 @@ impl Container {
             Err(e) if !e.no_such_container() => {
                 Err(Error::from(e).context("failed to delete task"))
             }
-            _ => Ok(()),
+            Err(_) => Ok(()),
+            Ok(()) => self.is_gone_from_runtime(),
         }
     }
 
-    async fn drain(&self, process: &Process) {
-        if let Some(io) = process.io() {
-            let limit = self.shared.limits.io_drain;
-            let (what, why) = match io.drained(limit).await {
-                Drain::Done => return,
+    /// A state directory that is left would be in the way of the next container of this id.
+    fn is_gone_from_runtime(&self) -> Result<()> {
+        let state = self.runtime.root.join(&self.id);
+        if !state.exists() {
+            return Ok(());
+        }
+        Err(Error::unknown(format!(
+            "failed to delete task: OCI runtime delete reported success but {} is still there",
+            state.display()
+        )))
+    }
+
+    /// The init and all execs: whoever reads an exec's output gets its tail too, though the container
+    /// is deleted before the exec.
+    fn processes(&self) -> Vec<Arc<Process>> {
+        let mut all = self.execs();
+        all.push(Arc::clone(&self.init));
+        all
+    }
+
+    /// Waits for the output of all of them at once.
+    async fn drain(&self, processes: Vec<Arc<Process>>) {
+        let limit = self.shared.limits.io_drain;
+        let mut drains = JoinSet::new();
+        for process in processes {
+            if let Some(io) = process.io() {
+                drains.spawn(async move { (process, io.drained(limit).await) });
+            }
+        }
+        while let Some(drained) = drains.join_next().await {
+            let Ok((process, drain)) = drained else {
+                continue;
+            };
+            let (what, why) = match drain {
+                Drain::Done => continue,
                 Drain::Unread(stream) => (stream, "nobody has opened it to read"),
                 Drain::TimedOut(stream) => {
                     (stream, "a process holds it open or its reader is slow")

@@ -36,13 +36,19 @@ pub fn check_id(what: &str, id: &str) -> Result<()> {
             "{what} id is longer than {MAX_ID} bytes"
         )))
     } else if !starts_well || !all_well {
-        let shown: String = id.escape_debug().take(80).collect();
         Err(Error::invalid_argument(format!(
-            "{what} id \"{shown}\": only letters, digits and _-+. are allowed, beginning with a letter, digit or _"
+            "{what} id \"{}\": only letters, digits and _-+. are allowed, beginning with a letter, digit or _",
+            shown(id)
         )))
     } else {
         Ok(())
     }
+}
+
+/// An id as a message may hold it, whatever a client sent: on one line, and no longer than an id
+/// can be. A sound one is shown as it is.
+pub fn shown(id: &str) -> String {
+    id.escape_debug().take(MAX_ID).collect()
 }
 
 /// Where the runtime writes the pid of an exec. An exec may be called `init`.

@@ -23,6 +23,7 @@ pub mod snapshot;
 mod start;
 pub mod state;
 mod stats;
+mod stray;
 pub mod tracker;
 mod update;
 
@@ -81,10 +82,21 @@ impl Container {
             return Ok(Arc::clone(&self.init));
         }
         let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
-        execs
-            .get(exec_id)
-            .cloned()
-            .ok_or_else(|| Error::not_found(format!("process does not exist {exec_id}")))
+        execs.get(exec_id).cloned().ok_or_else(|| {
+            Error::not_found(format!("process does not exist {}", files::shown(exec_id)))
+        })
+    }
+
+    /// Sets the size of a terminal; there are none yet, and that is no error (contract 2.1).
+    ///
+    /// # Errors
+    /// `NotFound`, or the state's refusal.
+    pub fn resize(&self, exec_id: &str) -> Result<()> {
+        let process = self.process(exec_id)?;
+        if process.is_init() {
+            return Ok(());
+        }
+        state::exec_allows(process.facts().state, state::ExecOp::Resize)
     }
 
     /// All execs that have not been deleted.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::process::Process;
 use super::state::{ExecOp, InitOp, exec_allows, init_allows};
-use super::{Container, files};
+use super::{Container, files, stray};
 use crate::error::{Error, Result};
 use crate::lifecycle::Refusal;
 use crate::monitor::Pid;
@@ -42,16 +42,10 @@ impl Container {
                     Error::unknown("cannot start a deleted process")
                 }
             })?;
-        match self.runtime.start(&self.id).await {
-            Ok(()) => {
-                tracker.announce_start(start);
-                Ok(facts.pid)
-            }
-            Err(error) => {
-                tracker.abandon(start);
-                Err(error.into())
-            }
-        }
+        let _ending = tracker.ending(start);
+        self.runtime.start(&self.id).await?;
+        tracker.announce_start(start);
+        Ok(facts.pid)
     }
 
     async fn start_exec(&self, exec: &Arc<Process>) -> Result<Pid> {
@@ -65,27 +59,28 @@ impl Container {
                     self.id
                 )),
                 Refusal::Gone | Refusal::Stranger => Error::not_found("container not created"),
-            })?;
+            })
+            // It can't run any more, and clients wait before they start (contract 10.7).
+            .inspect_err(|_| exec.never_ran())?;
+        let _ending = tracker.ending(start);
         exec.starting();
-        let started = match self.run_exec(exec).await {
-            Ok(pid) => tracker
-                .announce(start, pid, exec, None)
-                .map(|()| pid)
-                .inspect_err(|_| kill_stray(pid)),
-            Err(error) => Err(error),
-        };
+        let began = stray::now();
+        let started = self.run_exec(exec).await.and_then(|pid| {
+            let announced = tracker.announce(start, pid, exec, None);
+            announced.map(|()| pid).map_err(no_pid)
+        });
         match started {
             Ok(pid) => {
                 // It came up after the kill of all that init left behind: that kill missed it.
                 if self.kill_all_on_exit && tracker.init_reaped(self.key) {
-                    tracker.with_live_pid(exec, kill_stray);
+                    tracker.with_live_pid(exec, kill_late);
                 }
                 Ok(pid)
             }
             Err(error) => {
+                self.end_strays(exec, began).await;
                 exec.close_io();
                 exec.never_ran();
-                tracker.abandon(start);
                 Err(error)
             }
         }
@@ -104,24 +99,21 @@ impl Container {
         let called = self.runtime.exec(&self.id, &exec.spec, &options, fds).await;
         let pid = read_pid_file(&options.pid_file);
         files::remove(&options.pid_file);
-        if let Err(error) = called {
-            // Killed or timed out after the process was made: it must not run on unseen.
-            if let Ok(pid) = pid {
-                kill_stray(pid);
-            }
-            return Err(error.into());
-        }
-        let pid = pid.map_err(|e| e.context("failed to retrieve OCI runtime exec pid"))?;
+        called?;
+        let pid = pid.map_err(no_pid)?;
         io.start();
         exec.set_io(Arc::new(io));
         Ok(pid)
     }
 }
 
-/// Kills a process that the runtime has just made and that nobody will be told of.
-fn kill_stray(pid: Pid) {
+fn no_pid(error: Error) -> Error {
+    error.context("failed to retrieve OCI runtime exec pid")
+}
+
+fn kill_late(pid: Pid) {
     use nix::sys::signal::{Signal, kill};
     if let Err(e) = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL) {
-        log::debug!("kill stray process {pid}: {e}");
+        log::debug!("kill process {pid}, which came up after its init's end: {e}");
     }
 }

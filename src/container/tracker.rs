@@ -75,6 +75,11 @@ impl Tracker {
         before: Option<Event>,
     ) -> Result<()> {
         let mut life = self.lock();
+        if life.tracked(pid) {
+            return Err(Error::unknown(format!(
+                "the runtime named process {pid}, which is another process of this shim's containers"
+            )));
+        }
         let unreaped = is_unreaped_child(pid);
         let announced = life.announce(start, pid, Arc::clone(process), unreaped);
         let effects = announced.map_err(|refusal| match refusal {
@@ -105,6 +110,12 @@ impl Tracker {
         let mut life = self.lock();
         let effects = life.abandon(start);
         self.apply(effects);
+    }
+
+    /// Sees to it that a start ends.
+    pub fn ending(&self, start: StartId) -> Ending<'_> {
+        let tracker = self;
+        Ending { tracker, start }
     }
 
     /// A child of the shim that is no runtime call was reaped.
@@ -150,6 +161,11 @@ impl Tracker {
         (facts.pid > 0 && !facts.reaped).then(|| signal(facts.pid))
     }
 
+    /// Whether this is the pid of an announced process that has not been reaped.
+    pub fn tracks(&self, pid: Pid) -> bool {
+        self.lock().tracked(pid)
+    }
+
     /// Sizes, for the dump and for leak tests.
     pub fn census(&self) -> Census {
         self.lock().census()
@@ -192,6 +208,19 @@ impl Tracker {
     }
 }
 
+/// A start that ends without a process when this is dropped, if it has not ended otherwise: neither an
+/// error nor a panic can leave it open, which would hold the exit of its container's init back.
+pub struct Ending<'a> {
+    tracker: &'a Tracker,
+    start: StartId,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.tracker.abandon(self.start);
+    }
+}
+
 /// Whether `pid` is at this moment a child of ours whose exit has not been collected. It tells an
 /// early exit (collected already) from a recorded exit of a former owner of the same number.
 fn is_unreaped_child(pid: Pid) -> bool {
@@ -227,4 +256,22 @@ fn exited(process: &Process, exit: Exit) -> Event {
         exited_at: Some(timestamp(Some(exit.at))).into(),
         ..Default::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_leaves_no_start_open() {
+        let tracker = Tracker::new(Queue::new());
+        let (key, start) = tracker.begin_create();
+        let operation = std::panic::AssertUnwindSafe(|| {
+            let _ending = tracker.ending(start);
+            panic!("an operation's bug");
+        });
+        assert!(std::panic::catch_unwind(operation).is_err());
+        assert_eq!(tracker.census().starts, 0);
+        assert!(tracker.begin_start(key).is_ok(), "it can be tried again");
+    }
 }

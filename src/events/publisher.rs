@@ -20,6 +20,9 @@ use super::retry::{Limits, patience};
 /// The longest pause between tries while somebody waits in [`Publisher::drain`].
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often [`Publisher::drain`] grants its limit anew to a manager that takes events.
+const DRAIN_ROUNDS: u32 = 12;
+
 /// The task that publishes; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Publisher {
@@ -91,15 +94,29 @@ impl Publisher {
         }
     }
 
-    /// Waits until everything pushed is delivered, for at most `limit`; returns how many events
-    /// are left. From here on tries follow each other quickly. Publishing goes on afterwards.
+    /// Waits until everything pushed is delivered; returns how many events are left when the
+    /// manager has taken none for `limit`, or in the end after [`DRAIN_ROUNDS`] times `limit`: what
+    /// a busy manager is still taking must not be lost. From here on tries follow each other
+    /// quickly. Publishing goes on afterwards.
     pub async fn drain(&self, limit: Duration) -> usize {
         self.shared.draining.store(true, Ordering::Relaxed);
         self.shared.hurry.notify_one();
-        match tokio::time::timeout(limit, self.queue.emptied()).await {
-            Ok(()) => 0,
-            Err(_) => self.queue.len(),
+        let mut settled = self.settled();
+        for _ in 0..DRAIN_ROUNDS {
+            if let Ok(()) = tokio::time::timeout(limit, self.queue.emptied()).await {
+                return 0;
+            }
+            let before = std::mem::replace(&mut settled, self.settled());
+            if settled == before {
+                break;
+            }
         }
+        self.queue.len()
+    }
+
+    /// How many events have left the queue by way of the manager.
+    fn settled(&self) -> u64 {
+        self.shared.stats(|stats| stats.delivered + stats.refused)
     }
 
     /// What was done so far. What waits, the [`Queue`] knows.

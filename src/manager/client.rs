@@ -4,7 +4,7 @@
 //! the shim names it, version 2 otherwise, and either gives way to the other where the shim answers
 //! that it does not have it (contract 10.2).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -103,11 +103,12 @@ macro_rules! calls {
                 /// The shim's own, or [`Code::Unavailable`] when it is gone, or
                 /// [`Code::DeadlineExceeded`].
                 pub async fn $name(&self, request: &$request) -> Result<$response> {
+                    let deadline = self.limit.map(|limit| Instant::now() + limit);
                     match &self.service {
                         Service::V2(client) => client.$method(self.context(), request).await,
                         Service::V3(client) => client.$method(self.context(), request).await,
                     }
-                    .map_err(error)
+                    .map_err(|why| error(why, deadline))
                 }
             )*
         }
@@ -180,9 +181,14 @@ pub async fn gone(endpoint: &Endpoint, limit: Duration) -> Result<()> {
     })
 }
 
-fn error(error: ttrpc::Error) -> Error {
-    let ttrpc::Error::RpcStatus(status) = error else {
-        return Error::new(Code::Unavailable, format!("call the shim: {error}"));
+fn error(error: ttrpc::Error, deadline: Option<Instant>) -> Error {
+    let status = match error {
+        ttrpc::Error::RpcStatus(status) => status,
+        // The library has no variant of its own for a call that it gave up.
+        ttrpc::Error::Others(why) if deadline.is_some_and(|end| end <= Instant::now()) => {
+            return Error::deadline_exceeded(format_args!("call the shim: {why}"));
+        }
+        error => return Error::new(Code::Unavailable, format!("call the shim: {error}")),
     };
     let code = match status.code() {
         ttrpc::Code::CANCELLED => Code::Canceled,

@@ -20,7 +20,6 @@ mod supervise;
 pub use supervise::{Action, Restart, Streak, Supervised, next, supervise};
 
 use std::collections::HashMap;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,6 +27,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
+use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -153,6 +153,28 @@ impl Monitor {
     /// Children of [`Monitor::spawn`] that are not reaped yet, dropped handles included.
     pub fn live_children(&self) -> usize {
         self.shared.lock().children.len()
+    }
+
+    /// Children of this process, not reaped yet, that no [`Monitor::spawn`] started: the subreaper
+    /// flag brought them here. On the thread of the reap loop, and up to its next await, the pids
+    /// stay theirs.
+    pub fn adopted(&self) -> io::Result<Vec<Pid>> {
+        // A spawn is either in the kernel's list and in the table, or in none of them.
+        let table = self.shared.lock();
+        let mut adopted = Vec::new();
+        // A child belongs to the thread that forked it or got it.
+        for thread in fs::read_dir("/proc/self/task")? {
+            let list = match fs::read_to_string(thread?.path().join("children")) {
+                // The thread has just ended; its children went to another one.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                list => list?,
+            };
+            let pids = list
+                .split_ascii_whitespace()
+                .filter_map(|pid| pid.parse().ok());
+            adopted.extend(pids.filter(|pid| !table.children.contains_key(pid)));
+        }
+        Ok(adopted)
     }
 }
 

@@ -9,16 +9,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{self, getpgid};
 use tokio::net::unix::pipe;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::argv::{self, Argv};
 use super::error::{Kind, Operation, RuntimeError};
 use super::log;
 use super::private_file::PrivateFile;
 use super::{Fds, Runtime};
-use crate::monitor::{Child, Exit};
+use crate::monitor::{Child, Exit, Pid};
 
 /// The most that is kept of an output: its end.
 const MESSAGE_LIMIT: usize = 16 * 1024;
@@ -69,11 +70,44 @@ impl Runtime {
             let _ = child.kill_group(Signal::SIGKILL);
             let _ = timeout(KILL_LIMIT, output.until_exit(&mut child)).await;
         }
+        if exit
+            .as_ref()
+            .ok()
+            .is_none_or(|exit| killed_by(*exit).is_some())
+        {
+            self.end_group(child.pid()).await;
+        }
         let log = log.and_then(|log| log::finish(&log, &self.log));
         match exit {
             Ok(exit) if exit.status == 0 => Ok(output.stdout.bytes),
             Ok(exit) => Err(self.failed(operation, exit, log, &output.text())),
             Err(_) => Err(self.timed_out(operation, id, limit, log, &output.text())),
+        }
+    }
+
+    /// Ends what a call that was killed has left in its process group. Its children are the shim's
+    /// now, and theirs as soon as they have ended.
+    async fn end_group(&self, leader: Pid) {
+        let group = |pid: &Pid| getpgid(Some(unistd::Pid::from_raw(*pid))).map(unistd::Pid::as_raw);
+        let end = async {
+            loop {
+                let mut left = self.monitor.adopted().unwrap_or_else(|e| {
+                    ::log::warn!("children of this process: {e}");
+                    Vec::new()
+                });
+                left.retain(|pid| group(pid) == Ok(leader));
+                if left.is_empty() {
+                    return;
+                }
+                for pid in left {
+                    // ESRCH: it is gone, which is what is wanted.
+                    let _ = kill(unistd::Pid::from_raw(pid), Signal::SIGKILL);
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if timeout(KILL_LIMIT, end).await.is_err() {
+            ::log::warn!("processes of the killed runtime call {leader} are still there");
         }
     }
 
@@ -84,10 +118,9 @@ impl Runtime {
         log: io::Result<Vec<u8>>,
         output: &str,
     ) -> RuntimeError {
-        let kind = match exit.status {
-            // Up to the last real-time signal.
-            status @ 129..=192 => Kind::Killed(status - 128),
-            status => Kind::Failed(status),
+        let kind = match killed_by(exit) {
+            Some(signal) => Kind::Killed(signal),
+            None => Kind::Failed(exit.status),
         };
         let how = match kind {
             Kind::Killed(signal) => format!("signal {signal}"),
@@ -126,6 +159,11 @@ impl Runtime {
         );
         RuntimeError::new(operation, Kind::Timeout, message)
     }
+}
+
+/// The signal that ended a call, up to the last real-time one; a shell tells its command's so too.
+fn killed_by(exit: Exit) -> Option<u32> {
+    matches!(exit.status, 129..=192).then(|| exit.status - 128)
 }
 
 fn name(binary: &Path) -> String {

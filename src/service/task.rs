@@ -54,7 +54,7 @@ impl TaskService {
         let Some(spec) = req.spec.into_option() else {
             return Err(Error::invalid_argument(format!(
                 "exec {}: spec is absent",
-                req.exec_id
+                req.exec_id.escape_debug()
             )));
         };
         let stdio = Stdio {
@@ -109,7 +109,7 @@ impl TaskService {
 
     /// Without a terminal there is nothing to resize, and that is no error (contract 2.1).
     async fn resize_pty(&self, req: ResizePtyRequest) -> Result<Empty> {
-        self.registry.get(&req.id)?.process(&req.exec_id)?;
+        self.registry.get(&req.id)?.resize(&req.exec_id)?;
         Ok(Empty::new())
     }
 

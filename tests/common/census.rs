@@ -45,10 +45,16 @@ pub struct Process {
 pub struct Census(BTreeSet<String>);
 
 impl Census {
-    /// Counts what belongs to `owner` now. `ids` are the containers whose shim sockets to look for.
+    /// Counts what belongs to `owner` now, the daemon aside. `ids` are the containers whose shim sockets to look for.
     pub fn take<S: AsRef<str>>(owner: &Owner, ids: &[S]) -> Self {
         let mut lines = BTreeSet::new();
-        for p in owner.processes() {
+        let daemon = |p: &Process| {
+            p.argv
+                .split(' ')
+                .next()
+                .is_some_and(|a| a.ends_with("/containerd"))
+        };
+        for p in owner.processes().into_iter().filter(|p| !daemon(p)) {
             lines.insert(format!("process {} {}", p.pid, p.argv));
         }
         for m in owner.mounts() {

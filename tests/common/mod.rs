@@ -2,7 +2,7 @@
 //! time limit, real managers and the census that shows what a test left behind.
 //!
 //! Each test file takes what it needs, so unused items are expected in every one of them.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::print_stderr)]
 
 pub mod census;
 pub mod containerd;
@@ -76,12 +76,9 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Done {
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let (done, wait) = mpsc::channel();
-    std::thread::spawn(move || {
-        // A command that ends without reading its input is no fault of the caller.
-        let _ = stdin.write_all(&input);
-        drop(stdin);
-        let _ = done.send(child.wait_with_output());
-    });
+    // A command that ends without reading its input is no fault of the caller.
+    std::thread::spawn(move || stdin.write_all(&input));
+    std::thread::spawn(move || done.send(child.wait_with_output()));
     let output = match wait.recv_timeout(LIMIT) {
         Ok(output) => output.unwrap_or_else(|e| panic!("wait for {what}: {e}")),
         Err(_) => {

@@ -15,12 +15,13 @@ use cotter::manager::spec::Spec;
 use cotter::manager::stdio::Fifos;
 use cotter::proto::runc_options::Options;
 use cotter::proto::task::{
-    CloseIORequest, CreateTaskRequest, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, ShutdownRequest,
-    StartRequest, StateRequest, StateResponse, WaitRequest, WaitResponse,
+    CloseIORequest, CreateTaskRequest, DeleteRequest, DeleteResponse, ExecProcessRequest,
+    KillRequest, ShutdownRequest, StartRequest, StateRequest, StateResponse, WaitRequest,
+    WaitResponse,
 };
 use cotter::proto::{Any, pack};
 
-use super::census::{Census, MARK, Owner};
+use super::census::{Census, MARK, Owner, Process};
 use super::{LIMIT, TempDir, eventually, tool, unique};
 
 /// Both runtimes that every behaviour is tested with.
@@ -76,7 +77,13 @@ impl Shim {
     /// Starts a shim for container `first`, whose bundle runs `args` once created; `runtime` is a
     /// name in the tools' list (`RUNC`, `CRUN`) or the path of a runtime.
     pub async fn start(runtime: &str, first: &str, args: &[&str]) -> Self {
-        Self::start_as(Dialect::Proto23, runtime, Spec::new(first, args.iter().copied()), first).await
+        Self::start_as(
+            Dialect::Proto23,
+            runtime,
+            Spec::new(first, args.iter().copied()),
+            first,
+        )
+        .await
     }
 
     /// As [`start`](Self::start), in a dialect and with a spec of the test's.
@@ -94,8 +101,14 @@ impl Shim {
     ) -> Self {
         let dir = TempDir::new("cotter-t");
         let namespace = unique("t");
-        let events = EventServer::listen(&dir.path().join("events.sock")).await.unwrap();
-        let binary = if runtime.starts_with('/') { PathBuf::from(runtime) } else { tool(runtime) };
+        let events = EventServer::listen(&dir.path().join("events.sock"))
+            .await
+            .unwrap();
+        let binary = if runtime.starts_with('/') {
+            PathBuf::from(runtime)
+        } else {
+            tool(runtime)
+        };
         let options = Options {
             binary_name: binary.to_string_lossy().into_owned(),
             root: dir.path().join("runtime").to_string_lossy().into_owned(),
@@ -109,20 +122,37 @@ impl Shim {
         };
         let before = Census::take::<&str>(&owner, &[]);
         let mut bundles = BTreeMap::new();
-        bundles.insert(first.to_owned(), make_bundle(dir.path(), &namespace, first, spec));
+        bundles.insert(
+            first.to_owned(),
+            make_bundle(dir.path(), &namespace, first, spec),
+        );
         let mut launch = Launch::new(SHIM, dialect, first, bundles[first].path());
         launch.namespace.clone_from(&namespace);
         launch.grpc_address = address.to_string_lossy().into_owned();
         launch.ttrpc_address = events.address();
         launch.options = Some(options.clone());
         launch.environment.push((MARK.into(), namespace.clone()));
-        let more = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let more = environment
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
         launch.environment.extend(more);
         launch.debug = true;
         let sweep = Sweep(owner.clone(), first.to_owned());
         let endpoint = launch.start().await.unwrap();
         let tasks = Tasks::connect(&endpoint).await.unwrap();
-        Self { tasks, events, launch, endpoint, options, namespace, bundles, owner, before, _sweep: sweep, dir }
+        Self {
+            tasks,
+            events,
+            launch,
+            endpoint,
+            options,
+            namespace,
+            bundles,
+            owner,
+            before,
+            _sweep: sweep,
+            dir,
+        }
     }
 
     /// The test's directory.
@@ -144,7 +174,11 @@ impl Shim {
     pub fn bundle(&mut self, id: &str, spec: Spec) -> PathBuf {
         let (dir, namespace) = (self.dir.path(), &self.namespace);
         let make = || make_bundle(dir, namespace, id, spec);
-        self.bundles.entry(id.to_owned()).or_insert_with(make).path().to_owned()
+        self.bundles
+            .entry(id.to_owned())
+            .or_insert_with(make)
+            .path()
+            .to_owned()
     }
 
     /// Where the bundle of `id` is.
@@ -202,31 +236,52 @@ impl Shim {
 
     /// Start.
     pub async fn start_process(&self, id: &str, exec: &str) -> Result<u32> {
-        let request = StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        let request = StartRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
         Ok(self.tasks.start(&request).await?.pid)
     }
 
     /// State.
     pub async fn state(&self, id: &str, exec: &str) -> Result<StateResponse> {
-        let request = StateRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        let request = StateRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
         self.tasks.state(&request).await
     }
 
     /// Wait, for as long as it takes.
     pub async fn wait(&self, id: &str, exec: &str) -> Result<WaitResponse> {
-        let request = WaitRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        let request = WaitRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
         self.tasks.wait(&request).await
     }
 
     /// Kill.
     pub async fn kill(&self, id: &str, exec: &str, signal: u32) -> Result<()> {
-        let request = KillRequest { id: id.into(), exec_id: exec.into(), signal, ..Default::default() };
+        let request = KillRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            signal,
+            ..Default::default()
+        };
         self.tasks.kill(&request).await.map(drop)
     }
 
     /// Delete.
     pub async fn delete(&self, id: &str, exec: &str) -> Result<DeleteResponse> {
-        let request = DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        let request = DeleteRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
         self.tasks.delete(&request).await
     }
 
@@ -243,7 +298,8 @@ impl Shim {
         let mut all = Vec::new();
         loop {
             let told = self.events.next_within(LIMIT).await;
-            let told = told.unwrap_or_else(|e| panic!("{e}; so far {all:#?}; log {:#?}", self.log()));
+            let told =
+                told.unwrap_or_else(|e| panic!("{e}; so far {all:#?}; log {:#?}", self.log()));
             let found = last(&told.event);
             all.push(told);
             if found {
@@ -255,18 +311,38 @@ impl Shim {
     /// Asks the shim to end, and checks that it does and that nothing of it is left. Returns the
     /// events nobody has taken.
     pub async fn end(self) -> Vec<Told> {
-        let request = ShutdownRequest { id: self.launch.id.clone(), ..Default::default() };
+        let shim = self.pid();
+        let request = ShutdownRequest {
+            id: self.launch.id.clone(),
+            ..Default::default()
+        };
         // The answer may be lost with the connection.
         let _ = self.tasks.shutdown(&request).await;
         gone(&self.endpoint, LIMIT).await.unwrap();
+        // Its socket goes first. It then drains its events, which this thread has to answer.
+        until("the shim has ended", || ended(shim)).await;
         let deleted = self.launch.delete().await.unwrap();
-        assert_eq!(deleted.warnings, "", "delete has nothing to say after an orderly end");
+        assert_eq!(
+            deleted.warnings, "",
+            "delete has nothing to say after an orderly end"
+        );
         let ids: Vec<String> = self.bundles.keys().cloned().collect();
         for (id, bundle) in &self.bundles {
             let mut left: Vec<_> = std::fs::read_dir(bundle.path())
                 .unwrap()
                 .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-                .filter(|name| !["config.json", "rootfs", "log", "log.json", "bootstrap.json", "s", "address"].contains(&name.as_str()))
+                .filter(|name| {
+                    ![
+                        "config.json",
+                        "rootfs",
+                        "log",
+                        "log.json",
+                        "bootstrap.json",
+                        "s",
+                        "address",
+                    ]
+                    .contains(&name.as_str())
+                })
                 .collect();
             left.sort();
             assert!(left.is_empty(), "left in the bundle of {id}: {left:?}");
@@ -295,7 +371,13 @@ impl Shim {
     }
 
     /// Registers and starts an exec with these streams; answers its pid.
-    pub async fn exec_with(&self, id: &str, exec: &str, args: &[&str], fifos: &Fifos) -> Result<u32> {
+    pub async fn exec_with(
+        &self,
+        id: &str,
+        exec: &str,
+        args: &[&str],
+        fifos: &Fifos,
+    ) -> Result<u32> {
         let request = ExecProcessRequest {
             stdin: fifos.stdin.clone(),
             stdout: fifos.stdout.clone(),
@@ -308,8 +390,37 @@ impl Shim {
 
     /// CloseIO.
     pub async fn close_io(&self, id: &str, exec: &str, stdin: bool) -> Result<()> {
-        let request = CloseIORequest { id: id.into(), exec_id: exec.into(), stdin, ..Default::default() };
+        let request = CloseIORequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            stdin,
+            ..Default::default()
+        };
         self.tasks.close_io(&request).await.map(drop)
+    }
+
+    /// Live processes of this test, the shim and its runtime calls among them.
+    pub fn processes(&self) -> Vec<Process> {
+        self.owner.processes()
+    }
+}
+
+/// Whether a process is gone, or a zombie, which is its parent's business.
+fn ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, state)| state.starts_with(['Z', 'X']))
+}
+
+/// As [`eventually`], for conditions that need this thread's tasks to run meanwhile.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + LIMIT;
+    while !holds() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "still not so after {LIMIT:?}: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -317,7 +428,10 @@ impl Shim {
 pub fn process(id: &str, args: &[&str]) -> Any {
     Any {
         type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
-        value: Spec::new(id, args.iter().copied()).process().to_string().into_bytes(),
+        value: Spec::new(id, args.iter().copied())
+            .process()
+            .to_string()
+            .into_bytes(),
         ..Default::default()
     }
 }

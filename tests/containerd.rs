@@ -1,0 +1,273 @@
+//! The shim under real managers: three containerds, two OCI runtimes, three ways to install it.
+//!
+//! Everything is asked through each containerd's own `ctr`, and every test ends with the census of
+//! what it started with: no process, mount, socket, directory or cgroup more.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod common;
+
+use common::containerd::{Containerd, Form, Version, go_shim};
+use common::events::Events;
+use common::{eventually, signal, tool};
+
+/// Foreground containers: output, input, exit codes, refusals, and the events of a whole life.
+fn run(version: Version, form: Form, runtime: &str) {
+    let daemon = Containerd::start(version, form, &tool(runtime));
+    let before = daemon.census();
+
+    let done = daemon.run("hello", &["echo", "hello"], b"");
+    assert_eq!((done.code, done.out.as_str()), (0, "hello\n"), "{done:?}");
+
+    let done = daemon.run("both", &["sh", "-c", "echo out; echo err >&2; exit 7"], b"");
+    assert_eq!((done.code, done.out.as_str()), (7, "out\n"), "{done:?}");
+    assert!(done.err.contains("err\n"), "{done:?}");
+
+    // More than the pipes on the way hold: ctr forgets to close the container's input when its own
+    // ends before the task is created.
+    let input: Vec<u8> = (0..200_000)
+        .flat_map(|n| format!("{n}\n").into_bytes())
+        .collect();
+    let done = daemon.run("cat", &["cat"], &input);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(
+        done.out.as_bytes() == input,
+        "{} of {} bytes came back",
+        done.out.len(),
+        input.len()
+    );
+
+    let done = daemon.run("none", &["/no/such/program"], b"");
+    assert_ne!(done.code, 0, "{done:?}");
+    assert!(
+        done.err.contains("/no/such/program"),
+        "the runtime's reason is passed on: {done:?}"
+    );
+
+    daemon.nothing_left_since(&before);
+}
+
+/// A container in the background: exec, a second one of the same name, kill, exit event, delete.
+fn detached(version: Version, form: Form, runtime: &str) {
+    let daemon = Containerd::start(version, form, &tool(runtime));
+    let before = daemon.census();
+    let events = Events::record(&daemon);
+
+    daemon.run_detached("one", &["sleep", "1000"]);
+    assert_eq!(daemon.status("one").as_deref(), Some("RUNNING"));
+
+    // That the runtime is the one meant, by what each keeps of a container and the other does not.
+    let state = daemon.owner.runtime_state().join("one");
+    let crun = runtime.starts_with("CRUN");
+    assert_eq!(state.join("status").exists(), crun, "{}", state.display());
+    assert_eq!(state.join("state.json").exists(), !crun);
+
+    let done = daemon.exec("one", &["echo", "from exec"]);
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (0, "from exec\n"),
+        "{done:?}"
+    );
+    assert_eq!(daemon.exec("one", &["sh", "-c", "exit 9"]).code, 9);
+    let done = daemon.exec("one", &["/no/such/program"]);
+    assert_ne!(done.code, 0, "{done:?}");
+    assert!(done.err.contains("/no/such/program"), "{done:?}");
+
+    assert_ne!(
+        daemon.ctr(&["tasks", "delete", "one"]).code,
+        0,
+        "a running task is not deleted"
+    );
+    let processes = daemon.ctr(&["tasks", "ps", "one"]).ok();
+    let pid = daemon.pid("one").unwrap();
+    assert!(
+        processes.contains(&pid.to_string()),
+        "{pid} in: {processes}"
+    );
+
+    daemon
+        .ctr(&["tasks", "kill", "--signal", "SIGKILL", "one"])
+        .ok();
+    assert_eq!(events.wait("/tasks/exit", "one").exit_status(), 137);
+    eventually("the task is stopped", || {
+        daemon.status("one").as_deref() == Some("STOPPED")
+    });
+    let done = daemon.ctr(&["tasks", "delete", "one"]);
+    assert!(
+        done.code == 0 && done.err.contains("non-zero exit code 137"),
+        "{done:?}"
+    );
+    // The Go shim of 2.1 often ends before it has published its last event.
+    if !go_shim() {
+        events.wait("/tasks/delete", "one");
+    }
+    daemon.ctr(&["containers", "delete", "one"]).ok();
+
+    // Exec events carry names of their own; three execs, of which one never starts.
+    let life = |init: bool| -> Vec<String> {
+        let all = events.of("one").into_iter();
+        let exec = |e: &common::events::Event| !e.body["exec_id"].is_null() || e.process() != "one";
+        all.filter(|e| exec(e) != init).map(|e| e.topic).collect()
+    };
+    let whole = [
+        "/tasks/create",
+        "/tasks/start",
+        "/tasks/exit",
+        "/tasks/delete",
+    ];
+    let seen = life(true);
+    assert!(seen == whole || go_shim() && seen == whole[..3], "{seen:?}");
+    let (added, started, exit) = ("/tasks/exec-added", "/tasks/exec-started", "/tasks/exit");
+    assert_eq!(
+        life(false),
+        [added, started, exit, added, started, exit, added]
+    );
+    drop(events);
+    daemon.nothing_left_since(&before);
+}
+
+/// The daemon goes and comes back, once in order and once killed, while a container runs on.
+fn restart(version: Version, form: Form, runtime: &str) {
+    let mut daemon = Containerd::start(version, form, &tool(runtime));
+    let before = daemon.census();
+    daemon.run_detached("stays", &["sleep", "1000"]);
+    let pid = daemon.pid("stays");
+
+    daemon.restart();
+    assert_eq!(daemon.status("stays").as_deref(), Some("RUNNING"));
+    assert_eq!(daemon.exec("stays", &["echo", "again"]).ok(), "again\n");
+
+    daemon.kill();
+    daemon.relaunch();
+    assert_eq!(daemon.status("stays").as_deref(), Some("RUNNING"));
+    assert_eq!(daemon.pid("stays"), pid);
+    assert_eq!(
+        daemon.exec("stays", &["echo", "and again"]).ok(),
+        "and again\n"
+    );
+
+    let events = Events::record(&daemon);
+    daemon
+        .ctr(&["tasks", "kill", "--signal", "SIGKILL", "stays"])
+        .ok();
+    assert_eq!(events.wait("/tasks/exit", "stays").exit_status(), 137);
+    drop(events);
+    let done = daemon.ctr(&["tasks", "delete", "stays"]);
+    assert!(
+        done.code == 0 && done.err.contains("non-zero exit code 137"),
+        "{done:?}"
+    );
+    daemon.ctr(&["containers", "delete", "stays"]).ok();
+    daemon.nothing_left_since(&before);
+}
+
+/// The container ends while no daemon is there. containerd 1.6 finds it stopped, with its status; 1.7
+/// and later see a shim without processes and clear it away.
+fn exit_unseen(version: Version, form: Form, runtime: &str) {
+    let mut daemon = Containerd::start(version, form, &tool(runtime));
+    let before = daemon.census();
+    daemon.run_detached("gone", &["sleep", "1000"]);
+    let pid = daemon.pid("gone").unwrap();
+
+    daemon.stop();
+    signal(pid, "KILL");
+    eventually("the container's init is gone", || {
+        daemon.owner.processes().iter().all(|p| p.pid != pid)
+    });
+    daemon.relaunch();
+    let found = (version == Version::V1_6).then_some("STOPPED");
+    eventually("the daemon knows that the task ended", || {
+        daemon.status("gone").as_deref() == found
+    });
+    if found.is_some() {
+        let done = daemon.ctr(&["tasks", "delete", "gone"]);
+        assert!(done.err.contains("non-zero exit code 137"), "{done:?}");
+    }
+    daemon.ctr(&["containers", "delete", "gone"]).ok();
+    daemon.nothing_left_since(&before);
+}
+
+/// The shim is killed under its container: the daemon runs `delete`, and the container goes with it.
+fn shim_killed(version: Version, form: Form, runtime: &str) {
+    let daemon = Containerd::start(version, form, &tool(runtime));
+    let before = daemon.census();
+    let events = Events::record(&daemon);
+    daemon.run_detached("orphan", &["sleep", "1000"]);
+
+    let shim = daemon.owner.shim("orphan").expect("the shim's process");
+    signal(shim.pid, "KILL");
+    assert_eq!(events.wait("/tasks/exit", "orphan").exit_status(), 137);
+    events.wait("/tasks/delete", "orphan");
+    drop(events);
+    assert_eq!(daemon.status("orphan"), None);
+    daemon.ctr(&["containers", "delete", "orphan"]).ok();
+    if go_shim() {
+        // Its `delete` leaves the dead shim's socket behind.
+        daemon.remove_sockets("orphan");
+    }
+    daemon.nothing_left_since(&before);
+}
+
+/// One module per containerd and runtime, one test per behaviour and form of installation.
+macro_rules! matrix {
+    ($($module:ident: $version:ident, $runtime:literal;)*) => {$(
+        mod $module {
+            use super::*;
+
+            #[test]
+            fn run_by_name() {
+                run(Version::$version, Form::Name, $runtime);
+            }
+
+            #[test]
+            fn run_by_path() {
+                run(Version::$version, Form::Path, $runtime);
+            }
+
+            #[test]
+            fn run_as_drop_in() {
+                run(Version::$version, Form::DropIn, $runtime);
+            }
+
+            #[test]
+            fn detached_by_name() {
+                detached(Version::$version, Form::Name, $runtime);
+            }
+
+            #[test]
+            fn detached_by_path() {
+                detached(Version::$version, Form::Path, $runtime);
+            }
+
+            #[test]
+            fn detached_as_drop_in() {
+                detached(Version::$version, Form::DropIn, $runtime);
+            }
+
+            #[test]
+            fn daemon_restarts() {
+                restart(Version::$version, Form::Name, $runtime);
+            }
+
+            #[test]
+            fn exit_while_daemon_is_away() {
+                exit_unseen(Version::$version, Form::Name, $runtime);
+            }
+
+            #[test]
+            fn shim_is_killed() {
+                shim_killed(Version::$version, Form::Name, $runtime);
+            }
+        }
+    )*};
+}
+
+// Each containerd with the runtimes of its time: crun 1.8 refuses the OCI version that containerd 1.7
+// and later write.
+matrix! {
+    v1_6_runc: V1_6, "RUNC";
+    v1_6_crun: V1_6, "CRUN";
+    v1_7_runc: V1_7, "RUNC";
+    v1_7_crun: V1_7, "CRUN_1_21";
+    v2_1_runc: V2_1, "RUNC_1_3";
+    v2_1_crun: V2_1, "CRUN_1_21";
+}

@@ -1,0 +1,123 @@
+//! The end of the shim itself with containers running: by SIGKILL, and in order by SIGTERM. Its
+//! containers live on, and the `delete` action takes them away.
+
+use std::path::Path;
+
+use cotter::manager::client::{Tasks, gone};
+use cotter::manager::events::{Event, EventServer};
+use cotter::manager::launch::{Deleted, Launch};
+
+use crate::common::shim::{RUNTIMES, Shim, run};
+use crate::common::{LIMIT, signal};
+use crate::runtime::Faulty;
+use crate::world::{GOOD, alive, bundle, good_works, nothing_new, until, world};
+
+/// The `delete` action for a container of the shim.
+async fn delete(shim: &Shim, id: &str) -> Deleted {
+    let launch = Launch {
+        id: id.into(),
+        bundle: shim.bundle_path(id),
+        ..shim.launch.clone()
+    };
+    launch.delete().await.unwrap()
+}
+
+/// A second container, with a mount; answers both inits.
+async fn two(shim: &mut Shim, faulty: &Faulty) -> [u32; 2] {
+    let request = bundle(shim, faulty, "c");
+    let second = shim.tasks.create(&request).await.unwrap().pid;
+    shim.start_process("c", "").await.unwrap();
+    shim.exec("c", "x", &["sleep", "1000"]).await.unwrap();
+    [shim.state(GOOD, "").await.unwrap().pid, second]
+}
+
+async fn cleared(shim: &Shim, id: &str, pid: u32) {
+    for _ in 0..2 {
+        let deleted = delete(shim, id).await;
+        assert_eq!(deleted.warnings, "");
+        assert_eq!(
+            (deleted.response.pid, deleted.response.exit_status),
+            (pid, 137)
+        );
+        assert!(deleted.response.exited_at.seconds > 0);
+        until("its init is dead", || !alive(pid)).await;
+    }
+}
+
+/// A shim of the same id takes over the bundles, as if nothing had been.
+async fn again(shim: &mut Shim, faulty: &Faulty) {
+    shim.endpoint = shim.launch.start().await.unwrap();
+    shim.tasks = Tasks::connect(&shim.endpoint).await.unwrap();
+    shim.create(GOOD).await.unwrap();
+    shim.start_process(GOOD, "").await.unwrap();
+    two(shim, faulty).await;
+    good_works(shim).await;
+    shim.remove("c").await;
+    shim.remove(GOOD).await;
+}
+
+#[test]
+fn killed() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (mut shim, faulty) = world(runtime, &[]).await;
+            let [good, second] = two(&mut shim, &faulty).await;
+            signal(shim.pid(), "KILL");
+            gone(&shim.endpoint, LIMIT).await.unwrap();
+            assert!(alive(good) && alive(second));
+            cleared(&shim, GOOD, good).await;
+            assert!(alive(second));
+            cleared(&shim, "c", second).await;
+            nothing_left(&shim).await;
+            again(&mut shim, &faulty).await;
+            shim.end().await;
+        });
+    }
+}
+
+#[test]
+fn terminated() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (mut shim, faulty) = world(runtime, &[]).await;
+            let [good, second] = two(&mut shim, &faulty).await;
+            // Nobody listens when the events come.
+            let path = std::path::PathBuf::from(shim.events.address());
+            let nobody = EventServer::listen(&path.with_extension("away"))
+                .await
+                .unwrap();
+            std::mem::replace(&mut shim.events, nobody).stop().await;
+            for i in 0..10 {
+                shim.exec(GOOD, &format!("x{i}"), &["true"]).await.unwrap();
+                shim.wait(GOOD, &format!("x{i}")).await.unwrap();
+            }
+            let pid = shim.pid();
+            signal(pid, "TERM");
+            let socket = shim.endpoint.socket().to_owned();
+            until("it lets nobody in", || !Path::new(&socket).exists()).await;
+            shim.events = EventServer::listen(&path).await.unwrap();
+            gone(&shim.endpoint, LIMIT).await.unwrap();
+            until("the shim ends", || !alive(pid)).await;
+            assert!(alive(good) && alive(second));
+            let last = |e: &Event| matches!(e, Event::Exit(exit) if exit.id == "x9");
+            let told = shim.events_until(last).await;
+            let exits = told
+                .iter()
+                .filter(|t| matches!(t.event, Event::Exit(_)))
+                .count();
+            assert_eq!(exits, 10, "every event went out before the end");
+            cleared(&shim, GOOD, good).await;
+            cleared(&shim, "c", second).await;
+            nothing_left(&shim).await;
+            again(&mut shim, &faulty).await;
+            shim.end().await;
+        });
+    }
+}
+
+/// No process, mount, socket or cgroup.
+async fn nothing_left(shim: &Shim) {
+    let none = crate::common::census::Census::default();
+    nothing_new(shim, &none, "after delete").await;
+    assert_eq!(std::fs::read_dir(shim.state_dir()).unwrap().count(), 0);
+}

@@ -1,0 +1,148 @@
+//! While a call of the runtime takes its time, every question is answered, and every other process
+//! can be worked with. The held call goes on only afterwards, so that an answer at all is the proof.
+
+use cotter::error::Code;
+use cotter::manager::client::Tasks;
+use cotter::proto::task::{PidsRequest, Status};
+
+use crate::common::shim::{RUNTIMES, Shim, run};
+use crate::world::{GOOD, answers, bundle, good_works, later, says, world};
+
+#[test]
+fn nobody_waits_for_a_slow_runtime() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (mut shim, faulty) = world(runtime, &[]).await;
+            shim.exec(GOOD, "ended", &["true"]).await.unwrap();
+
+            faulty.set("create", "slow-before");
+            let request = bundle(&mut shim, &faulty, "c");
+            let held = later(&shim.tasks, {
+                let request = request.clone();
+                move |tasks: Tasks| async move { tasks.create(&request).await.map(drop) }
+            });
+            faulty.arrived("create").await;
+            let again = shim.tasks.create(&request).await.unwrap_err();
+            says(
+                &again,
+                Code::AlreadyExists,
+                &["container with given ID already exists", "c"],
+            );
+            assert_eq!(shim.state("c", "").await.unwrap_err().code, Code::NotFound);
+            others_work(&shim).await;
+            faulty.release("slow-before");
+            held.await.unwrap().unwrap();
+
+            faulty.set("start", "slow-before");
+            let held = start(&shim, "");
+            faulty.arrived("start").await;
+            answers(&shim, "c").await;
+            assert_eq!(status(&shim, "").await, Status::CREATED);
+            others_work(&shim).await;
+            faulty.release("slow-before");
+            held.await.unwrap().unwrap();
+
+            faulty.set("exec", "slow-before");
+            shim.tasks
+                .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
+                .await
+                .unwrap();
+            let held = start(&shim, "x");
+            faulty.arrived("exec").await;
+            faulty.clear("exec");
+            answers(&shim, "c").await;
+            assert_eq!(status(&shim, "x").await, Status::CREATED);
+            let early = shim.kill("c", "x", 9).await.unwrap_err();
+            says(&early, Code::FailedPrecondition, &["process not created"]);
+            neighbour_works(&shim).await;
+            others_work(&shim).await;
+            faulty.release("slow-before");
+            held.await.unwrap().unwrap();
+
+            faulty.set("kill", "slow-before");
+            let held = later(&shim.tasks, move |tasks: Tasks| async move {
+                let request = cotter::proto::task::KillRequest {
+                    id: "c".into(),
+                    signal: 9,
+                    ..Default::default()
+                };
+                tasks.kill(&request).await.map(drop)
+            });
+            faulty.arrived("kill").await;
+            faulty.clear("kill");
+            answers(&shim, "c").await;
+            shim.kill("c", "", 0).await.unwrap();
+            shim.kill("c", "x", 15).await.unwrap();
+            assert_eq!(shim.wait("c", "x").await.unwrap().exit_status, 143);
+            neighbour_works(&shim).await;
+            others_work(&shim).await;
+            assert_eq!(status(&shim, "").await, Status::RUNNING);
+            faulty.release("slow-before");
+            held.await.unwrap().unwrap();
+            assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+
+            faulty.set("delete", "slow-before");
+            let delete = || {
+                later(&shim.tasks, move |tasks: Tasks| async move {
+                    let request = cotter::proto::task::DeleteRequest {
+                        id: "c".into(),
+                        ..Default::default()
+                    };
+                    tasks.delete(&request).await.map(drop)
+                })
+            };
+            let (held, second) = (delete(), delete());
+            faulty.arrived("delete").await;
+            assert_eq!(status(&shim, "").await, Status::STOPPED);
+            assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+            let request = PidsRequest {
+                id: "c".into(),
+                ..Default::default()
+            };
+            assert_eq!(shim.tasks.pids(&request).await.unwrap().processes, []);
+            others_work(&shim).await;
+            faulty.release("slow-before");
+            // One of them does it, the other finds it done.
+            let (a, b) = (held.await.unwrap(), second.await.unwrap());
+            assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
+            assert_eq!(a.and(b).unwrap_err().code, Code::NotFound);
+
+            shim.remove(GOOD).await;
+            shim.end().await;
+        });
+    }
+}
+
+fn start(shim: &Shim, exec: &'static str) -> tokio::task::JoinHandle<cotter::error::Result<()>> {
+    later(&shim.tasks, move |tasks: Tasks| async move {
+        let (id, exec_id) = ("c".into(), exec.into());
+        let request = cotter::proto::task::StartRequest {
+            id,
+            exec_id,
+            ..Default::default()
+        };
+        tasks.start(&request).await.map(drop)
+    })
+}
+
+async fn status(shim: &Shim, exec: &str) -> Status {
+    shim.state("c", exec)
+        .await
+        .unwrap()
+        .status
+        .enum_value()
+        .unwrap()
+}
+
+async fn others_work(shim: &Shim) {
+    answers(shim, GOOD).await;
+    shim.wait(GOOD, "ended").await.unwrap();
+    good_works(shim).await;
+}
+
+/// Another exec of the same container.
+async fn neighbour_works(shim: &Shim) {
+    shim.exec("c", "y", &["sh", "-c", "exit 3"]).await.unwrap();
+    assert_eq!(shim.wait("c", "y").await.unwrap().exit_status, 3);
+    shim.delete("c", "y").await.unwrap();
+}

@@ -1,0 +1,20 @@
+//! What can go wrong around a shim: a runtime that is slow, fails, lies, hangs or is killed at any
+//! of its operations, clients that leave in the middle, and the end of the shim itself.
+//!
+//! Pinned: each fault ends in an error that says what failed and why, the container or exec is
+//! either whole or not there, its id is free again, nothing is left of it on the machine, and
+//! meanwhile every other container of the same shim works and every question is answered.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod clients;
+mod create;
+mod exec;
+mod gone;
+mod hang;
+mod held;
+mod init;
+mod runtime;
+mod world;

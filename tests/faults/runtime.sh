@@ -1,0 +1,114 @@
+#!/bin/sh
+# A runtime that misbehaves where it is told to. The file beside this script that is named after a
+# subcommand holds the fault; without one this is the real runtime.
+me=${0%/*}
+read -r real <"$me/real"
+# The mark by which the census finds what this leaves behind; it is read where a program begins.
+if [ -z "$COTTER_TEST" ]; then
+    read -r COTTER_TEST <"$me/mark"
+    export COTTER_TEST
+    exec "$0" "$@"
+fi
+
+op='' root='' log='' pid_file='' id='' before=''
+for word; do
+    case $before in
+    --root) root=$word ;;
+    --log) log=$word ;;
+    --pid-file) pid_file=$word ;;
+    esac
+    case $op$word in create | start | exec | kill | delete) op=$word ;; esac
+    before=$word id=$word
+done
+
+here() { : >"$me/$op.here"; }
+hold() {
+    here
+    read -r _ <"$me/gate-$fault"
+}
+say() { printf '{"level":"error","msg":"%s"}\n' "$1" >>"$log"; }
+
+fault=''
+[ -e "$me/$op" ] && read -r fault <"$me/$op"
+case $fault in
+'') exec "$real" "$@" ;;
+slow-before)
+    hold
+    exec "$real" "$@"
+    ;;
+slow-after)
+    "$real" "$@"
+    status=$?
+    hold
+    exit $status
+    ;;
+said)
+    say 'it broke on purpose'
+    exit 1
+    ;;
+silent) exit 7 ;;
+garbage)
+    printf 'text\n\377\376{"level":"error"' >>"$log"
+    exit 1
+    ;;
+killed-before) kill -9 $$ ;;
+killed-after)
+    "$real" "$@"
+    kill -9 $$
+    ;;
+# Its helper goes on without it.
+killed-ahead)
+    (
+        hold
+        exec "$real" "$@"
+    ) &
+    while [ ! -e "$me/$op.here" ]; do sleep 0.01; done
+    kill -9 $$
+    ;;
+after)
+    "$real" "$@"
+    say 'it broke after the work'
+    exit 1
+    ;;
+half)
+    mkdir -p "$root/$id"
+    say 'it broke half-way'
+    exit 1
+    ;;
+nothing) exit 0 ;;
+no-pid)
+    "$real" "$@" || exit
+    rm -f "$pid_file"
+    ;;
+slow-no-pid)
+    hold
+    "$real" "$@" || exit
+    rm -f "$pid_file"
+    ;;
+pid=*)
+    "$real" "$@" || exit
+    printf %s "${fault#pid=}" >"$pid_file"
+    ;;
+after-pid=*)
+    "$real" "$@" || exit
+    printf %s "${fault#after-pid=}" >"$pid_file"
+    say 'it broke after the work'
+    exit 1
+    ;;
+# With a child that holds the standard streams.
+hang)
+    sleep 1000 &
+    here
+    wait
+    ;;
+hang-after)
+    "$real" "$@"
+    sleep 1000 &
+    here
+    wait
+    ;;
+*)
+    say "no such fault: $fault"
+    exit 99
+    ;;
+esac

@@ -1,0 +1,282 @@
+//! What a shim costs: one thread, no wake-ups while nothing happens, and after any number of
+//! containers, execs, abandoned calls and dropped connections the descriptors, children, threads and
+//! memory of before.
+//!
+//! The bounds hold for a debug build; only what grows or wakes is judged strictly.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::time::Duration;
+
+use cotter::error::Code;
+use cotter::manager::client::Tasks;
+use cotter::manager::spec::Spec;
+use cotter::proto::task::WaitRequest;
+use tokio::net::unix::pipe;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use common::LIMIT;
+use common::shim::{RUNTIMES, Shim, run};
+
+/// What /proc tells of a process that is to be the same again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Footprint {
+    fds: Vec<String>,
+    threads: usize,
+    children: Vec<String>,
+}
+
+fn count(dir: &str) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+impl Footprint {
+    fn of(pid: u32) -> Self {
+        // By what they are: numbers and inodes differ each time.
+        let kind = |fd: fs::DirEntry| {
+            let to = fs::read_link(fd.path())
+                .ok()?
+                .to_string_lossy()
+                .into_owned();
+            Some(to.split(":[").next().unwrap_or_default().to_owned())
+        };
+        let mut fds: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .filter_map(|fd| kind(fd.unwrap()))
+            .collect();
+        fds.sort();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        Self {
+            fds,
+            threads: count(&format!("/proc/{pid}/task")),
+            children: children.split_whitespace().map(str::to_owned).collect(),
+        }
+    }
+
+    /// Waits until the process is back to this.
+    async fn again(&self, pid: u32) {
+        let begun = Instant::now();
+        loop {
+            let now = Self::of(pid);
+            if now == *self {
+                return;
+            }
+            assert!(
+                begun.elapsed() < LIMIT / 4,
+                "not as before:\n{self:#?}\nnow:\n{now:#?}"
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Private memory in KiB that is not a file's: heap and stacks.
+fn anonymous(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("Anonymous:"));
+    line.unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// How often the process has been put on or off a CPU.
+fn switches(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of_task = |dir: fs::DirEntry| {
+        let status = fs::read_to_string(dir.path().join("status")).unwrap();
+        let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
+        counts
+            .map(|line| {
+                line.split_whitespace()
+                    .nth(1)
+                    .unwrap()
+                    .parse::<u64>()
+                    .unwrap()
+            })
+            .sum::<u64>()
+    };
+    tasks.map(|task| of_task(task.unwrap())).sum()
+}
+
+/// Runs an exec with three streams to its end.
+async fn exec(shim: &Shim, id: &str, name: &str) {
+    let fifos = shim.fifos(&format!("{id}-{name}"), true);
+    let _readers = [&fifos.stdout, &fifos.stderr]
+        .map(|path| pipe::OpenOptions::new().open_receiver(path).unwrap());
+    shim.exec_with(id, name, &["true"], &fifos).await.unwrap();
+    assert_eq!(shim.wait(id, name).await.unwrap().exit_status, 0);
+    shim.delete(id, name).await.unwrap();
+    for path in [&fifos.stdin, &fifos.stdout, &fifos.stderr] {
+        fs::remove_file(path).unwrap();
+    }
+}
+
+/// Runs a container with three streams and an exec to its end.
+async fn container(shim: &mut Shim, id: &str) {
+    shim.bundle(id, Spec::new(id, ["sleep", "1000"]));
+    let fifos = shim.fifos(id, true);
+    shim.create_with(id, &fifos).await.unwrap();
+    shim.start_process(id, "").await.unwrap();
+    exec(shim, id, "x").await;
+    shim.remove(id).await;
+}
+
+#[test]
+fn cycles_leave_nothing_behind() {
+    for runtime in RUNTIMES {
+        run(async {
+            let mut shim = Shim::start(runtime, "c", &["sleep", "1000"]).await;
+            let pid = shim.pid();
+            container(&mut shim, "c").await;
+            let empty = Footprint::of(pid);
+            assert_eq!(empty.threads, 1);
+            assert_eq!(empty.children, [""; 0]);
+
+            shim.create("c").await.unwrap();
+            let init = shim.start_process("c", "").await.unwrap();
+            let base = Footprint::of(pid);
+            assert_eq!(base.threads, 1);
+            assert_eq!(base.children, [init.to_string()]);
+            for n in 0..50 {
+                exec(&shim, "c", &format!("w{n}")).await;
+            }
+            let memory = anonymous(pid);
+            for n in 0..150 {
+                exec(&shim, "c", &format!("x{n}")).await;
+            }
+            base.again(pid).await;
+            for n in 0..20 {
+                container(&mut shim, &format!("d{n}")).await;
+            }
+            base.again(pid).await;
+            let grown = anonymous(pid).saturating_sub(memory);
+            assert!(grown <= 256, "{grown} KiB more than {memory}");
+            shim.remove("c").await;
+            empty.again(pid).await;
+            shim.end().await;
+        });
+    }
+}
+
+#[test]
+fn calls_that_are_abandoned_leave_nothing_behind() {
+    run(async {
+        let shim = Shim::start(RUNTIMES[1], "c", &["sleep", "1000"]).await;
+        let pid = shim.pid();
+        shim.create("c").await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        exec(&shim, "c", "warm").await;
+        let base = Footprint::of(pid);
+        let request = WaitRequest {
+            id: "c".into(),
+            ..Default::default()
+        };
+        // How many live at once, and so how far the heap spreads, differs from round to round; what
+        // is left behind by each call adds up in every round.
+        let mut memory = vec![anonymous(pid)];
+        let grows = |memory: &[u64]| memory.windows(2).all(|pair| pair[1] > pair[0] + 128);
+        while memory.len() < 7 && grows(&memory) {
+            // By their time limit, on one connection.
+            let mut waits = JoinSet::new();
+            for _ in 0..500 {
+                let (tasks, request) = (
+                    shim.tasks.within(Duration::from_millis(200)),
+                    request.clone(),
+                );
+                waits.spawn(async move { tasks.wait_within(&request).await });
+            }
+            for ended in waits.join_all().await {
+                let error = ended.unwrap_err();
+                assert_eq!(error.code, Code::DeadlineExceeded, "{error}");
+            }
+            // By the loss of their connection.
+            for _ in 0..20 {
+                let tasks = Tasks::connect(&shim.endpoint).await.unwrap();
+                let mut waits = JoinSet::new();
+                for _ in 0..25 {
+                    let (tasks, request) = (tasks.clone(), request.clone());
+                    waits.spawn(async move { tasks.wait(&request).await });
+                }
+                // Answered behind the Waits that were sent before it.
+                tasks.connect_task(&Default::default()).await.unwrap();
+                waits.shutdown().await;
+            }
+            base.again(pid).await;
+            memory.push(anonymous(pid));
+        }
+        assert!(!grows(&memory), "KiB, a thousand Waits each: {memory:?}");
+        shim.remove("c").await;
+        shim.end().await;
+    });
+}
+
+#[test]
+fn an_idle_shim_sleeps() {
+    for runtime in RUNTIMES {
+        run(async {
+            let mut shim = Shim::start(runtime, "c", &["sleep", "1000"]).await;
+            let pid = shim.pid();
+            let mut readers = Vec::new();
+            for id in ["c", "d", "e"] {
+                shim.bundle(id, Spec::new(id, ["sleep", "1000"]));
+                let fifos = shim.fifos(id, true);
+                // The last without a client.
+                if id != "e" {
+                    readers.push(
+                        pipe::OpenOptions::new()
+                            .open_receiver(&fifos.stdout)
+                            .unwrap(),
+                    );
+                }
+                shim.create_with(id, &fifos).await.unwrap();
+                shim.start_process(id, "").await.unwrap();
+                exec(&shim, id, "x").await;
+            }
+            // Execs that live, that have ended, and that have not begun.
+            shim.exec("c", "lives", &["sleep", "1000"]).await.unwrap();
+            shim.exec("c", "ended", &["true"]).await.unwrap();
+            shim.wait("c", "ended").await.unwrap();
+            shim.tasks
+                .exec(&shim.exec_request("c", "waits", &["true"]))
+                .await
+                .unwrap();
+            // And somebody waits.
+            let (tasks, request) = (
+                shim.tasks.clone(),
+                WaitRequest {
+                    id: "c".into(),
+                    ..Default::default()
+                },
+            );
+            let wait = tokio::spawn(async move { tasks.wait(&request).await });
+            exec(&shim, "c", "last").await;
+
+            // What is under way comes to rest first.
+            let mut last = switches(pid);
+            loop {
+                sleep(Duration::from_millis(100)).await;
+                let before = std::mem::replace(&mut last, switches(pid));
+                if before == last {
+                    break;
+                }
+            }
+            sleep(Duration::from_secs(3)).await;
+            let woken = switches(pid) - last;
+            assert!(woken <= 2, "{woken} switches in 3 s of nothing");
+            assert_eq!(count(&format!("/proc/{pid}/task")), 1);
+            let memory = anonymous(pid);
+            assert!(memory <= 2048, "{memory} KiB of private memory");
+            for id in ["c", "d", "e"] {
+                shim.remove(id).await;
+            }
+            assert_eq!(wait.await.unwrap().unwrap().exit_status, 137);
+            shim.end().await;
+        });
+    }
+}

@@ -1,0 +1,317 @@
+//! A shim and a client that writes down what it asks for and is answered, so that in the end the
+//! stream of events can be judged.
+
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::{Instant, SystemTime};
+
+use cotter::error::Result;
+use cotter::manager::dialect::Dialect;
+use cotter::manager::events::{EventServer, Told};
+use cotter::manager::spec::Spec;
+use cotter::proto::Timestamp;
+
+use crate::common::shim::{Shim, until};
+use crate::common::{TempDir, signal, tool};
+use crate::stream::{End, Fact, Facts, Key, Seen, check, time};
+
+/// What kills.
+pub const KILLED: u32 = 137;
+
+/// Whether containers have a pid namespace of their own.
+pub const PIDS: [Pids; 2] = [Pids::Private, Pids::Host];
+
+/// A container's pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pids {
+    /// Of its own: the kernel ends what is left when init dies.
+    Private,
+    /// The host's: the shim has to.
+    Host,
+}
+
+/// A shim under test.
+pub struct World {
+    pub shim: Shim,
+    pids: Pids,
+    facts: RefCell<Facts>,
+    told: Vec<Told>,
+    hooks: Option<TempDir>,
+}
+
+impl World {
+    /// A shim for containers with such pid namespaces; its first container is `first`.
+    pub async fn new(runtime: &str, pids: Pids, first: &str, args: &[&str]) -> Self {
+        Self::build(runtime, pids, first, args, &[], None).await
+    }
+
+    /// The same with a runtime into which [`hook`](Self::hook) can put things, and with settings.
+    pub async fn hooked(runtime: &str, pids: Pids, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let hooks = TempDir::new("hooks");
+        let script = SCRIPT
+            .replace("@HOOKS@", &hooks.path().to_string_lossy())
+            .replace("@REAL@", &tool(runtime).to_string_lossy());
+        let path = hooks.path().join("runtime");
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let runtime = path.to_string_lossy().into_owned();
+        Self::build(&runtime, pids, "c", args, env, Some(hooks)).await
+    }
+
+    async fn build(
+        runtime: &str,
+        pids: Pids,
+        first: &str,
+        args: &[&str],
+        env: &[(&str, &str)],
+        hooks: Option<TempDir>,
+    ) -> Self {
+        let spec = spec(pids, first, args);
+        Self {
+            shim: Shim::start_with(Dialect::Proto23, runtime, spec, first, env).await,
+            pids,
+            facts: RefCell::default(),
+            told: Vec::new(),
+            hooks,
+        }
+    }
+
+    /// A bundle for a further container.
+    pub fn bundle(&mut self, id: &str, args: &[&str]) {
+        self.shim.bundle(id, spec(self.pids, id, args));
+    }
+
+    /// Has the runtime run shell commands `when` (`before`, `after`) its `command` on `id`. They
+    /// may use `$dir`, and what the functions in [`SCRIPT`] offer.
+    pub fn hook(&self, id: &str, command: &str, when: &str, text: &str) {
+        fs::write(self.flag(&format!("{id}.{command}.{when}")), text).unwrap();
+    }
+
+    /// A file by which the test and its hooks tell each other things.
+    pub fn flag(&self, name: &str) -> PathBuf {
+        self.hooks.as_ref().unwrap().path().join(name)
+    }
+
+    /// Waits for the hook that stops at `gate`.
+    pub async fn reached(&self, gate: &str) {
+        let flag = self.flag(&format!("{gate}.reached"));
+        until(&format!("the runtime is at {gate}"), || flag.exists()).await;
+    }
+
+    /// Lets that hook go on.
+    pub fn open(&self, gate: &str) {
+        fs::write(self.flag(gate), "").unwrap();
+    }
+
+    fn note(&self, id: &str, exec: &str, note: impl FnOnce(&mut Fact)) {
+        note(
+            self.facts
+                .borrow_mut()
+                .processes
+                .entry(key(id, exec))
+                .or_default(),
+        );
+    }
+
+    /// Create; the pid.
+    pub async fn create(&self, id: &str) -> u32 {
+        let after = self.facts.borrow().answered.len();
+        let asked = Some(SystemTime::now());
+        let pid = self.shim.create(id).await.unwrap();
+        let fact = Fact {
+            asked,
+            after,
+            pid: Some(pid),
+            ..Fact::default()
+        };
+        self.note(id, "", |f| *f = fact);
+        pid
+    }
+
+    /// Registers an exec.
+    pub async fn add(&self, id: &str, exec: &str, args: &[&str]) {
+        self.try_add(id, exec, args).await.unwrap();
+    }
+
+    /// Registers an exec where that may be too late.
+    pub async fn try_add(&self, id: &str, exec: &str, args: &[&str]) -> Result<()> {
+        let after = self.facts.borrow().answered.len();
+        self.shim
+            .tasks
+            .exec(&self.shim.exec_request(id, exec, args))
+            .await?;
+        self.note(id, exec, |f| {
+            *f = Fact {
+                after,
+                ..Fact::default()
+            }
+        });
+        Ok(())
+    }
+
+    /// Start of an init or an exec; the pid.
+    pub async fn start(&self, id: &str, exec: &str) -> Result<u32> {
+        let asked = SystemTime::now();
+        let answer = self.shim.start_process(id, exec).await;
+        self.note(id, exec, |f| {
+            f.started = Some(answer.is_ok());
+            if let Ok(pid) = answer {
+                f.pid = Some(pid);
+                f.asked.get_or_insert(asked);
+            }
+        });
+        answer
+    }
+
+    /// Registers and starts an exec.
+    pub async fn exec(&self, id: &str, exec: &str, args: &[&str]) -> u32 {
+        self.add(id, exec, args).await;
+        self.start(id, exec).await.unwrap()
+    }
+
+    /// The process will exit with this status.
+    pub fn exits_with(&self, id: &str, exec: &str, status: u32) {
+        self.note(id, exec, |f| f.status = Some(status));
+    }
+
+    /// The exec may exit after its init.
+    pub fn is_late(&self, id: &str, exec: &str) {
+        self.note(id, exec, |f| f.late = true);
+    }
+
+    /// Wait; the status.
+    pub async fn wait(&self, id: &str, exec: &str) -> u32 {
+        let answer = self.shim.wait(id, exec).await.unwrap();
+        let at = answer.exited_at.unwrap_or_default();
+        // A failed start is answered with Go's zero time: that is no exit.
+        if at.seconds > 0 {
+            let status = answer.exit_status;
+            self.note(id, exec, |f| f.waited = Some(End { status, at }));
+            self.facts.borrow_mut().answered.push(key(id, exec));
+        }
+        answer.exit_status
+    }
+
+    /// Delete.
+    pub async fn delete(&self, id: &str, exec: &str) {
+        let answer = self.shim.delete(id, exec).await.unwrap();
+        let at = answer.exited_at.unwrap_or_default();
+        let status = answer.exit_status;
+        if at.seconds > 0 {
+            self.note(id, exec, |f| f.deleted = Some(End { status, at }));
+        }
+    }
+
+    /// Wait and Delete.
+    pub async fn gone(&self, id: &str, exec: &str) -> u32 {
+        let status = self.wait(id, exec).await;
+        self.delete(id, exec).await;
+        status
+    }
+
+    /// Kills a process behind the shim's back.
+    pub fn kill(&self, pid: u32) {
+        signal(pid, "KILL");
+    }
+
+    /// Stops to receive events; the address at which the shim expects to find its manager again.
+    pub async fn manager_leaves(&mut self) -> String {
+        let nowhere = self.shim.dir().join("nobody.sock");
+        let nobody = EventServer::listen(&nowhere).await.unwrap();
+        let events = std::mem::replace(&mut self.shim.events, nobody);
+        let address = events.address();
+        self.told.extend(events.stop().await);
+        address
+    }
+
+    /// Ends the shim and judges what it told: all processes are over and deleted by now.
+    pub async fn end(mut self) {
+        let log = self.shim.log();
+        self.told.extend(self.shim.end().await);
+        let instant = Instant::now();
+        let now = (SystemTime::now(), instant);
+        let stream: Vec<Seen> = self.told.iter().map(|told| seen(told, now)).collect();
+        let wrong = check(&stream, &self.facts.into_inner());
+        assert!(
+            wrong.is_empty(),
+            "{} wrong: {:#?}\nlog {log:#?}",
+            wrong.len(),
+            &wrong[..wrong.len().min(8)]
+        );
+    }
+}
+
+fn spec(pids: Pids, id: &str, args: &[&str]) -> Spec {
+    let mut spec = Spec::new(id, args.iter().copied());
+    spec.host_pids = pids == Pids::Host;
+    spec
+}
+
+fn key(id: &str, exec: &str) -> Key {
+    (id.to_owned(), exec.to_owned())
+}
+
+fn seen(told: &Told, (wall, instant): (SystemTime, Instant)) -> Seen {
+    let stamp: &Timestamp = &told.timestamp;
+    Seen {
+        event: told.event.clone(),
+        topic: told.topic.clone(),
+        stamp: time(stamp),
+        received: wall - instant.saturating_duration_since(told.received),
+    }
+}
+
+/// Does `work` for every item, `parallel` of them at a time.
+pub async fn each<T, F: Future<Output = ()>>(
+    parallel: usize,
+    items: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> F,
+) {
+    let items = RefCell::new(items.into_iter());
+    let worker = || async {
+        loop {
+            let next = items.borrow_mut().next();
+            let Some(item) = next else { return };
+            work(item).await;
+        }
+    };
+    let mut workers: Vec<Pin<Box<_>>> = (0..parallel).map(|_| Box::pin(worker())).collect();
+    std::future::poll_fn(|cx| {
+        workers.retain_mut(|worker| worker.as_mut().poll(cx).is_pending());
+        if workers.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+/// Calls the real runtime and, around it, what the test has put there.
+const SCRIPT: &str = r#"#!/bin/sh
+dir=@HOOKS@
+command=
+pid_file=
+previous=
+for id; do
+    [ "$previous" = --pid-file ] && pid_file=$id
+    case $command$id in create|start|exec|kill|delete) command=$id ;; esac
+    previous=$id
+done
+gate() { : >"$dir/$1.reached"; while [ ! -e "$dir/$1" ]; do sleep 0.01; done; }
+kill_made() {
+    read -r pid <"$pid_file" || [ -n "$pid" ]
+    kill -9 "$pid"
+    while [ -e "/proc/$pid" ]; do sleep 0.01; done
+}
+hook() { if [ -e "$dir/$id.$command.$1" ]; then . "$dir/$id.$command.$1"; fi; }
+hook before
+@REAL@ "$@"
+status=$?
+hook after
+exit $status
+"#;

@@ -1,0 +1,218 @@
+//! Root file systems that Create mounts: what is in them, where they go, what a failure leaves.
+
+use std::fs;
+use std::path::Path;
+
+use cotter::error::Code::Unknown;
+use cotter::manager::dialect::Dialect;
+use cotter::manager::spec::Spec;
+use cotter::proto::task::CreateTaskRequest;
+use cotter::proto::types::Mount;
+
+use crate::client::{SLEEP, contents, create, mounts, refused, with_each_runtime, works};
+use crate::common::shim::Shim;
+use crate::common::tool;
+
+with_each_runtime! {
+    bind_read_only, overlay, tmpfs_below_a_target, a_failing_third_mount, a_failing_runtime,
+    mounted_over_meanwhile,
+}
+
+fn mount(kind: &str, source: impl AsRef<Path>, target: &str, options: &[&str]) -> Mount {
+    Mount {
+        type_: kind.into(),
+        source: source.as_ref().to_string_lossy().into_owned(),
+        target: target.into(),
+        options: options.iter().map(|option| (*option).into()).collect(),
+        ..Default::default()
+    }
+}
+
+fn image() -> Mount {
+    mount("bind", tool("ROOTFS"), "", &["rbind", "rw"])
+}
+
+/// A shim for a container whose rootfs is the shim's to make.
+async fn shim(runtime: &str) -> Shim {
+    let spec = Spec {
+        rootfs: "./rootfs".into(),
+        ..Spec::new("c", SLEEP)
+    };
+    Shim::start_as(Dialect::Proto23, runtime, spec, "c").await
+}
+
+async fn start(shim: &Shim, rootfs: Vec<Mount>) {
+    let request = CreateTaskRequest {
+        rootfs,
+        ..shim.create_request("c")
+    };
+    create(shim, &request).await.unwrap();
+    shim.start_process("c", "").await.unwrap();
+}
+
+/// The status of a command in the container.
+async fn sh(shim: &Shim, script: &str) -> u32 {
+    shim.exec("c", "sh", &["sh", "-c", script]).await.unwrap();
+    let status = shim.wait("c", "sh").await.unwrap().exit_status;
+    shim.delete("c", "sh").await.unwrap();
+    status
+}
+
+/// Deletes the container, and checks that its mounts go with it.
+async fn end(shim: Shim) {
+    works(&shim, "c").await;
+    shim.remove("c").await;
+    assert_eq!(mounts(shim.dir()), [""; 0]);
+    shim.end().await;
+}
+
+async fn bind_read_only(runtime: &'static str) {
+    let shim = shim(runtime).await;
+    start(
+        &shim,
+        vec![mount("bind", tool("ROOTFS"), "", &["rbind", "ro"])],
+    )
+    .await;
+    // Asked of the mount itself: a runtime may have its own idea of what the container may write.
+    let rootfs = shim.bundle_path("c").join("rootfs");
+    let flags = nix::sys::statvfs::statvfs(&rootfs).unwrap().flags();
+    assert!(
+        flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY),
+        "{flags:?}"
+    );
+    assert_eq!(sh(&shim, "test -x /bin/busybox").await, 0);
+    end(shim).await;
+}
+
+async fn overlay(runtime: &'static str) {
+    let shim = shim(runtime).await;
+    // An overlay cannot lie on another, which the machine's root may be.
+    let disk = shim.dir().join("disk");
+    fs::create_dir(&disk).unwrap();
+    nix::mount::mount(
+        Some("disk"),
+        &disk,
+        Some("tmpfs"),
+        nix::mount::MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+    for dir in ["upper", "work"] {
+        fs::create_dir(disk.join(dir)).unwrap();
+    }
+    let options = [
+        format!("lowerdir={}", tool("ROOTFS").display()),
+        format!("upperdir={}", disk.join("upper").display()),
+        format!("workdir={}", disk.join("work").display()),
+    ];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    start(&shim, vec![mount("overlay", "overlay", "", &options)]).await;
+    assert_eq!(
+        sh(&shim, "echo hello >/made && test -x /bin/busybox").await,
+        0
+    );
+    works(&shim, "c").await;
+    shim.remove("c").await;
+    assert_eq!(
+        fs::read_to_string(disk.join("upper/made")).unwrap(),
+        "hello\n"
+    );
+    assert!(!tool("ROOTFS").join("made").exists());
+    assert_eq!(mounts(shim.dir()), [disk.to_str().unwrap()]);
+    nix::mount::umount(&disk).unwrap();
+    shim.end().await;
+}
+
+async fn tmpfs_below_a_target(runtime: &'static str) {
+    let shim = shim(runtime).await;
+    let inner = mount("tmpfs", "inner", "/tmp", &["size=64k", "mode=0700"]);
+    start(&shim, vec![image(), inner]).await;
+    let rootfs = shim.bundle_path("c").join("rootfs");
+    let expected =
+        [rootfs.clone(), rootfs.join("tmp")].map(|path| path.to_string_lossy().into_owned());
+    assert_eq!(mounts(shim.dir()), expected);
+    assert_eq!(
+        sh(
+            &shim,
+            "grep -q '^inner /tmp tmpfs .*size=64k' /proc/mounts && touch /tmp/made"
+        )
+        .await,
+        0
+    );
+    assert!(!tool("ROOTFS").join("tmp/made").exists());
+    end(shim).await;
+}
+
+async fn a_failing_third_mount(runtime: &'static str) {
+    let shim = shim(runtime).await;
+    let bundle = shim.bundle_path("c");
+    let before = contents(&bundle);
+    let tmp = || mount("tmpfs", "inner", "tmp", &[]);
+    let failing = [
+        mount("nosuchfs", "none", "", &[]),
+        mount("bind", "/nonexistent", "run", &["rbind"]),
+        mount("tmpfs", "t", "/nonexistent", &[]),
+        mount("tmpfs", "t", "", &["size=x"]),
+    ];
+    for third in failing {
+        let rootfs = vec![image(), tmp(), third];
+        let request = CreateTaskRequest {
+            rootfs,
+            ..shim.create_request("c")
+        };
+        let answer = create(&shim, &request).await;
+        refused(
+            answer,
+            Unknown,
+            "failed to mount rootfs component: mount source: ",
+        );
+        assert_eq!(mounts(shim.dir()), [""; 0]);
+        assert_eq!(contents(&bundle), before);
+    }
+    start(&shim, vec![image(), tmp()]).await;
+    end(shim).await;
+}
+
+async fn a_failing_runtime(runtime: &'static str) {
+    let shim = shim(runtime).await;
+    let bundle = shim.bundle_path("c");
+    let config = fs::read_to_string(bundle.join("config.json")).unwrap();
+    fs::write(
+        bundle.join("config.json"),
+        config.replace("\"sleep\"", "\"/no/such\""),
+    )
+    .unwrap();
+    let rootfs = vec![image(), mount("tmpfs", "inner", "tmp", &[])];
+    let request = CreateTaskRequest {
+        rootfs,
+        ..shim.create_request("c")
+    };
+    refused(
+        create(&shim, &request).await,
+        Unknown,
+        "OCI runtime create failed: ",
+    );
+    assert_eq!(mounts(shim.dir()), [""; 0]);
+    fs::write(bundle.join("config.json"), config).unwrap();
+    start(&shim, request.rootfs).await;
+    end(shim).await;
+}
+
+/// Whatever else was mounted below the rootfs goes too, or the directory could not be removed.
+async fn mounted_over_meanwhile(runtime: &'static str) {
+    let shim = shim(runtime).await;
+    start(&shim, vec![image()]).await;
+    let rootfs = shim.bundle_path("c").join("rootfs");
+    for below in ["tmp", "run", ""] {
+        let (flags, data) = (nix::mount::MsFlags::empty(), None::<&str>);
+        nix::mount::mount(
+            Some("more"),
+            &rootfs.join(below),
+            Some("tmpfs"),
+            flags,
+            data,
+        )
+        .unwrap();
+    }
+    end(shim).await;
+}
