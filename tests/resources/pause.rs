@@ -1,6 +1,7 @@
 //! Pause and Resume, one after the other.
 
 use cotter::error::{Code, Result};
+use cotter::manager::client::{Tasks, gone};
 use cotter::manager::events::Event;
 use cotter::manager::spec::Spec;
 use cotter::proto::task::{
@@ -8,7 +9,7 @@ use cotter::proto::task::{
 };
 
 use crate::common::shim::{RUNTIMES, Shim, run};
-use crate::common::signal;
+use crate::common::{LIMIT, signal};
 use crate::{cgroup, is_delete, resources, status, topics};
 
 pub async fn pause(shim: &Shim, id: &str) -> Result<()> {
@@ -333,24 +334,24 @@ fn resumed_by_another_hand() {
 fn a_dead_shims_paused_container_is_cleaned_up() {
     for runtime in RUNTIMES {
         run(async {
-            let shim = Shim::start(runtime, "c", &["sleep", "1000"]).await;
+            let mut shim = Shim::start(runtime, "c", &["sleep", "1000"]).await;
             shim.create("c").await.unwrap();
             shim.start_process("c", "").await.unwrap();
             pause(&shim, "c").await.unwrap();
             signal(shim.pid(), "KILL");
-            cotter::manager::client::gone(&shim.endpoint, crate::common::LIMIT)
-                .await
-                .unwrap();
+            gone(&shim.endpoint, LIMIT).await.unwrap();
             let deleted = shim.launch.delete().await.unwrap();
             assert_eq!(
                 deleted.response.exit_status, 137,
                 "{runtime}: {}",
                 deleted.warnings
             );
-            // The files in the bundle are the manager's to remove.
-            for file in ["init.pid", "options.json", "runtime"] {
-                std::fs::remove_file(shim.bundle_path("c").join(file)).unwrap();
-            }
+            // Another shim takes over, as if nothing had been.
+            shim.endpoint = shim.launch.start().await.unwrap();
+            shim.tasks = Tasks::connect(&shim.endpoint).await.unwrap();
+            shim.create("c").await.unwrap();
+            shim.start_process("c", "").await.unwrap();
+            shim.remove("c").await;
             shim.end().await;
         });
     }
