@@ -4,8 +4,10 @@
 //! given out, so that nobody counts or kills the host by way of a container that runs in a cgroup
 //! of the host. Pinned by `tests/cgroup.rs`.
 
+mod freezer;
 mod locate;
 mod manage;
+mod metrics;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,7 @@ use crate::mount::mountinfo;
 use locate::Place;
 pub use locate::Version;
 pub use manage::add_process;
+pub use metrics::Metrics;
 
 /// The cgroup a process was in when it was looked at, in every hierarchy.
 ///

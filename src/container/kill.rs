@@ -12,7 +12,7 @@ use super::state::{ExecOp, InitOp, exec_allows, init_allows};
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
 
-const SIGKILL: u32 = 9;
+pub(super) const SIGKILL: u32 = 9;
 
 impl Container {
     /// Sends a signal to the init or an exec; with `all`, to every process of the container.
@@ -35,10 +35,9 @@ impl Container {
         if facts.reaped && !all {
             return Err(Error::not_found("process already finished"));
         }
-        self.runtime
-            .kill(&self.id, signal, all)
-            .await
-            .map_err(Error::from)
+        self.runtime.kill(&self.id, signal, all).await?;
+        self.signalled(signal).await;
+        Ok(())
     }
 
     fn kill_exec(&self, exec: &Process, signal: u32) -> Result<()> {

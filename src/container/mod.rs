@@ -16,13 +16,16 @@ mod delete;
 mod exec;
 mod files;
 mod kill;
+mod pause;
 pub mod process;
 pub mod registry;
 pub mod snapshot;
 mod start;
 pub mod state;
+mod stats;
 mod stray;
 pub mod tracker;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

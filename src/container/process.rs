@@ -43,6 +43,8 @@ pub struct Facts {
     pub pid: Pid,
     /// Its exit status was collected: the pid may belong to another process by now.
     pub reaped: bool,
+    /// It was sent SIGKILL by a Kill.
+    pub sigkilled: bool,
 }
 
 /// A container's init or one of its execs.
@@ -92,6 +94,7 @@ impl Process {
                 state: State::Created,
                 pid: 0,
                 reaped: false,
+                sigkilled: false,
             }),
             outcome: watch::Sender::new(Outcome::Pending),
             io: Mutex::default(),
@@ -226,7 +229,17 @@ impl Process {
 
     /// Its program runs.
     pub(super) fn runs(&self) {
-        self.change(|f| f.state = State::Running);
+        self.is_now(State::Running);
+    }
+
+    /// It came into this state.
+    pub(super) fn is_now(&self, state: State) {
+        self.change(|f| f.state = state);
+    }
+
+    /// It was sent SIGKILL.
+    pub(super) fn was_sigkilled(&self) {
+        self.change(|f| f.sigkilled = true);
     }
 
     /// Its exit was collected; the pid is nobody's or another's from now on.

@@ -142,6 +142,12 @@ impl Tracker {
         }
     }
 
+    /// A change of state and the event that tells of it, in one step: no exit comes in between.
+    pub fn step<T>(&self, change: impl FnOnce(&Queue) -> T) -> T {
+        let _life = self.lock();
+        change(&self.queue)
+    }
+
     /// Whether the container's init has been reaped, published or not.
     pub fn init_reaped(&self, key: ContainerKey) -> bool {
         self.lock().init_exit(key).is_some()

@@ -4,6 +4,7 @@
 
 use protobuf::{EnumOrUnknown, MessageField};
 
+use crate::cgroup::Metrics;
 use crate::container::snapshot::{Member, Snapshot};
 use crate::container::state::State;
 use crate::container::{Create, ExitStatus};
@@ -116,6 +117,18 @@ pub fn exited_at(
     exit: ExitStatus,
 ) -> MessageField<protobuf::well_known_types::timestamp::Timestamp> {
     Some(timestamp(exit.at)).into()
+}
+
+/// What a container uses, under the type URL of its cgroup version.
+///
+/// # Errors
+/// Never for what a kernel tells: the message would have to be larger than 2 GiB.
+pub fn metrics(metrics: &Metrics) -> Result<Any> {
+    let packed = match metrics {
+        Metrics::V1(metrics) => pack(metrics),
+        Metrics::V2(metrics) => pack(metrics),
+    };
+    packed.map_err(|why| Error::unknown(format!("encode the metrics: {why}")))
 }
 
 /// A member of a container; an exec's own process carries its id.

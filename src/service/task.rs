@@ -130,13 +130,15 @@ impl TaskService {
     }
 
     async fn pause(&self, req: PauseRequest) -> Result<Empty> {
-        self.registry.get(&req.id)?;
-        Err(Error::unimplemented("Pause"))
+        let container = self.registry.get(&req.id)?;
+        own(async move { container.pause().await }).await?;
+        Ok(Empty::new())
     }
 
     async fn resume(&self, req: ResumeRequest) -> Result<Empty> {
-        self.registry.get(&req.id)?;
-        Err(Error::unimplemented("Resume"))
+        let container = self.registry.get(&req.id)?;
+        own(async move { container.resume().await }).await?;
+        Ok(Empty::new())
     }
 
     async fn checkpoint(&self, req: CheckpointTaskRequest) -> Result<Empty> {
@@ -145,13 +147,22 @@ impl TaskService {
     }
 
     async fn update(&self, req: UpdateTaskRequest) -> Result<Empty> {
-        self.registry.get(&req.id)?;
-        Err(Error::unimplemented("Update"))
+        let container = self.registry.get(&req.id)?;
+        let resources = req.resources.into_option();
+        own(async move {
+            let json = resources.as_ref().map(|any| any.value.as_slice());
+            container.update(json).await
+        })
+        .await?;
+        Ok(Empty::new())
     }
 
     async fn stats(&self, req: StatsRequest) -> Result<StatsResponse> {
-        self.registry.get(&req.id)?;
-        Err(Error::unimplemented("Stats"))
+        let metrics = self.registry.get(&req.id)?.stats()?;
+        Ok(StatsResponse {
+            stats: Some(convert::metrics(&metrics)?).into(),
+            ..Default::default()
+        })
     }
 }
 

@@ -181,6 +181,10 @@ impl Owner {
 
     /// Removes everything that is left, whoever left it. For the end of a test, good or bad.
     pub fn clear<S: AsRef<str>>(&self, ids: &[S]) {
+        // A frozen process of cgroup v1 does not die.
+        for dir in self.cgroups().iter().flat_map(|dir| entries(dir)) {
+            let _ = fs::write(dir.join("freezer.state"), "THAWED");
+        }
         // Bounded and silent: this also runs while a failed test unwinds.
         for _ in 0..500 {
             let left = self.processes();

@@ -10,7 +10,7 @@ use cotter::manager::spec::Spec;
 use cotter::proto::Any;
 use cotter::proto::task::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, CreateTaskRequest, KillRequest,
-    PauseRequest, ResizePtyRequest, ResumeRequest, ShutdownRequest, Status,
+    ResizePtyRequest, ShutdownRequest, Status,
 };
 
 use crate::client::{NO_TIME, SLEEP, create, lines, pids, refused, with_each_runtime};
@@ -308,19 +308,8 @@ async fn stopped(shim: &Shim) {
 
 /// What this version of the shim cannot do says so by name, in every state.
 async fn not_in_this_version(shim: &Shim) {
-    let id = || "c".to_owned();
-    let pause = PauseRequest {
-        id: id(),
-        ..Default::default()
-    };
-    refused(shim.tasks.pause(&pause).await, Unimplemented, "Pause");
-    let resume = ResumeRequest {
-        id: id(),
-        ..Default::default()
-    };
-    refused(shim.tasks.resume(&resume).await, Unimplemented, "Resume");
     let checkpoint = CheckpointTaskRequest {
-        id: id(),
+        id: "c".into(),
         ..Default::default()
     };
     refused(
@@ -328,16 +317,6 @@ async fn not_in_this_version(shim: &Shim) {
         Unimplemented,
         "Checkpoint",
     );
-    let update = cotter::proto::task::UpdateTaskRequest {
-        id: id(),
-        ..Default::default()
-    };
-    refused(shim.tasks.update(&update).await, Unimplemented, "Update");
-    let stats = cotter::proto::task::StatsRequest {
-        id: id(),
-        ..Default::default()
-    };
-    refused(shim.tasks.stats(&stats).await, Unimplemented, "Stats");
 }
 
 async fn resize(shim: &Shim, exec: &str) -> Result<()> {

@@ -1,0 +1,23 @@
+//! Whether a cgroup is frozen.
+
+use std::fs;
+
+use super::{Cgroup, Version};
+
+impl Cgroup {
+    /// Whether the cgroup is frozen or about to be, by itself and not by one above it. None when
+    /// it cannot be known.
+    pub fn is_frozen(&self) -> Option<bool> {
+        let file = match self.version {
+            // `self_freezing` is asked: `freezer.state` also tells of the cgroups above.
+            Version::V1 => "freezer.self_freezing",
+            Version::V2 => "cgroup.freeze",
+        };
+        let text = fs::read_to_string(self.dir("freezer")?.join(file)).ok()?;
+        match text.trim() {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        }
+    }
+}

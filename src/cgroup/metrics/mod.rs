@@ -1,0 +1,91 @@
+//! What a cgroup uses, as the Go shim tells it (contract 7.3).
+//!
+//! Invariant: a file that is missing or can't be read takes away the part that would come from it,
+//! never the rest. A part of which no file can be read is absent, so that nobody takes it for zero;
+//! within a part that is there, all nested messages are, since clients don't look twice.
+//!
+//! The parsers are pure: text comes from a [`Source`], a cgroup's directories or a test's table.
+
+#[cfg(test)]
+mod tests;
+mod text;
+mod v1;
+mod v2;
+
+use std::fs;
+use std::path::Path;
+
+use super::{Cgroup, Version};
+use crate::proto::{cgroups_v1, cgroups_v2};
+
+/// The usage of a cgroup at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metrics {
+    /// On the v1 hierarchies.
+    V1(cgroups_v1::Metrics),
+    /// On the unified hierarchy.
+    V2(cgroups_v2::Metrics),
+}
+
+/// Where the parsers get their text from.
+trait Source {
+    /// The text of a controller's file; none if it cannot be read.
+    fn text(&self, controller: &str, file: &str) -> Option<String>;
+
+    /// The names of the files that the cgroup has for a controller.
+    fn files(&self, controller: &str) -> Vec<String>;
+
+    /// The text of `/proc/partitions`.
+    fn partitions(&self) -> String;
+}
+
+impl Cgroup {
+    /// What the cgroup uses now, with what was used by processes that are gone. None when there
+    /// is nothing to read: the cgroup has been removed, or is shared with the shim.
+    pub fn metrics(&self) -> Option<Metrics> {
+        match self.version {
+            Version::V1 => told(v1::metrics(self)).map(Metrics::V1),
+            Version::V2 => told(v2::metrics(self)).map(Metrics::V2),
+        }
+    }
+}
+
+impl Source for Cgroup {
+    fn text(&self, controller: &str, file: &str) -> Option<String> {
+        read(&self.dir(controller)?.join(file))
+    }
+
+    fn files(&self, controller: &str) -> Vec<String> {
+        let entries = self.dir(controller).and_then(|dir| fs::read_dir(dir).ok());
+        let names = entries.into_iter().flatten().flatten();
+        names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
+    }
+
+    fn partitions(&self) -> String {
+        read(Path::new("/proc/partitions")).unwrap_or_default()
+    }
+}
+
+/// None if every part is absent.
+fn told<M: Default + PartialEq>(metrics: M) -> Option<M> {
+    (metrics != M::default()).then_some(metrics)
+}
+
+fn read(path: &Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The page sizes of the files `hugetlb.<size><suffix>`, in the order of their names.
+fn page_sizes(source: &impl Source, suffix: &str) -> Vec<String> {
+    let size = |name: &String| {
+        let size = name.strip_prefix("hugetlb.")?.strip_suffix(suffix)?;
+        // `hugetlb.2MB.rsvd.current` counts reservations, of which clients are not told.
+        (!size.contains('.')).then(|| size.to_owned())
+    };
+    let mut sizes: Vec<String> = source.files("hugetlb").iter().filter_map(size).collect();
+    sizes.sort_unstable();
+    sizes
+}
