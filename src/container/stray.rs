@@ -104,7 +104,7 @@ fn session(pid: Pid) -> Option<nix::unistd::Pid> {
     getsid(Some(nix::unistd::Pid::from_raw(pid))).ok()
 }
 
-/// When a process was forked, in clock ticks since boot: field 22 of /proc/<pid>/stat.
+/// When a process was forked, in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
 fn since(pid: Pid) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; field 3 follows it.

@@ -144,9 +144,10 @@ async fn streams(runtime: &'static str) {
     }
     let terminal = ExecProcessRequest {
         terminal: true,
+        stdout: "binary:///bin/cat".into(),
         ..request("x")
     };
-    all.push((terminal, Unimplemented, "terminal"));
+    all.push((terminal, Unimplemented, "binary://"));
     each(runtime, all, async |_| {}).await;
 }
 
