@@ -207,6 +207,61 @@ fn shim_killed(version: Version, form: Form, runtime: &str) {
     daemon.nothing_left_since(&before);
 }
 
+/// What an operator does to a running container: look at it from a terminal, measure it, pause it,
+/// let it go on, and kill it while it is paused.
+fn operated(version: Version, form: Form, runtime: &str) {
+    let daemon = Containerd::start(version, form, &tool(runtime));
+    let before = daemon.census();
+    let events = Events::record(&daemon);
+    daemon.run_detached("web", &["sleep", "1000"]);
+
+    let done = daemon.exec_on_terminal("web", &["sh", "-c", "tty; echo told by $0; exit 4"]);
+    assert_eq!(done.code, 4, "{done:?}");
+    assert!(
+        done.out.contains("/dev/pts/0\r") && done.out.contains("told by sh\r"),
+        "{done:?}"
+    );
+
+    // ctr prints JSON of what it decoded, so that a wrong type or encoding shows.
+    let metrics = daemon
+        .ctr(&["tasks", "metrics", "--format", "json", "web"])
+        .ok();
+    let metrics: serde_json::Value = serde_json::from_str(&metrics).unwrap();
+    assert_eq!(metrics["pids"]["current"], 1, "{metrics}");
+    assert!(
+        metrics["memory"]["usage"]["usage"].as_u64() > Some(0),
+        "{metrics}"
+    );
+
+    daemon.ctr(&["tasks", "pause", "web"]).ok();
+    assert_eq!(daemon.status("web").as_deref(), Some("PAUSED"));
+    assert_ne!(
+        daemon.exec("web", &["true"]).code,
+        0,
+        "no exec in a paused container"
+    );
+    daemon.ctr(&["tasks", "resume", "web"]).ok();
+    assert_eq!(daemon.status("web").as_deref(), Some("RUNNING"));
+    assert_eq!(daemon.exec("web", &["echo", "on"]).ok(), "on\n");
+    daemon.ctr(&["tasks", "pause", "web"]).ok();
+    events.wait("/tasks/paused", "web");
+    events.wait("/tasks/resumed", "web");
+
+    daemon
+        .ctr(&["tasks", "kill", "--signal", "SIGKILL", "web"])
+        .ok();
+    if go_shim() {
+        // It leaves a frozen container frozen where the runtime does (crun on cgroup v1).
+        daemon.ctr(&["tasks", "resume", "web"]);
+    }
+    assert_eq!(events.wait("/tasks/exit", "web").exit_status(), 137);
+    drop(events);
+    let done = daemon.ctr(&["tasks", "delete", "web"]);
+    assert!(done.err.contains("non-zero exit code 137"), "{done:?}");
+    daemon.ctr(&["containers", "delete", "web"]).ok();
+    daemon.nothing_left_since(&before);
+}
+
 /// One module per containerd and runtime, one test per behaviour and form of installation.
 macro_rules! matrix {
     ($($module:ident: $version:ident, $runtime:literal;)*) => {$(
@@ -241,6 +296,11 @@ macro_rules! matrix {
             #[test]
             fn detached_as_drop_in() {
                 detached(Version::$version, Form::DropIn, $runtime);
+            }
+
+            #[test]
+            fn operated_by_name() {
+                operated(Version::$version, Form::Name, $runtime);
             }
 
             #[test]

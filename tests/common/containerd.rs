@@ -267,6 +267,21 @@ level = "info"
         run(&mut command)
     }
 
+    /// As [`exec`](Self::exec), on a terminal: `script` has one for ctr.
+    #[track_caller]
+    pub fn exec_on_terminal(&self, id: &str, argv: &[&str]) -> Done {
+        let exec = unique("exec");
+        let mut command = self.ctr_command(&["tasks", "exec", "--tty", "--exec-id", &exec]);
+        command.arg("--fifo-dir").arg(self.dir.path().join("fifo"));
+        command.arg(id).args(argv);
+        let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let line = words.map(quoted).collect::<Vec<_>>().join(" ");
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        run(script.env(MARK, &self.owner.namespace))
+    }
+
     /// The name as `--runtime` takes it: containerd-shim-NAME-v2 is io.containerd.NAME.v2.
     fn runtime_name(&self) -> String {
         let file = self.shim.file_name().unwrap().to_str().unwrap();
