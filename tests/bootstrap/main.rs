@@ -5,6 +5,7 @@
 
 mod delete;
 mod harness;
+mod panics;
 mod serve;
 
 use std::fs;
