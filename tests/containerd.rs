@@ -9,6 +9,7 @@ mod common;
 use common::containerd::{Containerd, Form, Version, go_shim};
 use common::events::Events;
 use common::{eventually, signal, tool};
+use sha2::{Digest, Sha256};
 
 /// Foreground containers: output, input, exit codes, refusals, and the events of a whole life.
 fn run(version: Version, form: Form, runtime: &str) {
@@ -23,17 +24,22 @@ fn run(version: Version, form: Form, runtime: &str) {
     assert!(done.err.contains("err\n"), "{done:?}");
 
     // More than the pipes on the way hold: ctr forgets to close the container's input when its own
-    // ends before the task is created.
+    // ends before the task is created. The sum comes back, not the bytes: on a busy machine ctr drops
+    // the tail of a long output once its input has ended, with each containerd's own shim too.
+    // tests/streams has the bytes.
     let input: Vec<u8> = (0..200_000)
         .flat_map(|n| format!("{n}\n").into_bytes())
         .collect();
-    let done = daemon.run("cat", &["cat"], &input);
-    assert_eq!(done.code, 0, "{}", done.err);
-    assert!(
-        done.out.as_bytes() == input,
-        "{} of {} bytes came back",
-        done.out.len(),
-        input.len()
+    let sum: String = Sha256::digest(&input)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let done = daemon.run("sum", &["sha256sum"], &input);
+    assert_eq!(
+        (done.code, done.out),
+        (0, format!("{sum}  -\n")),
+        "{}",
+        done.err
     );
 
     let done = daemon.run("none", &["/no/such/program"], b"");
