@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::process::Process;
 use super::state::{ExecOp, InitOp, exec_allows, init_allows};
-use super::{Container, files, stray};
+use super::{Container, files};
 use crate::error::{Error, Result};
 use crate::lifecycle::Refusal;
 use crate::monitor::Pid;
@@ -65,7 +65,7 @@ impl Container {
             .inspect_err(|_| exec.never_ran())?;
         let _ending = tracker.ending(start);
         exec.starting();
-        let began = stray::now();
+        let before = self.before_call();
         let started = self.run_exec(exec).await.and_then(|pid| {
             let announced = tracker.announce(start, pid, exec, None);
             announced.map(|()| pid).map_err(no_pid)
@@ -79,7 +79,7 @@ impl Container {
                 Ok(pid)
             }
             Err(error) => {
-                self.end_strays(exec, began).await;
+                self.end_strays(exec, &before).await;
                 exec.close_io();
                 exec.never_ran();
                 Err(error)

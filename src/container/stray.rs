@@ -21,12 +21,27 @@ use crate::runtime::read_pid_file;
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 impl Container {
-    /// Kills what the failed call of `exec` that began at `began` ([`now`]) has made, and waits for
-    /// its end.
-    pub(super) async fn end_strays(&self, exec: &Process, began: u64) {
+    /// What is there before a call of the runtime: no stray of that call.
+    pub(super) fn before_call(&self) -> Before {
+        let adopted = match self.kill_all_on_exit {
+            true => self.shared.monitor.adopted().unwrap_or_default(),
+            // Orphans go to the container's own init, not to the shim.
+            false => Vec::new(),
+        };
+        Before {
+            moment: now(),
+            adopted: adopted
+                .into_iter()
+                .filter_map(|pid| Some((pid, since(pid)?)))
+                .collect(),
+        }
+    }
+
+    /// Kills what the failed call of `exec` has made, and waits for its end.
+    pub(super) async fn end_strays(&self, exec: &Process, before: &Before) {
         let end = async {
             loop {
-                let strays = self.strays(exec, began).unwrap_or_else(|e| {
+                let strays = self.strays(exec, before).unwrap_or_else(|e| {
                     log::warn!(
                         "container {}: look for a failed exec's process: {e}",
                         self.id
@@ -53,7 +68,7 @@ impl Container {
         }
     }
 
-    /// Children of the shim in this container, forked since `began`, that are neither a known
+    /// Children of the shim in this container that were not there `before` the call, and are neither a known
     /// process nor named by another call: a runtime names its process before it leaves it behind.
     ///
     /// In a pid namespace of its own, orphans go to the container's init, so that these can only be
@@ -61,7 +76,7 @@ impl Container {
     /// for each process (runc) or leaves it in the shim's (crun), so what shares one with a known
     /// process is an orphan; one with a session of its own that came in the time of this very call
     /// cannot be told apart.
-    fn strays(&self, exec: &Process, began: u64) -> Result<Vec<Pid>> {
+    fn strays(&self, exec: &Process, before: &Before) -> Result<Vec<Pid>> {
         let Some(cgroup) = &self.cgroup else {
             return Ok(Vec::new());
         };
@@ -92,10 +107,26 @@ impl Container {
         strays.retain(|&pid| {
             members.contains(&nix::unistd::Pid::from_raw(pid))
                 && !named.contains(&pid)
-                && since(pid).is_some_and(|since| since >= began)
+                && since(pid).is_some_and(|since| before.lacks(pid, since))
                 && !orphan(pid)
         });
         Ok(std::mem::take(strays))
+    }
+}
+
+/// The state of things before a call of the runtime.
+pub(super) struct Before {
+    /// In the unit of [`now`].
+    moment: u64,
+    /// The shim's foster children with the moments of their forks: the unit is coarse, so that one
+    /// may be of the same moment as the call.
+    adopted: Vec<(Pid, u64)>,
+}
+
+impl Before {
+    /// Whether a process can have come with the call.
+    fn lacks(&self, pid: Pid, since: u64) -> bool {
+        since >= self.moment && !self.adopted.contains(&(pid, since))
     }
 }
 
@@ -113,7 +144,7 @@ fn since(pid: Pid) -> Option<u64> {
 }
 
 /// The present in the same unit; 0 if it cannot be told, so that nothing is too old.
-pub(super) fn now() -> u64 {
+fn now() -> u64 {
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
     // Seconds with two decimals; the tick that the kernel shows to user space is 1/100 s.
     let ticks = uptime
@@ -127,6 +158,25 @@ pub(super) fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_there_is_no_stray() {
+        let before = Before {
+            moment: 100,
+            adopted: vec![(7, 100), (8, 90)],
+        };
+        for (pid, since, lacks) in [
+            (5, 99, false),
+            (5, 100, true),
+            (5, 101, true),
+            (7, 100, false),
+            // A pid used again.
+            (7, 101, true),
+            (8, 100, true),
+        ] {
+            assert_eq!(before.lacks(pid, since), lacks, "{pid} {since}");
+        }
+    }
 
     #[test]
     fn a_child_is_younger_than_the_moment_before_it() {
