@@ -6,9 +6,13 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Stdio};
+
 use common::containerd::{Containerd, Form, Version, go_shim};
 use common::events::Events;
-use common::{eventually, signal, tool};
+use common::{eventually, eventually_some, run as run_command, signal, tool};
 use sha2::{Digest, Sha256};
 
 /// Foreground containers: output, input, exit codes, refusals, and the events of a whole life.
@@ -41,6 +45,10 @@ fn run(version: Version, form: Form, runtime: &str) {
         "{}",
         done.err
     );
+
+    let done = daemon.run_on_terminal("tty", &["sh", "-c", "tty; exit 3"]);
+    assert_eq!(done.code, 3, "{done:?}");
+    assert!(done.out.contains("/dev/pts/0\r"), "{done:?}");
 
     let done = daemon.run("none", &["/no/such/program"], b"");
     assert_ne!(done.code, 0, "{done:?}");
@@ -163,6 +171,153 @@ fn restart(version: Version, form: Form, runtime: &str) {
         "{done:?}"
     );
     daemon.ctr(&["containers", "delete", "stays"]).ok();
+    daemon.nothing_left_since(&before);
+}
+
+/// A client attaches to a running container, dies, and another attaches after a restart of the daemon:
+/// what one typed and read is not lost to the other.
+fn attached(version: Version, form: Form, runtime: &str) {
+    let mut daemon = Containerd::start(version, form, &tool(runtime));
+    let before = daemon.census();
+    let program = r#"while read line; do echo "got $line"; [ "$line" = quit ] && exit 5; done"#;
+    run_command(&mut daemon.run_command(&["-d"], "shell", &["sh", "-c", program])).ok();
+
+    let mut first = Attached::to(&daemon, "shell");
+    first.types("one");
+    assert_eq!(first.reads(), "got one\n");
+    first.dies();
+    daemon.restart();
+
+    let mut second = Attached::to(&daemon, "shell");
+    second.types("two");
+    assert_eq!(second.reads(), "got two\n");
+    second.types("quit");
+    assert_eq!(second.reads(), "got quit\n");
+    assert_eq!(second.ends(), Some(5));
+
+    daemon.ctr(&["tasks", "delete", "shell"]);
+    daemon.ctr(&["containers", "delete", "shell"]).ok();
+    daemon.nothing_left_since(&before);
+}
+
+/// `ctr tasks attach` under way.
+struct Attached {
+    ctr: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Attached {
+    fn to(daemon: &Containerd, id: &str) -> Self {
+        let mut ctr = daemon
+            .ctr_command(&["tasks", "attach", id])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(ctr.stdout.take().unwrap());
+        Self { ctr, out }
+    }
+
+    fn types(&mut self, line: &str) {
+        writeln!(self.ctr.stdin.as_ref().unwrap(), "{line}").unwrap();
+    }
+
+    /// The next line of the container.
+    fn reads(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn dies(&mut self) {
+        self.ctr.kill().unwrap();
+        self.ctr.wait().unwrap();
+    }
+
+    fn ends(&mut self) -> Option<i32> {
+        eventually_some("ctr ends with the task", || self.ctr.try_wait().unwrap()).code()
+    }
+}
+
+/// The manager is upgraded under a running container, which the newer one then serves to its end.
+fn upgraded(from: Version, to: Version, form: Form, runtime: &str) {
+    let mut daemon = Containerd::start(from, form, &tool(runtime));
+    let before = daemon.census();
+    daemon.run_detached("old", &["sleep", "1000"]);
+    let pid = daemon.pid("old");
+
+    daemon.upgrade(to);
+    assert_eq!(daemon.status("old").as_deref(), Some("RUNNING"));
+    assert_eq!(daemon.pid("old"), pid);
+    assert_eq!(daemon.exec("old", &["echo", "still"]).ok(), "still\n");
+    daemon.ctr(&["tasks", "metrics", "old"]).ok();
+    daemon.run_detached("new", &["sleep", "1000"]);
+
+    let events = Events::record(&daemon);
+    for id in ["old", "new"] {
+        daemon
+            .ctr(&["tasks", "kill", "--signal", "SIGKILL", id])
+            .ok();
+        assert_eq!(events.wait("/tasks/exit", id).exit_status(), 137);
+        let done = daemon.ctr(&["tasks", "delete", id]);
+        assert!(done.err.contains("non-zero exit code 137"), "{done:?}");
+        daemon.ctr(&["containers", "delete", id]).ok();
+    }
+    drop(events);
+    daemon.nothing_left_since(&before);
+}
+
+/// The shim's binary is replaced under running containers, from the Go shim to ours (or back): each
+/// container is served to its end by the shim it was started with, and what one leaves the other's
+/// `delete` clears away.
+fn replaced(version: Version, ours_first: bool, runtime: &str) {
+    let ours = Path::new(env!("CARGO_BIN_EXE_containerd-shim-cotter-v2"));
+    let theirs = version.dir().join("containerd-shim-runc-v2");
+    let (first, second) = match ours_first {
+        true => (ours, theirs.as_path()),
+        false => (theirs.as_path(), ours),
+    };
+    let mut daemon = Containerd::start(version, Form::DropIn, &tool(runtime));
+    let before = daemon.census();
+    daemon.replace_shim(first);
+    for id in ["ends", "dies"] {
+        daemon.run_detached(id, &["sleep", "1000"]);
+    }
+    daemon.replace_shim(second);
+    daemon.run_detached("new", &["sleep", "1000"]);
+    daemon.restart();
+
+    let events = Events::record(&daemon);
+    for id in ["ends", "new"] {
+        assert_eq!(daemon.exec(id, &["echo", "on"]).ok(), "on\n");
+        daemon
+            .ctr(&["tasks", "kill", "--signal", "SIGKILL", id])
+            .ok();
+        assert_eq!(events.wait("/tasks/exit", id).exit_status(), 137);
+        let done = daemon.ctr(&["tasks", "delete", id]);
+        assert!(done.err.contains("non-zero exit code 137"), "{done:?}");
+    }
+    signal(daemon.owner.shim("dies").unwrap().pid, "KILL");
+    assert_eq!(events.wait("/tasks/exit", "dies").exit_status(), 137);
+    drop(events);
+    for id in ["ends", "dies", "new"] {
+        eventually("the task is gone", || daemon.status(id).is_none());
+        daemon.ctr(&["containers", "delete", id]).ok();
+        // A Go shim that dies, and the Go shim's `delete` after ours has died, leave a socket.
+        daemon.remove_sockets(id);
+    }
+    daemon.nothing_left_since(&before);
+}
+
+/// A runtime too old for what its manager writes refuses the container in words that a person can act on,
+/// and nothing is left of the attempt.
+fn too_old(version: Version, form: Form, runtime: &str) {
+    let daemon = Containerd::start(version, form, &tool(runtime));
+    let before = daemon.census();
+    let done = daemon.run("never", &["true"], b"");
+    assert_ne!(done.code, 0);
+    assert!(done.err.contains("unknown version specified"), "{done:?}");
+    daemon.ctr(&["containers", "delete", "never"]);
     daemon.nothing_left_since(&before);
 }
 
@@ -315,6 +470,11 @@ macro_rules! matrix {
             }
 
             #[test]
+            fn clients_attach() {
+                attached(Version::$version, Form::Name, $runtime);
+            }
+
+            #[test]
             fn exit_while_daemon_is_away() {
                 exit_unseen(Version::$version, Form::Name, $runtime);
             }
@@ -336,4 +496,57 @@ matrix! {
     v1_7_crun: V1_7, "CRUN_1_21";
     v2_1_runc: V2_1, "RUNC_1_3";
     v2_1_crun: V2_1, "CRUN_1_21";
+}
+
+mod upgrades {
+    use super::*;
+
+    #[test]
+    fn containerd_1_6_to_1_7() {
+        upgraded(Version::V1_6, Version::V1_7, Form::Name, "RUNC");
+    }
+
+    #[test]
+    fn containerd_1_7_to_2_1() {
+        upgraded(Version::V1_7, Version::V2_1, Form::DropIn, "RUNC");
+    }
+
+    #[test]
+    fn containerd_1_6_to_2_1() {
+        upgraded(Version::V1_6, Version::V2_1, Form::Path, "RUNC_1_3");
+    }
+
+    #[test]
+    fn from_the_go_shim_under_1_6() {
+        replaced(Version::V1_6, false, "RUNC");
+    }
+
+    #[test]
+    fn from_the_go_shim_under_1_7() {
+        replaced(Version::V1_7, false, "RUNC");
+    }
+
+    #[test]
+    fn from_the_go_shim_under_2_1() {
+        replaced(Version::V2_1, false, "RUNC_1_3");
+    }
+
+    #[test]
+    fn back_to_the_go_shim() {
+        replaced(Version::V2_1, true, "RUNC_1_3");
+    }
+}
+
+mod runtimes {
+    use super::*;
+
+    #[test]
+    fn crun_1_8_under_1_7() {
+        too_old(Version::V1_7, Form::DropIn, "CRUN");
+    }
+
+    #[test]
+    fn crun_1_8_under_2_1() {
+        too_old(Version::V2_1, Form::Name, "CRUN");
+    }
 }

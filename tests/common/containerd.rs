@@ -194,6 +194,21 @@ level = "info"
         self.launch();
     }
 
+    /// Replaces the daemon by another version on the same state, as a package upgrade does.
+    pub fn upgrade(&mut self, version: Version) {
+        self.stop();
+        self.version = version;
+        self.launch();
+    }
+
+    /// Replaces the installed shim by `binary`, as a package upgrade does: by rename, so that a shim
+    /// that runs keeps the file it was started from.
+    pub fn replace_shim(&self, binary: &Path) {
+        let new = self.shim.with_extension("new");
+        fs::copy(binary, &new).unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
+        fs::rename(&new, &self.shim).unwrap();
+    }
+
     /// Starts the daemon again after [`Self::stop`] or [`Self::kill`].
     pub fn relaunch(&mut self) {
         assert!(self.daemon.is_none(), "it is still running");
@@ -251,6 +266,12 @@ level = "info"
         run_with_input(&mut self.run_command(&["--rm"], id, argv), input)
     }
 
+    /// Runs a container to its end in the foreground, on a terminal: `script` has one for ctr.
+    #[track_caller]
+    pub fn run_on_terminal(&self, id: &str, argv: &[&str]) -> Done {
+        self.on_terminal(&self.run_command(&["--rm", "--tty"], id, argv))
+    }
+
     /// Starts a container in the background, with no stdio.
     #[track_caller]
     pub fn run_detached(&self, id: &str, argv: &[&str]) {
@@ -267,13 +288,18 @@ level = "info"
         run(&mut command)
     }
 
-    /// As [`exec`](Self::exec), on a terminal: `script` has one for ctr.
+    /// As [`exec`](Self::exec), on a terminal.
     #[track_caller]
     pub fn exec_on_terminal(&self, id: &str, argv: &[&str]) -> Done {
         let exec = unique("exec");
         let mut command = self.ctr_command(&["tasks", "exec", "--tty", "--exec-id", &exec]);
         command.arg("--fifo-dir").arg(self.dir.path().join("fifo"));
         command.arg(id).args(argv);
+        self.on_terminal(&command)
+    }
+
+    #[track_caller]
+    fn on_terminal(&self, command: &Command) -> Done {
         let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let line = words.map(quoted).collect::<Vec<_>>().join(" ");
