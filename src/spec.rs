@@ -30,6 +30,8 @@ pub type Annotations = BTreeMap<String, String>;
 /// What the shim knows of a container's config.json.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
+    /// `ociVersion`; empty when absent.
+    pub oci_version: String,
     /// `annotations`.
     pub annotations: Annotations,
     /// Whether processes can outlive the init, so that all are killed when it exits: true unless
@@ -45,6 +47,7 @@ impl Default for Spec {
     /// What holds for a spec that cannot be read: the careful answers.
     fn default() -> Self {
         Self {
+            oci_version: String::new(),
             annotations: Annotations::new(),
             kill_all_on_exit: true,
             terminal: false,
@@ -71,6 +74,7 @@ impl Spec {
             .iter()
             .any(|ns| ns.kind == "pid" && ns.path.as_deref().unwrap_or_default().is_empty());
         Ok(Self {
+            oci_version: file.oci_version.unwrap_or_default(),
             annotations: file.annotations.unwrap_or_default(),
             kill_all_on_exit: !own_pid_namespace,
             terminal: file
@@ -125,6 +129,8 @@ pub fn exec_process(json: &[u8], terminal: bool) -> Result<Vec<u8>> {
 // An option everywhere: Go writes null for what is empty, and reads it so.
 #[derive(Deserialize)]
 struct SpecFile {
+    #[serde(rename = "ociVersion")]
+    oci_version: Option<String>,
     annotations: Option<Annotations>,
     process: Option<Process>,
     linux: Option<Linux>,
@@ -213,6 +219,7 @@ mod tests {
             "annotations":{"a":"b"},"linux":{"cgroupsPath":"/x/y","seccomp":{"x":[1]}},"z":[[]]}"#;
         let spec = Spec::parse(json).unwrap();
         assert!(spec.terminal);
+        assert_eq!(spec.oci_version, "1.0.2");
         assert_eq!(spec.cgroups_path, "/x/y");
         assert_eq!(spec.annotations, [("a".into(), "b".into())].into());
         let nulls =

@@ -135,7 +135,10 @@ async fn build(
         no_new_keyring: create.options.no_new_keyring,
     };
     files::remove(&options.pid_file);
-    runtime.create(&create.id, bundle, &options, fds).await?;
+    runtime
+        .create(&create.id, bundle, &options, fds)
+        .await
+        .map_err(|e| e.about_spec(&spec.oci_version, &runtime.binary))?;
     let pid = read_pid_file(&options.pid_file)
         .map_err(|e| e.context("failed to retrieve OCI runtime container pid"))?;
     io.connect_terminal(shared.limits.console).await?;

@@ -1,6 +1,7 @@
 //! A failed call keeps the runtime's own words: clients look for phrases in them.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Code, Error};
@@ -89,6 +90,19 @@ impl RuntimeError {
             kind,
             message,
         }
+    }
+
+    /// Adds what to do to a refusal of the spec's `ociVersion`: crun before 1.9 knows none above 1.0
+    /// and says only that it is unknown, while newer managers write newer ones.
+    #[must_use]
+    pub fn about_spec(mut self, oci_version: &str, binary: &Path) -> Self {
+        if self.message.contains("unknown version specified") {
+            let binary = binary.display();
+            self.message.push_str(&format!(
+                " (config.json is written for OCI version {oci_version}, which this {binary} is too old for: install a newer one)"
+            ));
+        }
+        self
     }
 
     /// The runtime doesn't know the container; a delete has nothing left to do.
