@@ -183,3 +183,32 @@ fn no_child_of_an_early_init_outlives_it() {
         }));
     }
 }
+
+/// What a container is was settled when it was created: a config.json that is changed or gone later
+/// does not make the shim spare what init leaves behind.
+#[test]
+fn a_config_changed_later_changes_nothing() {
+    let private = r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#;
+    for runtime in RUNTIMES {
+        for changed in [Some(private), Some("no JSON"), None] {
+            run(async {
+                let args = ["sh", "-c", "sleep 1000 & sleep 1000"];
+                let world = World::new(runtime, Pids::Host, "c", &args).await;
+                let init = world.create("c").await;
+                world.exits_with("c", "", KILLED);
+                world.start("c", "").await.unwrap();
+                until("its child is there", || members(&world, "c").len() == 2).await;
+                let config = world.shim.bundle_path("c").join("config.json");
+                match changed {
+                    Some(json) => std::fs::write(config, json).unwrap(),
+                    None => std::fs::remove_file(config).unwrap(),
+                }
+                world.kill(init);
+                world.wait("c", "").await;
+                until("its child has gone", || members(&world, "c").is_empty()).await;
+                world.delete("c", "").await;
+                world.end().await;
+            });
+        }
+    }
+}

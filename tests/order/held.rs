@@ -1,7 +1,7 @@
 //! Init's exit is held back for execs that are being started, and only so long.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::common::LIMIT;
 use crate::common::shim::{RUNTIMES, run, until};
@@ -36,14 +36,17 @@ fn an_exec_that_comes_up_in_time_exits_first() {
             run(async {
                 let (world, init) = begin(runtime, pids, "after", &[]).await;
                 world.exits_with("c", "x", KILLED);
-                let (answer, ()) = tokio::join!(world.start("c", "x"), async {
+                let (answer, over) = tokio::join!(world.start("c", "x"), async {
                     world.reached("g").await;
                     world.kill(init);
                     reaped(init).await;
+                    let over = SystemTime::now();
                     world.open("g");
+                    over
                 });
                 answer.unwrap();
                 world.wait("c", "").await;
+                assert!(world.exited_at("c", "") <= over, "not when it was reaped");
                 world.gone("c", "x").await;
                 world.delete("c", "").await;
                 world.end().await;

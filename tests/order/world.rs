@@ -196,6 +196,13 @@ impl World {
         answer.exit_status
     }
 
+    /// When the process exited, as Wait has told.
+    pub fn exited_at(&self, id: &str, exec: &str) -> SystemTime {
+        let facts = self.facts.borrow();
+        let told = facts.processes[&key(id, exec)].waited.as_ref();
+        time(&told.expect("Wait has told").at)
+    }
+
     /// Delete.
     pub async fn delete(&self, id: &str, exec: &str) {
         let answer = self.shim.delete(id, exec).await.unwrap();
