@@ -1,0 +1,39 @@
+//! What the documents say of the tests is so: every test they name exists.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+/// The `path::test` references of a document, as (path, test).
+fn references(text: &str) -> Vec<(&str, &str)> {
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|code| code.split_once(".rs::"))
+        .collect()
+}
+
+#[test]
+fn every_test_that_is_named_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for document in fs::read_dir(root.join("docs")).unwrap() {
+        let document = document.unwrap().path();
+        if document.extension().is_none_or(|kind| kind != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&document).unwrap();
+        for (file, test) in references(&text) {
+            let source = root.join(format!("{file}.rs"));
+            let source = fs::read_to_string(&source)
+                .unwrap_or_else(|e| panic!("{}: {}: {e}", document.display(), source.display()));
+            assert!(
+                source.contains(&format!("fn {test}(")),
+                "{} names {test}, which is not in {file}.rs",
+                document.display()
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 0);
+}
