@@ -58,6 +58,7 @@ fn run(version: Version, form: Form, runtime: &str) {
     );
 
     daemon.nothing_left_since(&before);
+    daemon.passed("run, run -t");
 }
 
 /// A container in the background: exec, a second one of the same name, kill, exit event, delete.
@@ -137,6 +138,7 @@ fn detached(version: Version, form: Form, runtime: &str) {
     );
     drop(events);
     daemon.nothing_left_since(&before);
+    daemon.passed("run -d, exec, kill, delete, events in order");
 }
 
 /// The daemon goes and comes back, once in order and once killed, while a container runs on.
@@ -172,6 +174,7 @@ fn restart(version: Version, form: Form, runtime: &str) {
     );
     daemon.ctr(&["containers", "delete", "stays"]).ok();
     daemon.nothing_left_since(&before);
+    daemon.passed("daemon restarted and killed");
 }
 
 /// A client attaches to a running container, dies, and another attaches after a restart of the daemon:
@@ -198,6 +201,7 @@ fn attached(version: Version, form: Form, runtime: &str) {
     daemon.ctr(&["tasks", "delete", "shell"]);
     daemon.ctr(&["containers", "delete", "shell"]).ok();
     daemon.nothing_left_since(&before);
+    daemon.passed("attach");
 }
 
 /// `ctr tasks attach` under way.
@@ -265,6 +269,7 @@ fn upgraded(from: Version, to: Version, form: Form, runtime: &str) {
     }
     drop(events);
     daemon.nothing_left_since(&before);
+    daemon.passed(&format!("taken over from {from} with its containers"));
 }
 
 /// The shim's binary is replaced under running containers, from the Go shim to ours (or back): each
@@ -307,6 +312,10 @@ fn replaced(version: Version, ours_first: bool, runtime: &str) {
         daemon.remove_sockets(id);
     }
     daemon.nothing_left_since(&before);
+    daemon.passed(match ours_first {
+        true => "the Go shim put in our place under running containers",
+        false => "put in the Go shim's place under running containers",
+    });
 }
 
 /// A runtime too old for what its manager writes refuses the container in words that a person can act on,
@@ -348,6 +357,7 @@ fn exit_unseen(version: Version, form: Form, runtime: &str) {
     }
     daemon.ctr(&["containers", "delete", "gone"]).ok();
     daemon.nothing_left_since(&before);
+    daemon.passed("exit while the daemon is away");
 }
 
 /// The shim is killed under its container: the daemon runs `delete`, and the container goes with it.
@@ -369,6 +379,7 @@ fn shim_killed(version: Version, form: Form, runtime: &str) {
         daemon.remove_sockets("orphan");
     }
     daemon.nothing_left_since(&before);
+    daemon.passed("shim killed");
 }
 
 /// What an operator does to a running container: look at it from a terminal, measure it, pause it,
@@ -424,6 +435,7 @@ fn operated(version: Version, form: Form, runtime: &str) {
     assert!(done.err.contains("non-zero exit code 137"), "{done:?}");
     daemon.ctr(&["containers", "delete", "web"]).ok();
     daemon.nothing_left_since(&before);
+    daemon.passed("tty, metrics, pause");
 }
 
 /// One module per containerd and runtime, one test per behaviour and form of installation.

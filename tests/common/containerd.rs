@@ -4,14 +4,14 @@
 //! test fails.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::{fmt, fs};
 
 use super::census::{Census, MARK, Owner};
-use super::{Done, TempDir, eventually, run, run_with_input, signal, tool, unique};
+use super::{Done, TempDir, eventually, results, run, run_with_input, signal, tool, unique};
 
 /// The lines of containerd the shim must work under, as Debian packages them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,16 @@ impl Version {
             Self::V1_6 => "CONTAINERD_1_6",
             Self::V1_7 => "CONTAINERD_1_7",
             Self::V2_1 => "CONTAINERD_2_1",
+        })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1_6 => "1.6",
+            Self::V1_7 => "1.7",
+            Self::V2_1 => "2.1",
         })
     }
 }
@@ -358,6 +368,14 @@ level = "info"
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         panic!("left behind (+) or missing (-):\n{last}");
+    }
+
+    /// Notes that `case` has passed; see [`results`].
+    pub fn passed(&self, case: &str) {
+        let manager = results::version(&self.version.dir().join("containerd"), "--version");
+        let name = self.runtime.file_name().unwrap().to_str().unwrap();
+        let runtime = results::version(&self.runtime, "--version");
+        results::passed("containerd", &manager, &format!("{name} {runtime}"), case);
     }
 
     fn log_file(&self) -> PathBuf {
