@@ -8,7 +8,7 @@ CARGO   ?= cargo
 RESULTS := $(CURDIR)/target/results
 
 .DEFAULT_GOAL := help
-.PHONY: help build run install test tools
+.PHONY: help build run install test tools bench
 
 ## For users
 
@@ -40,6 +40,11 @@ test: tools ## Check formatting, lints and docs, then run every test (needs root
 	@rm -f $(RESULTS)
 	COTTER_RESULTS=$(RESULTS) $(CARGO) test --locked
 	@tests/setup/table $(RESULTS)
+
+bench: tools ## Compare with the Go shims and the Rust one, side by side (needs root, 20 minutes)
+	@[ "$$(id -u)" = 0 ] || { echo "the comparison starts containers: run it as root"; exit 1; }
+	@bench/peer
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) bench --locked --target $(TARGET) --bench shims -- $(BENCH)
 
 ## Other
 
