@@ -510,7 +510,9 @@ matrix! {
     v1_7_runc: V1_7, "RUNC";
     v1_7_crun: V1_7, "CRUN_1_21";
     v2_1_runc: V2_1, "RUNC_1_3";
+    v2_1_old_runc: V2_1, "RUNC";
     v2_1_crun: V2_1, "CRUN_1_21";
+    v2_1_new_crun: V2_1, "CRUN_1_28";
 }
 
 mod upgrades {

@@ -38,12 +38,23 @@ struct Record {
     msg: String,
 }
 
-/// The message of the last record of level error. Lines that are no records are skipped.
+/// The message of the last record of level error. What is no record is skipped.
+///
+/// A record begins a line; runc and older cruns end it there too, crun 1.28 spreads it over several.
 pub(super) fn last_error(log: &[u8]) -> Option<String> {
-    log.rsplit(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<Record>(line).ok())
+    let begins = |&at: &usize| log[at] == b'{' && (at == 0 || log[at - 1] == b'\n');
+    (0..log.len())
+        .rev()
+        .filter(begins)
+        .filter_map(|at| record(&log[at..]))
         .find(|record| record.level == "error")
         .map(|record| record.msg)
+}
+
+/// The record that `text` begins with.
+fn record(text: &[u8]) -> Option<Record> {
+    let mut records = serde_json::Deserializer::from_slice(text).into_iter();
+    records.next()?.ok()
 }
 
 #[cfg(test)]
@@ -55,8 +66,14 @@ mod tests {
         let runc = r#"{"level":"error","msg":"first","time":"2026-11-21T06:13:54Z"}"#;
         let crun = r#"{"msg":"second \"x\"","level":"error","time":"2026-11-21T06:13:55.26Z"}"#;
         let warning = r#"{"level":"warning","msg":"careful"}"#;
+        let spread = "{\n  \"msg\": \"third {\",\n  \"level\": \"error\",\n  \"x\": {\n  }\n}\n";
         for (log, expected) in [
             (String::new(), None),
+            (spread.into(), Some("third {")),
+            (format!("{runc}\n{spread}{warning}\n"), Some("third {")),
+            (format!("{spread}{crun}"), Some("second \"x\"")),
+            (format!("{runc}\n{}", &spread[..30]), Some("first")),
+            (format!("{}\n{runc}", &spread[..30]), Some("first")),
             ("\n\n".into(), None),
             (warning.into(), None),
             (format!("{runc}\n"), Some("first")),
