@@ -39,6 +39,7 @@ test: tools ## Check formatting, lints and docs, then run every test (needs root
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items
 	@rm -f $(RESULTS)
 	COTTER_RESULTS=$(RESULTS) $(CARGO) test --locked
+	COTTER_TEST_RUNTIMES=newest $(CARGO) test --locked --test faults --test runtime --test task --test terminal
 	@tests/setup/table $(RESULTS)
 
 bench: tools ## Compare with the Go shims and the Rust one, side by side (needs root, 20 minutes)

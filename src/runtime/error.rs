@@ -160,11 +160,16 @@ fn kill_failure(message: &str) -> KillFailure {
     }
 }
 
-/// runc: `container does not exist`. crun 1.8 only says which of its files is missing: the state
+/// runc: `container does not exist`. crun (1.28 for delete, 1.8 for all) only says which of its files is missing: the state
 /// directory (delete) or the status file in it (all others).
 fn no_such_container(message: &str) -> bool {
+    let missing = [
+        "/status`: ",
+        "cannot open directory '",
+        "cannot open directory `",
+    ];
     let crun = message.contains("No such file or directory")
-        && (message.contains("/status`: ") || message.contains("cannot open directory '"));
+        && missing.iter().any(|what| message.contains(what));
     crun || message.contains("does not exist")
 }
 
@@ -172,7 +177,7 @@ fn no_such_container(message: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What runc 1.1.5 and crun 1.8.1 print.
+    /// What runc 1.1.5 and crun 1.8.1 and 1.28 print.
     #[test]
     fn kill_failures() {
         use KillFailure::{Finished, NoSuchContainer, Other};
@@ -190,6 +195,14 @@ mod tests {
             ),
             (
                 "cannot open directory '/r/ns/id': No such file or directory",
+                NoSuchContainer,
+            ),
+            (
+                "cannot open directory `/r/ns/id`: No such file or directory",
+                NoSuchContainer,
+            ),
+            (
+                "container `id` does not exist: open `/r/ns/id/status`: No such file or directory",
                 NoSuchContainer,
             ),
             ("unable to signal init: invalid argument", Other),

@@ -68,9 +68,7 @@ impl Census {
             }
         }
         for dir in owner.task_dirs() {
-            // What crun since 1.22 keeps beside its containers, for all of them and for good.
-            let kept = |e: &PathBuf| e.ends_with(".empty-directory");
-            for entry in entries(&dir).into_iter().filter(|e| !kept(e)) {
+            for entry in entries(&dir) {
                 lines.insert(format!("entry {}", entry.display()));
             }
         }
@@ -215,9 +213,12 @@ impl Owner {
 }
 
 /// The entries of a directory; none when it does not exist.
-fn entries(dir: &Path) -> Vec<PathBuf> {
+/// What is in a directory, but for what crun 1.28 keeps beside its containers, for all of them and
+/// for good.
+pub fn entries(dir: &Path) -> Vec<PathBuf> {
+    let kept = |path: &PathBuf| path.ends_with(".empty-directory");
     fs::read_dir(dir)
-        .map(|d| d.flatten().map(|e| e.path()).collect())
+        .map(|d| d.flatten().map(|e| e.path()).filter(|e| !kept(e)).collect())
         .unwrap_or_default()
 }
 

@@ -11,7 +11,10 @@ use std::sync::Mutex;
 use std::{fmt, fs};
 
 use super::census::{Census, MARK, Owner};
-use super::{Done, TempDir, eventually, results, run, run_with_input, signal, tool, unique};
+use super::{
+    Done, TempDir, eventually, results, run, run_with_input, run_with_silent_input, signal, tool,
+    unique,
+};
 
 /// The lines of containerd the shim must work under, as Debian packages them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,10 +273,15 @@ level = "info"
         command
     }
 
-    /// Runs a container to its end in the foreground; `--rm` removes it.
+    /// Runs a container to its end in the foreground; `--rm` removes it. Without input ctr's own does
+    /// not end: on a loaded machine it drops output once it has, with any shim.
     #[track_caller]
     pub fn run(&self, id: &str, argv: &[&str], input: &[u8]) -> Done {
-        run_with_input(&mut self.run_command(&["--rm"], id, argv), input)
+        let mut command = self.run_command(&["--rm"], id, argv);
+        match input {
+            [] => run_with_silent_input(&mut command),
+            _ => run_with_input(&mut command, input),
+        }
     }
 
     /// Runs a container to its end in the foreground, on a terminal: `script` has one for ctr.

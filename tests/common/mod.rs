@@ -12,7 +12,7 @@ pub mod shim;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -66,6 +66,29 @@ impl Done {
 /// Runs `command` with `input` on its standard input; panics when it takes longer than [`LIMIT`].
 #[track_caller]
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Done {
+    let input = input.to_vec();
+    finish(command, move |mut stdin, _| {
+        // A command that ends without reading its input is no fault of the caller.
+        let _ = stdin.write_all(&input);
+    })
+}
+
+/// Runs `command` with a standard input on which nothing comes, and which does not end before the
+/// command does.
+#[track_caller]
+pub fn run_with_silent_input(command: &mut Command) -> Done {
+    finish(command, |stdin, ended| {
+        // Fails when the command has ended, which is what is waited for.
+        let _ = ended.recv();
+        drop(stdin);
+    })
+}
+
+#[track_caller]
+fn finish(
+    command: &mut Command,
+    input: impl FnOnce(ChildStdin, mpsc::Receiver<()>) + Send + 'static,
+) -> Done {
     let what = format!("{command:?}");
     let mut child = command
         .stdin(Stdio::piped())
@@ -74,11 +97,10 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Done {
         .spawn()
         .unwrap_or_else(|e| panic!("spawn {what}: {e}"));
     let pid = child.id();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
+    let stdin = child.stdin.take().unwrap();
     let (done, wait) = mpsc::channel();
-    // A command that ends without reading its input is no fault of the caller.
-    std::thread::spawn(move || stdin.write_all(&input));
+    let (_running, ended) = mpsc::channel();
+    std::thread::spawn(move || input(stdin, ended));
     std::thread::spawn(move || done.send(child.wait_with_output()));
     let output = match wait.recv_timeout(LIMIT) {
         Ok(output) => output.unwrap_or_else(|e| panic!("wait for {what}: {e}")),
@@ -111,8 +133,15 @@ pub fn signal(pid: u32, name: &str) {
 }
 
 /// The path that `tests/setup/tools` wrote down under `name` (ROOTFS, RUNC, CRUN, CONTAINERD_1_6, …).
+/// With `COTTER_TEST_RUNTIMES=newest` the newest runtimes stand for the machine's own.
 #[track_caller]
 pub fn tool(name: &str) -> PathBuf {
+    let newest = std::env::var_os("COTTER_TEST_RUNTIMES").is_some_and(|which| which == "newest");
+    let name = match name {
+        "RUNC" if newest => "RUNC_1_3",
+        "CRUN" if newest => "CRUN_1_28",
+        name => name,
+    };
     let dir = std::env::var_os("COTTER_TOOLS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools"),
         PathBuf::from,

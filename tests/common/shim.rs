@@ -21,7 +21,7 @@ use cotter::proto::task::{
 };
 use cotter::proto::{Any, pack};
 
-use super::census::{Census, MARK, Owner, Process};
+use super::census::{Census, MARK, Owner, Process, entries};
 use super::{LIMIT, TempDir, eventually, tool, unique};
 
 /// Both runtimes that every behaviour is tested with.
@@ -348,8 +348,8 @@ impl Shim {
             assert!(left.is_empty(), "left in the bundle of {id}: {left:?}");
         }
         let state = self.state_dir();
-        let left = std::fs::read_dir(&state).map(|d| d.count()).unwrap_or(0);
-        assert_eq!(left, 0, "left in {}", state.display());
+        let left = entries(&state);
+        assert!(left.is_empty(), "left: {left:?}");
         let (owner, before) = (self.owner.clone(), self.before.clone());
         let mut diff = String::new();
         eventually("nothing is left of the shim", || {

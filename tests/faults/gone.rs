@@ -7,6 +7,7 @@ use cotter::manager::client::{Tasks, gone};
 use cotter::manager::events::{Event, EventServer};
 use cotter::manager::launch::{Deleted, Launch};
 
+use crate::common::census::entries;
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::common::{LIMIT, signal};
 use crate::runtime::Faulty;
@@ -119,5 +120,6 @@ fn terminated() {
 async fn nothing_left(shim: &Shim) {
     let none = crate::common::census::Census::default();
     nothing_new(shim, &none, "after delete").await;
-    assert_eq!(std::fs::read_dir(shim.state_dir()).unwrap().count(), 0);
+    let left = entries(&shim.state_dir());
+    assert!(left.is_empty(), "{left:?}");
 }
