@@ -21,6 +21,12 @@ pub struct Limits {
     /// How long a runtime that has returned may take to send the terminal it was asked for. At its
     /// end the process is killed and Create or Start fails.
     pub console: Duration,
+    /// How long a shim without containers stays after a Shutdown that came while it still had some: the
+    /// manager may be about to ask again.
+    pub leave: Duration,
+    /// How long a shim stays that has neither containers nor connections: its manager may have died
+    /// between starting it and asking for a container, and may be back.
+    pub orphan: Duration,
     /// How long one call of the runtime may take; `None` is the table by operation
     /// ([`Operation::limit`](crate::runtime::Operation::limit)). At its end the runtime is killed
     /// and the operation fails.
@@ -34,6 +40,8 @@ impl Default for Limits {
             io_drain: Duration::from_secs(10),
             killed_exit: Duration::from_secs(15),
             console: Duration::from_secs(5),
+            leave: Duration::from_secs(2),
+            orphan: Duration::from_secs(60),
             runtime_call: None,
         }
     }
@@ -60,6 +68,8 @@ impl Limits {
             io_drain: limit("COTTER_LIMIT_IO_DRAIN").unwrap_or(default.io_drain),
             killed_exit: limit("COTTER_LIMIT_KILLED_EXIT").unwrap_or(default.killed_exit),
             console: limit("COTTER_LIMIT_CONSOLE").unwrap_or(default.console),
+            leave: limit("COTTER_LIMIT_LEAVE").unwrap_or(default.leave),
+            orphan: limit("COTTER_LIMIT_ORPHAN").unwrap_or(default.orphan),
             runtime_call: limit("COTTER_LIMIT_RUNTIME_CALL").or(default.runtime_call),
         }
     }

@@ -1,8 +1,11 @@
 //! Invariant: an id names at most one container, from the moment its Create is accepted until its
-//! Delete is done; a Create that fails gives the id back.
+//! Delete is done; a Create that fails gives the id back. Once closed, which only an empty one can be,
+//! it accepts none.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
 
 use super::Container;
 use super::tracker::Tracker;
@@ -31,7 +34,15 @@ enum Slot {
 pub struct Registry {
     /// What they share.
     pub shared: Arc<Shared>,
-    slots: Mutex<BTreeMap<String, Slot>>,
+    slots: Mutex<Slots>,
+    count: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Slots {
+    by_id: BTreeMap<String, Slot>,
+    /// The shim is ending.
+    closed: bool,
 }
 
 /// An id that is taken while its container is being made; given back when dropped unfilled.
@@ -46,12 +57,30 @@ impl Registry {
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            slots: Mutex::new(BTreeMap::new()),
+            slots: Mutex::default(),
+            count: watch::Sender::new(0),
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many containers there are, those that are being made included.
+    pub fn count(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
+    /// Accepts no further container, if there is none; answers whether there was none.
+    pub fn close(&self) -> bool {
+        let mut slots = self.slots();
+        slots.closed |= slots.by_id.is_empty();
+        slots.by_id.is_empty()
+    }
+
+    /// Takes a [`close`](Self::close) back.
+    pub fn reopen(&self) {
+        self.slots().closed = false;
     }
 
     /// The container of that id.
@@ -59,7 +88,7 @@ impl Registry {
     /// # Errors
     /// `NotFound` `container not created`, the Go shim's words, also while it is being made.
     pub fn get(&self, id: &str) -> Result<Arc<Container>> {
-        match self.slots().get(id) {
+        match self.slots().by_id.get(id) {
             Some(Slot::Ready(container)) => Ok(Arc::clone(container)),
             Some(Slot::Creating) | None => Err(Error::not_found("container not created")),
         }
@@ -71,17 +100,18 @@ impl Registry {
             Slot::Ready(container) => Some(Arc::clone(container)),
             Slot::Creating => None,
         };
-        self.slots().values().filter_map(ready).collect()
-    }
-
-    /// Whether no container is there or being made.
-    pub fn is_empty(&self) -> bool {
-        self.slots().is_empty()
+        self.slots().by_id.values().filter_map(ready).collect()
     }
 
     pub(super) fn reserve(&self, id: &str) -> Result<Reservation<'_>> {
         let mut slots = self.slots();
-        if slots.contains_key(id) {
+        if slots.closed {
+            return Err(Error::new(
+                Code::Unavailable,
+                format!("create {id}: the shim is ending"),
+            ));
+        }
+        if slots.by_id.contains_key(id) {
             // The phrase is runc's, which the Go shim passes on; the code says what it is.
             return Err(Error::new(
                 Code::AlreadyExists,
@@ -90,7 +120,8 @@ impl Registry {
                 ),
             ));
         }
-        slots.insert(id.to_owned(), Slot::Creating);
+        slots.by_id.insert(id.to_owned(), Slot::Creating);
+        self.count.send_replace(slots.by_id.len());
         Ok(Reservation {
             registry: self,
             id: id.to_owned(),
@@ -100,17 +131,18 @@ impl Registry {
 
     pub(super) fn remove(&self, container: &Arc<Container>) {
         let mut slots = self.slots();
-        if matches!(slots.get(&container.id), Some(Slot::Ready(c)) if Arc::ptr_eq(c, container)) {
-            slots.remove(&container.id);
+        let id = &container.id;
+        if matches!(slots.by_id.get(id), Some(Slot::Ready(c)) if Arc::ptr_eq(c, container)) {
+            slots.by_id.remove(id);
+            self.count.send_replace(slots.by_id.len());
         }
     }
 }
 
 impl Reservation<'_> {
     pub(super) fn fill(mut self, container: Arc<Container>) {
-        self.registry
-            .slots()
-            .insert(self.id.clone(), Slot::Ready(container));
+        let ready = Slot::Ready(container);
+        self.registry.slots().by_id.insert(self.id.clone(), ready);
         self.filled = true;
     }
 }
@@ -118,7 +150,9 @@ impl Reservation<'_> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if !self.filled {
-            self.registry.slots().remove(&self.id);
+            let mut slots = self.registry.slots();
+            slots.by_id.remove(&self.id);
+            self.registry.count.send_replace(slots.by_id.len());
         }
     }
 }

@@ -71,6 +71,18 @@ impl Tasks {
         Err(refusal.unwrap_or_else(|| Error::unimplemented("Connect")))
     }
 
+    /// Over a connection that exists, without a question; `version` is 2 or 3.
+    pub fn over(client: Client, version: i32) -> Self {
+        let service = match version {
+            3.. => Service::V3(task::TaskClient::new(client)),
+            _ => Service::V2(task_v2::TaskClient::new(client)),
+        };
+        Self {
+            service,
+            limit: Some(LIMIT),
+        }
+    }
+
     /// The version of the service that is called.
     pub fn version(&self) -> i32 {
         match self.service {

@@ -27,13 +27,25 @@ const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 /// Answers task requests about the containers of a registry.
 pub struct TaskService {
     registry: Arc<Registry>,
-    /// Set to true when a manager has asked for the shim's end.
-    shutdown: watch::Sender<bool>,
+    /// Told when a manager asks for the shim's end.
+    shutdown: watch::Sender<Shutdown>,
+}
+
+/// What a manager has asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Nothing.
+    #[default]
+    Never,
+    /// The end, while there still were containers.
+    Later,
+    /// The end, and there are none, nor will there be.
+    Now,
 }
 
 impl TaskService {
-    /// A service over `registry` that announces an accepted Shutdown on `shutdown`.
-    pub fn new(registry: Arc<Registry>, shutdown: watch::Sender<bool>) -> Self {
+    /// A service over `registry` that announces each Shutdown on `shutdown`.
+    pub fn new(registry: Arc<Registry>, shutdown: watch::Sender<Shutdown>) -> Self {
         Self { registry, shutdown }
     }
 

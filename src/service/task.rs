@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ttrpc::r#async::TtrpcContext;
 
-use super::{TaskService, convert, guarded, own};
+use super::{Shutdown, TaskService, convert, guarded, own};
 use crate::container::ExitStatus;
 use crate::error::{Error, Result};
 use crate::proto::Empty;
@@ -121,11 +121,13 @@ impl TaskService {
         })
     }
 
-    /// While containers remain it is answered and has no effect (contract 2.1).
+    /// While containers remain it is answered and remembered ([`crate::shim`] says what becomes of it);
+    /// `now` and `id` mean nothing (contract 2.1).
     async fn shutdown(&self, _req: ShutdownRequest) -> Result<Empty> {
-        if self.registry.is_empty() {
-            self.shutdown.send_replace(true);
-        }
+        self.shutdown.send_replace(match self.registry.close() {
+            true => Shutdown::Now,
+            false => Shutdown::Later,
+        });
         Ok(Empty::new())
     }
 

@@ -1,7 +1,8 @@
-//! Accepting connections: only our own user's, and without spinning when descriptors run out.
+//! Accepting connections: only our own user's, counted, and without spinning when descriptors run out.
 //!
 //! Invariant: the stream never ends and never fails. ttrpc would call a failing listener again at
-//! once and for ever; here a failure is followed by a pause.
+//! once and for ever; here a failure is followed by a pause. The count is that of the connections
+//! that are open.
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -11,7 +12,9 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use nix::unistd::Uid;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 /// How long to leave a listener alone that failed.
@@ -21,6 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Accept {
     listener: tokio::net::UnixListener,
     user: Uid,
+    count: watch::Sender<usize>,
     pause: Option<Pin<Box<Sleep>>>,
     /// Whether the failure was told; once is enough until a connection succeeds.
     told: bool,
@@ -36,9 +40,15 @@ impl Accept {
         Ok(Self {
             listener: tokio::net::UnixListener::from_std(listener)?,
             user: Uid::effective(),
+            count: watch::Sender::new(0),
             pause: None,
             told: false,
         })
+    }
+
+    /// How many connections are open.
+    pub fn count(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
     }
 
     fn admits(&self, stream: &UnixStream) -> bool {
@@ -57,7 +67,7 @@ impl Accept {
 }
 
 impl Stream for Accept {
-    type Item = io::Result<UnixStream>;
+    type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -69,7 +79,8 @@ impl Stream for Accept {
                 Ok((stream, _)) => {
                     self.told = false;
                     if self.admits(&stream) {
-                        return Poll::Ready(Some(Ok(stream)));
+                        let count = self.count.clone();
+                        return Poll::Ready(Some(Ok(Connection::new(stream, count))));
                     }
                 }
                 Err(e) => {
@@ -81,5 +92,52 @@ impl Stream for Accept {
                 }
             }
         }
+    }
+}
+
+/// A connection that is counted for as long as it is there.
+pub struct Connection {
+    stream: UnixStream,
+    count: watch::Sender<usize>,
+}
+
+impl Connection {
+    fn new(stream: UnixStream, count: watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self { stream, count }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.count.send_modify(|count| *count -= 1);
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

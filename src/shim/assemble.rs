@@ -23,14 +23,16 @@ use crate::error::{Error, Result};
 use crate::events::{Publisher, Queue};
 use crate::limits::Limits;
 use crate::monitor::Monitor;
-use crate::service::TaskService;
+use crate::service::{Shutdown, TaskService};
 
 /// The parts of a server that it does not know itself.
 pub struct Parts {
     /// The ttrpc services, by their full names.
     pub services: HashMap<String, ttrpc::r#async::Service>,
-    /// True when a manager has asked for the shim's end.
-    pub shutdown: watch::Receiver<bool>,
+    /// The containers.
+    pub registry: Arc<Registry>,
+    /// What a manager has asked for.
+    pub shutdown: watch::Receiver<Shutdown>,
     /// Ends when the last event is with the manager, or after a limit. Polled once no request can
     /// come any more.
     pub drain: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -57,9 +59,10 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         monitor,
         limits: Limits::from_env(),
     })));
-    let (ask, shutdown) = watch::channel(false);
+    let (ask, shutdown) = watch::channel(Shutdown::default());
     Ok(Parts {
-        services: TaskService::new(registry, ask).services(),
+        services: TaskService::new(Arc::clone(&registry), ask).services(),
+        registry,
         shutdown,
         drain: Box::pin(async move {
             let left = publisher.drain(DRAIN_LIMIT).await;

@@ -2,7 +2,8 @@
 //!
 //! Invariant: it always answers, in less than five seconds, whatever is missing or malformed: the
 //! manager runs it after every container, and mostly there is nothing to do. It touches nothing that
-//! lives: not a socket somebody listens on, nor a process that is not in the container's cgroup.
+//! lives: not a socket somebody listens on, nor a process that is not in the container's cgroup. For a
+//! sandbox whose shim is dead that includes the pod's other containers ([`super::siblings`]).
 //! What it could not clear goes to standard error, which the manager logs; nothing else does.
 
 use std::io::Write;
@@ -10,15 +11,16 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::Pid;
 use protobuf::{Message, MessageField};
 use serde_json::Value;
 
+use super::bootstrap::Environment;
 use super::call::{self, call};
 use super::flags::Flags;
-use super::{socket, start};
+use super::{siblings, socket, start};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::mount;
@@ -36,20 +38,28 @@ const KILLED: u32 = 137;
 const RUNTIME_LIMIT: Duration = Duration::from_millis(2_500);
 const UNMOUNT_LIMIT: Duration = Duration::from_millis(1_500);
 
+/// How long the pod's other containers may take, once the sandbox is cleared away.
+const SIBLINGS_LIMIT: Duration = Duration::from_millis(3_000);
+
 /// Clears away what is left of the container `-id` and says so.
 ///
 /// # Errors
 /// Only when the answer cannot be written.
 pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -> Result<()> {
+    let begun = Instant::now();
     let bundle = bundle(flags);
     let mut warnings = Vec::new();
     let pid = read_pid(&bundle);
-    let mut step = |result: Result<()>| warnings.extend(result.err());
-    step(delete_container(&bundle, flags));
-    step(kill_leftovers(&bundle, pid));
-    step(unmount(bundle.join("rootfs")));
-    for path in sockets(&bundle, flags) {
-        step(socket::remove_dead(&path));
+    let sockets = sockets(&bundle, flags);
+    let lives = sockets.iter().any(|path| socket::is_alive(path));
+    // After an orderly end, which is nearly always, there is neither.
+    let died = sockets.iter().any(|path| path.exists()) || runtime(&bundle, &flags.id, flags).knows;
+    clear(&bundle, &flags.id, flags, &mut warnings);
+    for path in sockets {
+        warnings.extend(socket::remove_dead(&path).err());
+    }
+    if died && !lives {
+        clear_siblings(&bundle, flags, begun, &mut warnings);
     }
     for warning in warnings {
         let _ = writeln!(stderr, "{warning}");
@@ -67,6 +77,36 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
         .write_all(&bytes)
         .and_then(|()| stdout.flush())
         .map_err(|e| failed(e.to_string()))
+}
+
+/// Clears away one container, as far as it goes.
+fn clear(bundle: &Path, id: &str, flags: &Flags, warnings: &mut Vec<Error>) {
+    let pid = read_pid(bundle);
+    let mut step = |result: Result<()>| warnings.extend(result.err());
+    step(delete_container(bundle, id, flags));
+    step(kill_leftovers(bundle, pid));
+    step(unmount(bundle.join("rootfs")));
+}
+
+/// Clears away the pod's other containers, while there is time, and tells the manager of each.
+fn clear_siblings(bundle: &Path, flags: &Flags, begun: Instant, warnings: &mut Vec<Error>) {
+    let mut gone = Vec::new();
+    for sibling in siblings::of(bundle, &flags.id) {
+        if begun.elapsed() > SIBLINGS_LIMIT {
+            warnings.push(Error::deadline_exceeded(format!(
+                "container {} of sandbox {}: no time left to clear it away",
+                sibling.id, flags.id
+            )));
+            continue;
+        }
+        let pid = read_pid(&sibling.bundle);
+        clear(&sibling.bundle, &sibling.id, flags, warnings);
+        gone.push((sibling, pid));
+    }
+    let address = Environment::read().ttrpc_address;
+    if !gone.is_empty() && !address.is_empty() {
+        warnings.extend(siblings::tell(&address, &flags.namespace, &gone, KILLED).err());
+    }
 }
 
 /// The bundle: next to the current directory, which is that of some container of the group; else,
@@ -95,8 +135,18 @@ fn read_pid(bundle: &Path) -> Option<Pid> {
     pid.map(Pid::from_raw)
 }
 
-/// Has the runtime delete the container, if it knows it.
-fn delete_container(bundle: &Path, flags: &Flags) -> Result<()> {
+/// The runtime of a container, as its bundle tells.
+struct Runtime {
+    binary: String,
+    /// Where it keeps its state.
+    root: PathBuf,
+    /// Whether it has any of this container.
+    knows: bool,
+    /// Whether the container's cgroup is systemd's.
+    systemd: bool,
+}
+
+fn runtime(bundle: &Path, id: &str, flags: &Flags) -> Runtime {
     // Written by a shim of any make and version, so only what is needed is read, and leniently.
     let options: Value = serde_json::from_str(&read(bundle, "options.json")).unwrap_or_default();
     let option = |key: &str| options.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -104,20 +154,37 @@ fn delete_container(bundle: &Path, flags: &Flags) -> Result<()> {
         let found = candidates.into_iter().find(|c| !c.is_empty());
         found.unwrap_or_default().to_owned()
     };
-    let binary = first([&read(bundle, "runtime"), option("binary_name"), "runc"]);
-    let root = first([option("root"), DEFAULT_ROOT, ""]);
-    let root = Path::new(&root).join(&flags.namespace);
-    if !root.join(&flags.id).exists() {
+    let root = Path::new(&first([option("root"), DEFAULT_ROOT, ""])).join(&flags.namespace);
+    Runtime {
+        binary: first([&read(bundle, "runtime"), option("binary_name"), "runc"]),
+        knows: root.join(id).exists(),
+        root,
+        systemd: options.get("systemd_cgroup").and_then(Value::as_bool) == Some(true),
+    }
+}
+
+/// Has the runtime delete the container, if it knows it.
+fn delete_container(bundle: &Path, id: &str, flags: &Flags) -> Result<()> {
+    let Runtime {
+        binary,
+        root,
+        knows,
+        systemd,
+    } = runtime(bundle, id, flags);
+    if !knows {
         return Ok(());
     }
     let mut command = Command::new(&binary);
-    command
-        .arg("--root")
-        .arg(&root)
-        .arg("--log")
-        .arg(bundle.join("log.json"));
-    command.args(["--log-format", "json", "delete", "--force", &flags.id]);
-    let what = || format!("{binary} delete --force {}", flags.id);
+    command.arg("--root").arg(&root).arg("--log");
+    command.arg(bundle.join("log.json"));
+    command.args(["--log-format", "json"]);
+    // Without it a runtime looks for a cgroup of another name than systemd made; the Go shim
+    // leaves it out here.
+    if systemd {
+        command.arg("--systemd-cgroup");
+    }
+    command.args(["delete", "--force", id]);
+    let what = || format!("{binary} delete --force {id}");
     let output = call(&mut command, RUNTIME_LIMIT).map_err(|e| Error::io(what(), &e))?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     if output.status.success() || complaint.contains("does not exist") {

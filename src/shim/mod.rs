@@ -8,7 +8,8 @@
 //! | How does a server come to be? | [`start`] |
 //! | What is it made of? | [`assemble`] |
 //! | How does it live and end? | [`serve`], with [`accept`] and [`log`] |
-//! | Who cleans up when it could not? | [`delete`] |
+//! | When is it not needed any more? | [`life`] |
+//! | Who cleans up when it could not? | [`delete`], [`siblings`] |
 //! | What is this program? | [`info`] |
 //! | How is a program run to its end? | [`call`] |
 
@@ -20,8 +21,10 @@ pub mod delete;
 pub mod fds;
 pub mod flags;
 pub mod info;
+mod life;
 pub mod log;
 pub mod serve;
+mod siblings;
 pub mod socket;
 pub mod start;
 

@@ -1,14 +1,16 @@
 //! The server: from the socket that `start` left to an orderly end (contract 1.10).
 //!
-//! Invariant: one thread. However it ends, by a manager's Shutdown, SIGTERM, SIGINT or an error, its
-//! socket's file goes first, so that nobody finds a shim that is leaving; then answers under way go
+//! Invariant: one thread. However it ends, by a manager's Shutdown, because nobody needs it any more,
+//! by SIGTERM, SIGINT or an error, its socket's file goes first, so that nobody finds a shim that is leaving; then answers under way go
 //! out, then the events, each within a limit. tests/bootstrap.rs ends servers in every way.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -20,8 +22,9 @@ use super::assemble::{Parts, assemble};
 use super::bootstrap::Environment;
 use super::flags::Flags;
 use super::socket::{self, Claim, Socket};
-use super::{fds, log as shim_log};
+use super::{fds, life, log as shim_log};
 use crate::error::{Error, Result};
+use crate::service::Shutdown;
 
 /// The log FIFO in the bundle, which is the current directory.
 const LOG: &str = "log";
@@ -70,18 +73,23 @@ impl Config {
 /// When the server cannot be set up.
 pub unsafe fn serve(config: &Config) -> Result<()> {
     shim_log::init(Path::new(LOG), config.debug)?;
-    if config.socket.is_empty() {
+    let served = if config.socket.is_empty() {
         // SAFETY: passed on to the caller.
         unsafe { fds::take_listener() }.map(|listener| (Socket::of(&listener), listener))
     } else {
         bind(&config.socket)
-    }
-    .and_then(|(socket, listener)| run(config, socket, listener))
+    };
+    let (socket, listener) = served?;
+    // The bundle is one container's, which may be deleted long before the others of its group.
+    std::env::set_current_dir("/").map_err(|e| Error::io("change to directory /", &e))?;
+    run(config, socket, listener)
 }
 
 fn bind(address: &str) -> Result<(Option<Socket>, UnixListener)> {
     let path = Path::new(address.strip_prefix(socket::SCHEME).unwrap_or(address));
-    match socket::claim(path)? {
+    let path = std::path::absolute(path)
+        .map_err(|e| Error::io(format!("find socket {}", path.display()), &e))?;
+    match socket::claim(&path)? {
         Claim::Ours(fd, socket) => Ok((Some(socket), UnixListener::from(fd))),
         Claim::Taken => Err(Error::already_exists(format!("socket {}", path.display()))),
     }
@@ -92,7 +100,7 @@ fn run(config: &Config, socket: Option<Socket>, listener: UnixListener) -> Resul
     let pin = listener
         .try_clone()
         .map_err(|e| Error::io("duplicate the socket", &e))?;
-    let leave = Leave { socket, _pin: pin };
+    let leave = Leave { socket, pin };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -105,9 +113,11 @@ async fn live(config: &Config, listener: UnixListener, leave: &Leave) -> Result<
     let accept = Accept::new(listener).map_err(|e| Error::io("watch the socket", &e))?;
     let Parts {
         services,
+        registry,
         shutdown,
         drain,
     } = assemble(config)?;
+    let connections = accept.count();
     let mut server = Server::new()
         .register_service(services)
         .add_listener(Listener::new(accept));
@@ -115,8 +125,10 @@ async fn live(config: &Config, listener: UnixListener, leave: &Leave) -> Result<
     started.map_err(|e| Error::unknown(format!("start the server: {e}")))?;
     log::debug!("serving {} of namespace {}", config.id, config.namespace);
 
+    let look = || leave.unless_wanted();
     tokio::select! {
-        () = asked(shutdown) => log::debug!("ending: asked to by the manager"),
+        () = asked(shutdown.clone()) => log::debug!("ending: asked to by the manager"),
+        () = life::unneeded(registry, connections, shutdown, look) => {}
         _ = signals.read_u8() => log::info!("ending: by a signal"),
     }
 
@@ -129,8 +141,12 @@ async fn live(config: &Config, listener: UnixListener, leave: &Leave) -> Result<
 }
 
 /// Until a manager asks for the end.
-async fn asked(mut shutdown: watch::Receiver<bool>) {
-    if shutdown.wait_for(|asked| *asked).await.is_err() {
+async fn asked(mut shutdown: watch::Receiver<Shutdown>) {
+    if shutdown
+        .wait_for(|asked| *asked == Shutdown::Now)
+        .await
+        .is_err()
+    {
         // Nobody is left who could ask; signals still can.
         std::future::pending().await
     }
@@ -150,10 +166,25 @@ fn signals() -> io::Result<tokio::net::UnixStream> {
 /// Removes the socket's file, at the latest when it is dropped.
 struct Leave {
     socket: Option<Socket>,
-    _pin: UnixListener,
+    pin: UnixListener,
 }
 
 impl Leave {
+    /// As [`now`](Self::now), unless somebody waits to be let in; answers whether it was done.
+    fn unless_wanted(&self) -> bool {
+        let nobody_waits = || {
+            let mut fds = [PollFd::new(self.pin.as_fd(), PollFlags::POLLIN)];
+            matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+        };
+        match &self.socket {
+            None => nobody_waits(),
+            Some(socket) => socket.remove_if(nobody_waits).unwrap_or_else(|e| {
+                log::warn!("{e}");
+                nobody_waits()
+            }),
+        }
+    }
+
     fn now(&self) {
         if let Some(Err(e)) = self.socket.as_ref().map(Socket::remove) {
             log::warn!("{e}");
@@ -164,5 +195,31 @@ impl Leave {
 impl Drop for Leave {
     fn drop(&mut self) {
         self.now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn whoever_waits_to_be_let_in_is() {
+        let dir = std::env::temp_dir().join(format!("cotter-leave-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("s");
+        let pin = UnixListener::bind(&path).unwrap();
+        let socket = Socket::of(&pin);
+        let leave = Leave { socket, pin };
+
+        let client = UnixStream::connect(&path).unwrap();
+        assert!(!leave.unless_wanted());
+        assert!(path.exists());
+        let served = leave.pin.accept().unwrap();
+        assert!(leave.unless_wanted());
+        assert!(!path.exists());
+        drop((client, served));
+        std::fs::remove_dir(&dir).unwrap();
     }
 }

@@ -148,11 +148,34 @@ impl Socket {
     /// # Errors
     /// When the directory cannot be locked or the file not be removed.
     pub fn remove(&self) -> Result<()> {
+        self.remove_if(|| true).map(drop)
+    }
+
+    /// As [`remove`](Self::remove), unless `may` says no while no start can be looking for the socket.
+    /// Answers what it said.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    pub fn remove_if(&self, may: impl FnOnce() -> bool) -> Result<bool> {
         let _lock = lock(parent(&self.path)?, REMOVE_PATIENCE)?;
-        match identify(&self.path) {
-            Ok(identity) if identity == self.identity => unlink(&self.path),
-            _ => Ok(()),
+        if !may() {
+            return Ok(false);
         }
+        match identify(&self.path) {
+            Ok(identity) if identity == self.identity => unlink(&self.path)?,
+            _ => {}
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a shim listens on `path`. Where that cannot be told it may be so.
+pub fn is_alive(path: &Path) -> bool {
+    match path.symlink_metadata() {
+        Ok(meta) if meta.file_type().is_socket() => {
+            listens(path).unwrap_or(Some(true)) == Some(true)
+        }
+        _ => false,
     }
 }
 

@@ -21,6 +21,9 @@ use cotter::proto::task::{
 };
 use cotter::proto::{Any, pack};
 
+use ttrpc::r#async::Client;
+use ttrpc::r#async::transport::Socket;
+
 use super::census::{Census, MARK, Owner, Process, entries};
 use super::{LIMIT, TempDir, eventually, tool, unique};
 
@@ -308,6 +311,12 @@ impl Shim {
         }
     }
 
+    /// Drops the connection; the next call fails.
+    pub fn disconnect(&mut self) {
+        let (nobody, _) = tokio::net::UnixStream::pair().unwrap();
+        self.tasks = Tasks::over(Client::new(Socket::new(nobody)), self.tasks.version());
+    }
+
     /// Asks the shim to end, and checks that it does and that nothing of it is left. Returns the
     /// events nobody has taken.
     pub async fn end(self) -> Vec<Told> {
@@ -321,6 +330,11 @@ impl Shim {
         gone(&self.endpoint, LIMIT).await.unwrap();
         // Its socket goes first. It then drains its events, which this thread has to answer.
         until("the shim has ended", || ended(shim)).await;
+        self.end_of_the_gone().await
+    }
+
+    /// Checks that a shim that has ended has left nothing. Returns the events nobody has taken.
+    pub async fn end_of_the_gone(self) -> Vec<Told> {
         let deleted = self.launch.delete().await.unwrap();
         assert_eq!(
             deleted.warnings, "",
@@ -340,6 +354,7 @@ impl Shim {
                         "bootstrap.json",
                         "s",
                         "address",
+                        "sandbox",
                     ]
                     .contains(&name.as_str())
                 })

@@ -2,6 +2,8 @@
 
 use cotter::error::Code::{InvalidArgument, NotFound, Unimplemented, Unknown};
 use cotter::error::{Code, Error, Result};
+use cotter::manager::dialect::Dialect;
+use cotter::manager::spec::Spec;
 use cotter::proto::task::*;
 use ttrpc::r#async::Client;
 
@@ -177,7 +179,9 @@ async fn unknown_ids(runtime: &'static str) {
 /// Asked to end while it has a container in whatever state, it stays; with none, it goes. A failed
 /// Create counts for nothing (contract 10.2: Delete finds nothing, Shutdown ends the shim).
 async fn shutdown_waits_for_the_last_container(runtime: &'static str) {
-    let mut shim = Shim::start(runtime, "c", &SLEEP).await;
+    let patient = [("COTTER_LIMIT_LEAVE", "10m")];
+    let spec = Spec::new("c", SLEEP);
+    let mut shim = Shim::start_with(Dialect::Proto23, runtime, spec, "c", &patient).await;
     let now = ShutdownRequest {
         id: "c".into(),
         now: true,
@@ -194,7 +198,7 @@ async fn shutdown_waits_for_the_last_container(runtime: &'static str) {
     assert_eq!(shim.state("c", "").await.unwrap().pid, pid);
     shim.delete("c", "").await.unwrap();
 
-    shim.bundle("f", cotter::manager::spec::Spec::new("f", ["/no/such"]));
+    shim.bundle("f", Spec::new("f", ["/no/such"]));
     let failed = create(&shim, &shim.create_request("f")).await.unwrap_err();
     assert_eq!(failed.code, Code::Unknown, "{failed:?}");
     refused(

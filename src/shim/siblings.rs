@@ -1,0 +1,118 @@
+//! The other containers of a pod whose shim died.
+//!
+//! Invariant: only bundles that say themselves that they belong to this sandbox, next to its own, are
+//! touched, and only when nobody listens on the pod's socket any more.
+//!
+//! Managers since containerd 2.0 have one shim serve a whole pod and connect to it once more for each
+//! container, without noticing the end of such a connection: when the shim dies they run `delete` for
+//! the sandbox alone. The other containers run on, with no one to tell their end (contract 10.4). So the
+//! sandbox's `delete` clears them away too, and tells the manager of each what the shim would have:
+//! its exit and its deletion. tests/pods.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::unistd::Pid;
+
+use crate::error::{Error, Result};
+use crate::events::{Event, Publisher, Queue};
+use crate::proto::Timestamp;
+use crate::proto::events::{TaskDelete, TaskExit};
+
+/// File in the bundle of a container in which a manager notes the sandbox it belongs to.
+const SANDBOX: &str = "sandbox";
+
+/// The longest id of a sandbox; what is longer is none.
+const LONGEST: u64 = 1024;
+
+/// How long telling the manager may take; it waits for this action to end.
+const PUBLISH_LIMIT: Duration = Duration::from_millis(700);
+
+/// A container of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sibling {
+    /// Its id: the name of its bundle.
+    pub id: String,
+    /// Its bundle.
+    pub bundle: PathBuf,
+}
+
+/// The containers of sandbox `id`, whose bundle is given, without the sandbox itself; by id.
+pub(super) fn of(bundle: &Path, id: &str) -> Vec<Sibling> {
+    let bundles = bundle.parent().and_then(|dir| fs::read_dir(dir).ok());
+    let mut all: Vec<Sibling> = bundles
+        .into_iter()
+        .flatten()
+        .flatten()
+        // A link is nobody's bundle, and this kind is the entry's own.
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| {
+            let sibling = Sibling {
+                id: entry.file_name().into_string().ok()?,
+                bundle: entry.path(),
+            };
+            let mine = sandbox(&sibling.bundle).is_some_and(|sandbox| sandbox == id);
+            (mine && sibling.id != id).then_some(sibling)
+        })
+        .collect();
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    all
+}
+
+/// The sandbox that a bundle says it belongs to.
+fn sandbox(bundle: &Path) -> Option<String> {
+    let path = bundle.join(SANDBOX);
+    let kind = fs::symlink_metadata(&path).ok()?;
+    if !kind.is_file() || kind.len() > LONGEST {
+        return None;
+    }
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// Tells the manager at `address` that these containers have ended and are gone.
+///
+/// # Errors
+/// When it has not taken it all within a limit.
+pub(super) fn tell(
+    address: &str,
+    namespace: &str,
+    gone: &[(Sibling, Option<Pid>)],
+    status: u32,
+) -> Result<()> {
+    let what = "tell the manager of the pod's other containers";
+    let queue = Queue::new();
+    for (sibling, pid) in gone {
+        let pid = pid.map_or(0, |pid| pid.as_raw().cast_unsigned());
+        let exited_at = Some(Timestamp::from(SystemTime::now()));
+        queue.push(Event::Exit(TaskExit {
+            container_id: sibling.id.clone(),
+            id: sibling.id.clone(),
+            pid,
+            exit_status: status,
+            exited_at: exited_at.clone().into(),
+            ..Default::default()
+        }));
+        queue.push(Event::Delete(TaskDelete {
+            container_id: sibling.id.clone(),
+            pid,
+            exit_status: status,
+            exited_at: exited_at.into(),
+            ..Default::default()
+        }));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io(what, &e))?;
+    let left = runtime.block_on(async {
+        let publisher = Publisher::start(queue, address.to_owned(), namespace.to_owned());
+        publisher.drain(PUBLISH_LIMIT).await
+    });
+    match left {
+        0 => Ok(()),
+        left => Err(Error::deadline_exceeded(format!(
+            "{what}: {left} events not taken by {address} within {PUBLISH_LIMIT:?}"
+        ))),
+    }
+}
