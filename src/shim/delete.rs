@@ -116,7 +116,13 @@ fn delete_container(bundle: &Path, flags: &Flags) -> Result<()> {
         .arg(&root)
         .arg("--log")
         .arg(bundle.join("log.json"));
-    command.args(["--log-format", "json", "delete", "--force", &flags.id]);
+    command.args(["--log-format", "json"]);
+    // Without it a runtime looks for a cgroup of another name than systemd made; the Go shim
+    // leaves it out here.
+    if options.get("systemd_cgroup").and_then(Value::as_bool) == Some(true) {
+        command.arg("--systemd-cgroup");
+    }
+    command.args(["delete", "--force", &flags.id]);
     let what = || format!("{binary} delete --force {}", flags.id);
     let output = call(&mut command, RUNTIME_LIMIT).map_err(|e| Error::io(what(), &e))?;
     let complaint = String::from_utf8_lossy(&output.stderr);
