@@ -15,6 +15,7 @@ mod exec_input;
 mod kill;
 mod kill_signals;
 mod matrix;
+mod options;
 mod rootfs;
 mod service;
 mod state;
