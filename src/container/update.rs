@@ -31,8 +31,9 @@ impl Container {
         allowed()?;
         if !annotations.is_empty() {
             annotations.sort();
-            let id = &self.id;
-            log::info!("container {id}: update: no effect of annotations {annotations:?}");
+            let keys = annotations.join(", ");
+            let (id, keys) = (&self.id, keys.escape_debug());
+            log::info!("container {id}: update: annotations without effect: {keys}");
         }
         let Some(resources) = resources else {
             return Ok(());

@@ -1,7 +1,7 @@
 //! The shim's process contract, on the real binary: start in every dialect, one server a group,
 //! nothing left behind, a log that holds nobody up, and a clean end.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
 mod common;

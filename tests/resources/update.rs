@@ -77,7 +77,7 @@ fn the_runtime_gets_what_the_client_wrote() {
             .await
             .unwrap();
         assert!(!got.exists(), "nothing to do, nobody asked");
-        let told = r#"container c: update: no effect of annotations ["a", "org.b"]"#;
+        let told = "container c: update: annotations without effect: a, org.b";
         until("the log names the annotations", || {
             shim.log().iter().any(|line| line.contains(told))
         })
