@@ -49,10 +49,7 @@ impl Given {
             return Ok(Self::Here(Options::new()));
         };
         Self::known(any)?.ok_or_else(|| {
-            Error::unknown(format!(
-                "type with url {}: not found",
-                any.type_url.escape_debug()
-            ))
+            Error::unknown(format!("type with url {}: not found", shown(&any.type_url)))
         })
     }
 
@@ -62,10 +59,7 @@ impl Given {
     /// `InvalidArgument` for a message or TOML that is malformed or asks for what is no option.
     pub fn known(any: &Any) -> Result<Option<Self>> {
         let malformed = |e: protobuf::Error| {
-            Error::invalid_argument(format!(
-                "options of type {}: {e}",
-                any.type_url.escape_debug()
-            ))
+            Error::invalid_argument(format!("options of type {}: {e}", shown(&any.type_url)))
         };
         if any.value.is_empty() {
             return Ok(None);
@@ -92,8 +86,8 @@ impl Given {
             Ok(Self::In(path.to_owned()))
         } else {
             Err(Error::invalid_argument(format!(
-                "options: config_path {:?} is not an absolute path",
-                options.config_path
+                "options: config_path \"{}\" is not an absolute path",
+                shown(&options.config_path)
             )))
         }
     }
@@ -108,8 +102,10 @@ impl Given {
             Self::In(path) => path,
         };
         // Wherever a file's trouble lies: what is wrong with this request is the path.
-        let content = spec::read_bounded(&path, LONGEST)
-            .map_err(|e| Error::new(Code::InvalidArgument, format!("options: {}", e.message)))?;
+        let content = spec::read_bounded(&path, LONGEST).map_err(|e| {
+            let message = format!("options: {}", e.message.escape_debug());
+            Error::new(Code::InvalidArgument, message)
+        })?;
         toml(&content, &path.to_string_lossy())
     }
 
@@ -141,6 +137,7 @@ enum Target<'a> {
 /// A key that is no option is an error and not a warning: of `SystemdCgoup = true` nobody would
 /// hear until the node runs out of what two cgroup managers both give away.
 fn toml(content: &[u8], source: &str) -> Result<Options> {
+    let source = shown(source);
     let wrong = |what: String| Error::invalid_argument(format!("options in {source}: {what}"));
     if content.len() as u64 > LONGEST {
         return Err(wrong(format!("longer than {LONGEST} bytes")));
@@ -155,19 +152,24 @@ fn toml(content: &[u8], source: &str) -> Result<Options> {
     let mut seen = BTreeSet::new();
     for (key, value) in table.get_ref() {
         let key = key.get_ref();
-        let shown: String = key.chars().take(100).flat_map(char::escape_debug).collect();
-        let name = plain(key);
+        let (name, key) = (plain(key), shown(key));
         let target = target(&mut options, &name)
-            .ok_or_else(|| wrong(format!("there is no option {shown:?}")))?;
+            .ok_or_else(|| wrong(format!("there is no option \"{key}\"")))?;
         set(target, value.get_ref()).map_err(|needed| {
             let kind = value.get_ref().type_str();
-            wrong(format!("{shown} is a TOML {kind}, not {needed}"))
+            wrong(format!("{key} is a TOML {kind}, not {needed}"))
         })?;
         if !seen.insert(name) {
-            return Err(wrong(format!("{shown} is there in two spellings")));
+            return Err(wrong(format!("{key} is there in two spellings")));
         }
     }
     Ok(options)
+}
+
+/// Somebody else's text in an error: on one line, and no longer than it has to be.
+fn shown(text: &str) -> String {
+    let some = text.chars().take(250);
+    some.flat_map(char::escape_debug).collect()
 }
 
 /// An option's name as all its spellings share it: `SystemdCgroup`, `systemd_cgroup`.

@@ -183,7 +183,7 @@ fn what_cannot_hold_is_named() {
             "there is no option \"SystemdCgoup\"",
         ),
         (b"[options]\nRoot = '/r'", "there is no option \"options\""),
-        (b"\"a\\nb\" = 1", "there is no option \"a\\\\nb\""),
+        (b"\"a\\nb\" = 1", "there is no option \"a\\nb\""),
         (long.as_bytes(), "there is no option \"kkk"),
         (b"ConfigBody = ''", "there is no option \"ConfigBody\""),
         (

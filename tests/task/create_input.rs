@@ -326,7 +326,7 @@ async fn options_in_toml(runtime: &'static str) {
     let broken = file("broken.toml", b"Root =\n");
     let binary = file("binary.toml", b"\x7fELF\0\xff\xfe");
     let huge = file("huge.toml", &vec![b'\n'; (1 << 20) + 1]);
-    let by_path: [(&str, &str); 14] = [
+    let by_path: [(&str, &str); 15] = [
         ("x.toml", "\"x.toml\" is not an absolute path"),
         ("../x.toml", "is not an absolute path"),
         (
@@ -335,6 +335,7 @@ async fn options_in_toml(runtime: &'static str) {
         ),
         ("/etc/passwd/x", "read /etc/passwd/x: Not a directory"),
         ("/a\0b", "options: read /a"),
+        ("/a\nb", "options: read /a\\nb: No such file"),
         (&dir, "not a regular file"),
         (&fifo, "fifo.toml: not a regular file"),
         ("/dev/zero", "read /dev/zero: not a regular file"),
