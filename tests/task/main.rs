@@ -10,6 +10,7 @@ mod client;
 mod common;
 mod create;
 mod create_input;
+mod create_toml;
 mod exec;
 mod exec_input;
 mod kill;
