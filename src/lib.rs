@@ -16,8 +16,8 @@
 //! A newcomer may read the rooms in this order: [`lifecycle`], the heart, pure; [`monitor`], who
 //! reaps; [`container`], the operations; [`service`], their face to the manager; [`runtime`],
 //! [`stdio`], [`mount`] and [`cgroup`], the hands; [`events`], what is told; [`shim`], the
-//! process around it all; [`manager`], the other side, for the `cotter` tool and the tests;
-//! [`proto`], the words both sides speak.
+//! process around it all; [`options`], what a manager may ask of it; [`manager`], the other side, for
+//! the `cotter` tool and the tests; [`proto`], the words both sides speak.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -31,6 +31,7 @@ pub mod limits;
 pub mod manager;
 pub mod monitor;
 pub mod mount;
+pub mod options;
 pub mod proto;
 pub mod runtime;
 pub mod service;

@@ -133,10 +133,15 @@ pub fn pack<M: Named>(message: &M) -> protobuf::Result<Any> {
     })
 }
 
-/// Whether an [`Any`] holds an `M`. Only what follows the last slash counts: some clients put a
-/// host name in front.
+/// The full name of the message in an [`Any`]. Only what follows the last slash counts: some
+/// clients put a host name in front.
+pub fn name(any: &Any) -> &str {
+    any.type_url.rsplit('/').next().unwrap_or_default()
+}
+
+/// Whether an [`Any`] holds an `M`.
 pub fn is<M: Named>(any: &Any) -> bool {
-    any.type_url.rsplit('/').next() == Some(M::FULL_NAME)
+    name(any) == M::FULL_NAME
 }
 
 /// Unwraps an `M`; none if the [`Any`] holds something else.

@@ -60,7 +60,7 @@ impl Spec {
     /// Reads `config.json` in a bundle.
     pub fn read(bundle: &Path) -> Result<Self> {
         let path = bundle.join("config.json");
-        let json = read_bounded(&path)?;
+        let json = read_bounded(&path, LONGEST)?;
         Self::parse(&json).map_err(|why| why.context(format!("parse {}", path.display())))
     }
 
@@ -155,7 +155,11 @@ struct Namespace {
     path: Option<String>,
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+/// Reads a file that somebody else wrote, if it is one and no longer than `longest` bytes.
+///
+/// # Errors
+/// Why it could not be read; `InvalidArgument` when it is longer.
+pub(crate) fn read_bounded(path: &Path, longest: u64) -> Result<Vec<u8>> {
     let fail = |why| Error::io(format!("read {}", path.display()), &why);
     // Non-blocking: opening a FIFO in its place would never return.
     let file = OpenOptions::new()
@@ -163,17 +167,23 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .map_err(fail)?;
-    let mut json = Vec::new();
-    file.take(LONGEST + 1)
-        .read_to_end(&mut json)
-        .map_err(fail)?;
-    if json.len() as u64 > LONGEST {
-        return Err(Error::invalid_argument(format!(
-            "read {}: longer than {LONGEST} bytes",
+    if !file.metadata().map_err(fail)?.is_file() {
+        return Err(Error::unknown(format!(
+            "read {}: not a regular file",
             path.display()
         )));
     }
-    Ok(json)
+    let mut content = Vec::new();
+    file.take(longest + 1)
+        .read_to_end(&mut content)
+        .map_err(fail)?;
+    if content.len() as u64 > longest {
+        return Err(Error::invalid_argument(format!(
+            "read {}: longer than {longest} bytes",
+            path.display()
+        )));
+    }
+    Ok(content)
 }
 
 /// Clients know Go's words for JSON that ends early.

@@ -438,6 +438,44 @@ fn operated(version: Version, form: Form, runtime: &str) {
     daemon.passed("tty, metrics, pause");
 }
 
+/// Options for a runtime name that containerd does not know: all it passes on is a file's path.
+fn configured(version: Version, runtime: &str) {
+    let daemon = Containerd::start(version, Form::Name, Path::new("/bin/false"));
+    let before = daemon.census();
+    let root = daemon.owner.dir.join("runtime");
+    let file = daemon.owner.dir.join("options.toml");
+    let toml = format!(
+        "BinaryName = '{}'\nRoot = '{}'\n",
+        tool(runtime).display(),
+        root.display()
+    );
+    let flags = ["--runtime-config-path", file.to_str().unwrap()];
+    let detached = ["-d", "--null-io", flags[0], flags[1]];
+
+    std::fs::write(&file, format!("{toml}SystemdCgoup = true\n")).unwrap();
+    let done = common::run(&mut daemon.run_command(&detached, "typo", &["true"]));
+    assert_ne!(done.code, 0, "{done:?}");
+    let words = "options.toml: there is no option \"SystemdCgoup\"";
+    assert!(done.err.replace('\\', "").contains(words), "{done:?}");
+    daemon.ctr(&["containers", "delete", "typo"]);
+
+    std::fs::write(&file, toml).unwrap();
+    common::run(&mut daemon.run_command(&detached, "web", &["sleep", "1000"])).ok();
+    let state = root.join(&daemon.owner.namespace);
+    assert!(state.join("web").exists(), "the runtime's root is used");
+    assert_eq!(daemon.exec("web", &["echo", "in"]).ok(), "in\n");
+    // The shim's death in between: what it kept is what its delete goes by.
+    signal(daemon.owner.shim("web").unwrap().pid, "KILL");
+    eventually("containerd has cleaned up", || !state.join("web").exists());
+    daemon.ctr(&["tasks", "delete", "web"]);
+    eventually("the task is gone", || daemon.status("web").is_none());
+    daemon.ctr(&["containers", "delete", "web"]).ok();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_dir_all(&root).unwrap();
+    daemon.nothing_left_since(&before);
+    daemon.passed_with(&tool(runtime), "options from a file");
+}
+
 /// One module per containerd and runtime, one test per behaviour and form of installation.
 macro_rules! matrix {
     ($($module:ident: $version:ident, $runtime:literal;)*) => {$(
@@ -472,6 +510,13 @@ macro_rules! matrix {
             #[test]
             fn detached_as_drop_in() {
                 detached(Version::$version, Form::DropIn, $runtime);
+            }
+
+            #[test]
+            fn configured_by_name() {
+                if !go_shim() {
+                    configured(Version::$version, $runtime);
+                }
             }
 
             #[test]

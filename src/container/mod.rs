@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use create::Create;
+pub use create::{Create, DEFAULT_RUNTIME};
 pub use process::{ExitStatus, Process};
 pub use registry::{Registry, Shared};
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::mount::Mount;
 use crate::proto::runc_options::{Options, ProcessDetails};
 use crate::proto::task::{CreateTaskRequest, ProcessInfo, StateResponse, Status};
-use crate::proto::{Any, pack, timestamp, unpack};
+use crate::proto::{Any, pack, timestamp};
 use crate::stdio::Stdio;
 
 /// An error as ttrpc sends it.
@@ -35,13 +35,10 @@ pub fn status(error: Error) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(status)
 }
 
-/// What Create asks for.
-///
-/// # Errors
-/// Options of an unknown type, or not decodable.
-pub fn create(req: CreateTaskRequest) -> Result<Create> {
-    Ok(Create {
-        options: options(req.options.as_ref())?,
+/// What Create asks for, with the options that its own hold.
+pub fn create(req: CreateTaskRequest, options: Options) -> Create {
+    Create {
+        options,
         id: req.id,
         bundle: req.bundle.into(),
         rootfs: req
@@ -61,24 +58,6 @@ pub fn create(req: CreateTaskRequest) -> Result<Create> {
             terminal: req.terminal,
         },
         checkpoint: req.checkpoint,
-    })
-}
-
-/// The runtime's options; a type URL without a value means defaults (contract 2.2).
-fn options(any: Option<&Any>) -> Result<Options> {
-    let Some(any) = any.filter(|a| !a.value.is_empty()) else {
-        return Ok(Options::new());
-    };
-    match unpack(any) {
-        Ok(Some(options)) => Ok(options),
-        Ok(None) => Err(Error::unknown(format!(
-            "type with url {}: not found",
-            any.type_url
-        ))),
-        Err(e) => Err(Error::invalid_argument(format!(
-            "options of type {}: {e}",
-            any.type_url
-        ))),
     }
 }
 
@@ -147,55 +126,7 @@ pub fn process_info(member: Member) -> ProcessInfo {
 
 #[cfg(test)]
 mod tests {
-    use protobuf::Message;
-
     use super::*;
-    use crate::error::Code;
-
-    const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
-
-    fn any(url: &str, value: &[u8]) -> Any {
-        Any {
-            type_url: url.into(),
-            value: value.to_vec(),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn options_by_the_last_part_of_their_type() {
-        let mut o = Options::new();
-        o.binary_name = "crun".into();
-        let bytes = o.write_to_bytes().unwrap();
-        for url in [
-            RUNC_OPTIONS,
-            "type.googleapis.com/containerd.runc.v1.Options",
-        ] {
-            assert_eq!(
-                options(Some(&any(url, &bytes))).unwrap().binary_name,
-                "crun"
-            );
-        }
-        assert_eq!(options(None).unwrap(), Options::new());
-        assert_eq!(
-            options(Some(&any("anything", b""))).unwrap(),
-            Options::new()
-        );
-    }
-
-    #[test]
-    fn options_of_another_type_are_an_error() {
-        let e = options(Some(&any("containerd.runc.v1.CheckpointOptions", &[8, 1]))).unwrap_err();
-        assert_eq!(
-            (e.code, e.message.as_str()),
-            (
-                Code::Unknown,
-                "type with url containerd.runc.v1.CheckpointOptions: not found"
-            )
-        );
-        let e = options(Some(&any(RUNC_OPTIONS, &[0xff, 0xff]))).unwrap_err();
-        assert_eq!(e.code, Code::InvalidArgument);
-    }
 
     #[test]
     fn no_exit_is_gos_zero_time() {

@@ -8,6 +8,7 @@ use ttrpc::r#async::TtrpcContext;
 use super::{Shutdown, TaskService, convert, guarded, own};
 use crate::container::ExitStatus;
 use crate::error::{Error, Result};
+use crate::options::Given;
 use crate::proto::Empty;
 use crate::proto::task::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
@@ -20,9 +21,13 @@ use crate::stdio::Stdio;
 
 impl TaskService {
     async fn create(&self, req: CreateTaskRequest) -> Result<CreateTaskResponse> {
-        let create = convert::create(req)?;
+        let options = Given::required(req.options.as_ref())?;
         let registry = Arc::clone(&self.registry);
-        let pid = own(async move { registry.create(create).await }).await?;
+        let pid = own(async move {
+            let options = options.read_elsewhere().await?;
+            registry.create(convert::create(req, options)).await
+        })
+        .await?;
         Ok(CreateTaskResponse {
             pid: pid.cast_unsigned(),
             ..Default::default()
@@ -151,9 +156,10 @@ impl TaskService {
     async fn update(&self, req: UpdateTaskRequest) -> Result<Empty> {
         let container = self.registry.get(&req.id)?;
         let resources = req.resources.into_option();
+        let annotations: Vec<String> = req.annotations.into_keys().collect();
         own(async move {
             let json = resources.as_ref().map(|any| any.value.as_slice());
-            container.update(json).await
+            container.update(json, annotations).await
         })
         .await?;
         Ok(Empty::new())

@@ -10,9 +10,9 @@ use protobuf::Message;
 
 use super::flags::Flags;
 use crate::error::{Error, Result};
+use crate::options::Given;
+use crate::proto::Any;
 use crate::proto::bootstrap::{BootstrapParams, BootstrapResult};
-use crate::proto::runc_options::Options;
-use crate::proto::{self, Any};
 
 /// Most bytes of standard input that are read.
 pub const MAX_INPUT: u64 = 10 << 20;
@@ -72,8 +72,8 @@ pub struct Request {
     pub debug: bool,
     /// Directory for the shim's socket, absolute; none for the default.
     pub socket_dir: Option<PathBuf>,
-    /// The runtime's options, if they are runc's.
-    pub options: Option<Options>,
+    /// The runtime's options, if there are any that this shim knows.
+    pub options: Option<Given>,
 }
 
 /// Reads a request.
@@ -125,7 +125,7 @@ fn params(stdin: &[u8], flags: &Flags) -> Option<BootstrapParams> {
 fn modern(params: BootstrapParams, flags: &Flags, env: &Environment) -> Result<Request> {
     let mut options = None;
     for extension in &params.extensions {
-        if let Some(found) = runc_options(&extension.value)? {
+        if let Some(found) = Given::known(&extension.value)? {
             options = Some(found);
         }
     }
@@ -170,14 +170,9 @@ fn legacy(stdin: &[u8], flags: &Flags, env: &Environment) -> Result<Request> {
         ttrpc_address: env.ttrpc_address.clone(),
         debug: flags.debug,
         socket_dir: None,
-        options: runc_options(&any)?,
+        // Options of another runtime say nothing to a start.
+        options: Given::known(&any)?,
     })
-}
-
-/// runc's options, if that is what the `Any` holds; options of another runtime say nothing to a start.
-pub(super) fn runc_options(any: &Any) -> Result<Option<Options>> {
-    proto::unpack::<Options>(any)
-        .map_err(|e| Error::invalid_argument(format!("read options of type {}: {e}", any.type_url)))
 }
 
 fn first(candidates: [&str; 3]) -> String {

@@ -1,16 +1,19 @@
 //! Runs a program to its end, for the actions that are short-lived themselves.
 //!
 //! Invariant: a call ends at its time limit, whatever the program or what it left behind does with
-//! its output. Not for the server: there the monitor reaps every child.
+//! its output, and what it was still doing then ends with it. Not for the server: there the monitor reaps every child.
 
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 /// Most bytes kept of each stream; the rest is read and forgotten.
 const MAX_OUTPUT: usize = 1 << 20;
@@ -58,7 +61,8 @@ impl Stream {
     }
 }
 
-/// Runs `command` with standard input from /dev/null; at the time limit it is killed.
+/// Runs `command` with standard input from /dev/null, in a process group of its own; at the time
+/// limit the group is killed.
 ///
 /// # Errors
 /// When it cannot be started, or `TimedOut`.
@@ -67,7 +71,8 @@ pub fn call(command: &mut Command, limit: Duration) -> io::Result<Output> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        .process_group(0);
     let mut child = command.spawn()?;
     let watched: io::Result<_> = (|| {
         let mut out = Stream::new(child.stdout.take().map(OwnedFd::from))?;
@@ -83,7 +88,9 @@ pub fn call(command: &mut Command, limit: Duration) -> io::Result<Output> {
         Ok((out.bytes, err.bytes))
     })();
     if watched.is_err() {
-        let _ = child.kill();
+        // Not waited for yet, so the number is still the group's.
+        let group = Pid::from_raw(child.id().cast_signed());
+        let _ = nix::sys::signal::killpg(group, Signal::SIGKILL);
     }
     let status = child.wait()?;
     let (stdout, stderr) = watched?;

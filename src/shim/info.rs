@@ -1,6 +1,12 @@
 //! What the program says of itself: `-v` and `-info` (contract 1.2, 1.9).
 //!
 //! Invariant: the features told are the configured runtime's own, or none; never a guess.
+//!
+//! Nothing is taken away from them either. What a manager reads there is the runtime's business
+//! alone: containerd looks at `linux.mountExtensions.idmap` to know whether mounts of a config.json
+//! may be idmapped, and dockerd shows all of it. The annotation `containerd.io/runtime-allow-mounts`
+//! stays absent: it lists types of mounts that are the shim's own to bring about, which containerd
+//! (2.2 and newer) would else activate first and hand over as mounts of the kernel.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -12,8 +18,11 @@ use protobuf::{Message, MessageField};
 use serde_json::Value;
 
 use super::call::call;
-use super::{RUNTIME_NAME, bootstrap, start};
+use super::{RUNTIME_NAME, start};
+use crate::container::DEFAULT_RUNTIME;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::options::Given;
 use crate::proto::Any;
 use crate::proto::types::{RuntimeInfo, RuntimeVersion};
 
@@ -29,7 +38,8 @@ const REVISION: &str = match option_env!("COTTER_REVISION") {
 /// The type under which containerd looks for a runtime's features; the value is JSON.
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
-/// How long a runtime may take to tell its features.
+/// How long a runtime may take to tell its features, unless [`Limits::runtime_call`] says so. A
+/// manager asks when it starts, for each of its runtimes in turn.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What `-v` prints.
@@ -44,14 +54,15 @@ pub fn version(program: &OsStr) -> String {
 /// What `-info` prints: a serialized `RuntimeInfo`. Standard input holds an options `Any` or nothing.
 ///
 /// # Errors
-/// When the input is malformed or the runtime's program cannot be started.
+/// When the input is malformed or of a type that is not known, or the runtime's program cannot be
+/// started.
 pub fn info(stdin: impl Read) -> Result<Vec<u8>> {
     let input = start::read_all(stdin)?;
     let any = Any::parse_from_bytes(&input)
         .map_err(|e| Error::invalid_argument(format!("read options from standard input: {e}")))?;
-    let options = bootstrap::runc_options(&any)?.unwrap_or_default();
+    let options = Given::required(Some(&any))?.read()?;
     let binary = match options.binary_name.as_str() {
-        "" => "runc",
+        "" => DEFAULT_RUNTIME,
         name => name,
     };
     let info = RuntimeInfo {
@@ -71,7 +82,8 @@ pub fn info(stdin: impl Read) -> Result<Vec<u8>> {
 
 /// A runtime's features; none if it cannot tell them.
 fn features(binary: &str) -> Result<Option<Any>> {
-    let output = match call(Command::new(binary).arg("features"), LIMIT) {
+    let limit = Limits::from_env().runtime_call.unwrap_or(LIMIT);
+    let output = match call(Command::new(binary).arg("features"), limit) {
         Ok(output) => output,
         Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Ok(None),
         Err(e) => return Err(Error::io(format!("run {binary} features"), &e)),

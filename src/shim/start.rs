@@ -18,6 +18,7 @@ use super::fds;
 use super::flags::Flags;
 use super::socket::{self, Claim, Socket};
 use crate::error::{Error, Result};
+use crate::options::Given;
 use crate::{cgroup, spec};
 
 /// Link in the bundle to the socket directory that the manager named.
@@ -37,7 +38,9 @@ pub fn start(flags: &Flags, stdin: impl Read, stdout: &mut impl Write) -> Result
         ignore.map_err(|e| Error::io("set a signal handler", &e))?;
     }
     let env = Environment::read();
-    let request = bootstrap::decide(&read_all(stdin)?, flags, &env)?;
+    let mut request = bootstrap::decide(&read_all(stdin)?, flags, &env)?;
+    let options = request.options.take().map(Given::read).transpose()?;
+    let cgroup = options.unwrap_or_default().shim_cgroup;
 
     let link = match &request.socket_dir {
         Some(dir) => Some(link(dir)?),
@@ -52,7 +55,7 @@ pub fn start(flags: &Flags, stdin: impl Read, stdout: &mut impl Write) -> Result
 
     let server = match socket::claim(&path)? {
         Claim::Taken => None,
-        Claim::Ours(fd, socket) => Some(serve(&request, &env, fd, socket)?),
+        Claim::Ours(fd, socket) => Some(serve(&request, &cgroup, &env, fd, socket)?),
     };
     let file = match request.dialect {
         Dialect::Plain | Dialect::Json => Some(write_address(&address)?),
@@ -87,8 +90,14 @@ pub(super) fn read_all(input: impl Read) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Spawns the server and puts it where it belongs.
-fn serve(request: &Request, env: &Environment, fd: OwnedFd, socket: Socket) -> Result<Server> {
+/// Spawns the server and puts it where it belongs; no `cgroup` means the manager's.
+fn serve(
+    request: &Request,
+    cgroup: &str,
+    env: &Environment,
+    fd: OwnedFd,
+    socket: Socket,
+) -> Result<Server> {
     // From here the socket's file goes with the guard.
     let mut server = Server {
         socket,
@@ -119,13 +128,9 @@ fn serve(request: &Request, env: &Environment, fd: OwnedFd, socket: Socket) -> R
 
     let pid = child.id();
     server.child = Some(child);
-    let group = request
-        .options
-        .as_ref()
-        .map_or("", |o| o.shim_cgroup.as_str());
-    if !group.is_empty() {
-        cgroup::add_process(group, Pid::from_raw(pid.cast_signed()))
-            .map_err(|e| e.context(format!("join cgroup {group}")))?;
+    if !cgroup.is_empty() {
+        cgroup::add_process(cgroup, Pid::from_raw(pid.cast_signed()))
+            .map_err(|e| e.context(format!("join cgroup {cgroup}")))?;
     }
     rank_above_manager(pid)?;
     Ok(server)

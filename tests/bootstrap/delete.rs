@@ -10,6 +10,7 @@ use cotter::proto::task::DeleteResponse;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use protobuf::Message;
+use serde_json::json;
 
 use crate::harness::*;
 
@@ -114,7 +115,7 @@ fn a_pid_that_is_somebody_elses_is_told_but_not_killed() {
     let bundle = manager.bundle("c1", None);
     let mut stranger = Command::new("/bin/sleep").arg("60").spawn().unwrap();
     fs::write(bundle.path.join("init.pid"), stranger.id().to_string()).unwrap();
-    let config = serde_json::json!({ "linux": { "cgroupsPath": "/cotter/c1" } });
+    let config = json!({ "linux": { "cgroupsPath": "/cotter/c1" } });
     fs::write(bundle.path.join("config.json"), config.to_string()).unwrap();
     assert_eq!(delete(&bundle), (stranger.id(), String::new()));
     assert!(stranger.try_wait().unwrap().is_none());
@@ -128,27 +129,36 @@ fn a_runtime_that_hangs_or_fails_is_warned_of_in_time() {
     let bundle = manager.bundle("c1", None);
     let root = manager.dir.join("root");
     fs::create_dir_all(root.join(&manager.namespace).join("c1")).unwrap();
-    let options = serde_json::json!({ "root": root, "unknown_key": 1 });
-    fs::write(bundle.path.join("options.json"), options.to_string()).unwrap();
     let runtime = bundle.path.join("fake");
     fs::write(bundle.path.join("runtime"), runtime.to_str().unwrap()).unwrap();
-    for (script, warning) in [
-        ("exec sleep 60", "timed out\n"),
+    let compare = r#"[ "$*" = "$EXPECTED" ]"#;
+    for (script, systemd, warning) in [
+        ("exec sleep 60", json!(false), "timed out\n"),
         (
             "sleep 60 & echo broken >&2; exit 1",
+            json!(true),
             "exit status: 1: broken\n",
         ),
-        ("echo container does not exist >&2; exit 1", ""),
-        (r#"[ "$*" = "$EXPECTED" ]"#, ""),
+        ("echo container does not exist >&2; exit 1", json!(null), ""),
+        (compare, json!(false), ""),
+        (compare, json!(true), ""),
+        (compare, json!("true"), ""),
     ] {
         write_script(&runtime, script);
+        let options = json!({ "root": root, "unknown_key": 1, "systemd_cgroup": systemd });
+        fs::write(bundle.path.join("options.json"), options.to_string()).unwrap();
         let mut command = bundle.command("delete");
         let log = bundle.path.join("log.json");
         let expected = format!(
-            "--root {}/{} --log {} --log-format json delete --force c1",
+            "--root {}/{} --log {} --log-format json{} delete --force c1",
             root.display(),
             manager.namespace,
-            log.display()
+            log.display(),
+            if systemd == json!(true) {
+                " --systemd-cgroup"
+            } else {
+                ""
+            }
         );
         command.env("EXPECTED", expected);
         let begin = Instant::now();
@@ -194,7 +204,7 @@ fn abandon(bundle: &Bundle, runtime: &str, cgroup: &str) -> i32 {
         None::<&str>,
     )
     .unwrap();
-    let config = serde_json::json!({
+    let config = json!({
         "ociVersion": "1.0.2",
         "root": { "path": "rootfs" },
         "process": {
@@ -208,7 +218,7 @@ fn abandon(bundle: &Bundle, runtime: &str, cgroup: &str) -> i32 {
     });
     fs::write(bundle.path.join("config.json"), config.to_string()).unwrap();
     let root = bundle.manager.dir.join("root");
-    let options = serde_json::json!({ "root": root, "binary_name": runtime });
+    let options = json!({ "root": root, "binary_name": runtime });
     fs::write(bundle.path.join("options.json"), options.to_string()).unwrap();
     let state = root.join(&bundle.manager.namespace);
     fs::create_dir_all(&state).unwrap();

@@ -159,11 +159,14 @@ impl Bundle<'_> {
     }
 
     pub fn stdin(&self, dialect: Dialect, options: &Options) -> Vec<u8> {
-        let any = proto::pack(options).unwrap();
+        self.stdin_any(dialect, proto::pack(options).unwrap())
+    }
+
+    fn stdin_any(&self, dialect: Dialect, options: Any) -> Vec<u8> {
         if dialect != Dialect::Proto {
-            return any.write_to_bytes().unwrap();
+            return options.write_to_bytes().unwrap();
         }
-        self.params(any).write_to_bytes().unwrap()
+        self.params(options).write_to_bytes().unwrap()
     }
 
     fn params(&self, options: Any) -> bootstrap::BootstrapParams {
@@ -182,11 +185,15 @@ impl Bundle<'_> {
     }
 
     pub fn start_with(&self, dialect: Dialect, options: &Options) -> Output {
+        self.start_any(dialect, proto::pack(options).unwrap())
+    }
+
+    pub fn start_any(&self, dialect: Dialect, options: Any) -> Output {
         let mut command = self.command("start");
         if dialect != Dialect::Plain {
             command.env("GRPC_ADDRESS", self.manager.grpc());
         }
-        run(command, &self.stdin(dialect, options))
+        run(command, &self.stdin_any(dialect, options))
     }
 
     /// Starts, expects success, and returns the address's path.

@@ -1,10 +1,14 @@
 //! The shim's process contract, on the real binary: start in every dialect, one server a group,
 //! nothing left behind, a log that holds nobody up, and a clean end.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod delete;
 mod harness;
+mod info;
+mod options;
 mod panics;
 mod serve;
 
@@ -14,11 +18,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 
-use cotter::proto::{self, runc_options::Options};
+use cotter::proto::runc_options::Options;
 use harness::*;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use protobuf::Message;
 
 const DIALECTS: [Dialect; 3] = [Dialect::Plain, Dialect::Json, Dialect::Proto];
 
@@ -221,6 +224,8 @@ fn what_cannot_be_started_says_why_in_one_line() {
     assert!(refusal(bundle.command("start"), b"\xff\xff").contains("standard input"));
     assert!(refusal(bundle.command("start"), &vec![0; (10 << 20) + 1]).contains("longer than"));
     assert!(refusal(bundle.command("bogus"), b"").contains("unknown action \"bogus\""));
+    let unknown = refusal(bundle.command("-bogus"), b"");
+    assert!(unknown.contains("flag provided but not defined: -bogus"));
     let mut nameless = Command::new(SHIM);
     nameless
         .arg("start")
@@ -232,78 +237,10 @@ fn what_cannot_be_started_says_why_in_one_line() {
 }
 
 #[test]
-fn the_server_joins_the_cgroup_it_is_told_to() {
-    let manager = Manager::new("cgroup");
-    let bundle = manager.bundle("c1", None);
-    // One hierarchy of v1 will do; on v2 there is only one.
-    let v1 = Path::new("/sys/fs/cgroup/pids");
-    let root = if v1.is_dir() {
-        v1
-    } else {
-        Path::new("/sys/fs/cgroup")
-    };
-    let dir = root.join(&manager.namespace);
-    fs::create_dir(&dir).unwrap();
-    let cgroup = format!("/{}", manager.namespace);
-    let options = Options {
-        shim_cgroup: cgroup,
-        ..Options::default()
-    };
-    let output = bundle.start_with(Dialect::Proto, &options);
-    succeeded(&output);
-    let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
-    assert_eq!(members, format!("{}\n", manager.server()));
-    manager.end(Signal::SIGTERM);
-    // A zombie is still in its cgroup.
-    eventually("the cgroup to be empty", || fs::remove_dir(&dir).is_ok());
-}
-
-#[test]
-fn what_it_is() {
+fn its_version() {
     let output = Command::new(SHIM).arg("-v").output().unwrap();
     succeeded(&output);
     let version = env!("CARGO_PKG_VERSION");
     let expected = format!("containerd-shim-cotter-v2:\n  Version:  {version}\n");
     assert!(output.stdout.starts_with(expected.as_bytes()));
-
-    let info = |binary: &str| {
-        let mut command = Command::new(SHIM);
-        command
-            .arg("-info")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let options = Options {
-            binary_name: binary.into(),
-            ..Options::default()
-        };
-        let any = proto::pack(&options).unwrap();
-        let output = run(command, &any.write_to_bytes().unwrap());
-        let info = proto::types::RuntimeInfo::parse_from_bytes(&output.stdout).unwrap();
-        (output.status.code(), info, any)
-    };
-    for runtime in ["", "crun"] {
-        let (code, info, any) = info(runtime);
-        assert_eq!(
-            (code, info.name.as_str()),
-            (Some(0), "io.containerd.cotter.v2")
-        );
-        assert_eq!(info.version.version, version);
-        assert_eq!(*info.options, any);
-        // runc 1.1 and crun 1.8.6 are the first to know the command.
-        let program = if runtime.is_empty() { "runc" } else { runtime };
-        let own = Command::new(program).arg("features").output().unwrap();
-        let told = own
-            .status
-            .success()
-            .then(|| serde_json::from_slice(&own.stdout).unwrap());
-        let features: Option<serde_json::Value> = info
-            .features
-            .as_ref()
-            .map(|any| serde_json::from_slice(&any.value).unwrap());
-        assert_eq!(features, told, "{program}");
-    }
-    let (code, silent, _) = info("/bin/false");
-    assert_eq!((code, silent.features.is_some()), (Some(0), false));
-    assert_eq!(info("/nonexistent").0, Some(1));
 }

@@ -380,9 +380,14 @@ level = "info"
 
     /// Notes that `case` has passed; see [`results`].
     pub fn passed(&self, case: &str) {
+        self.passed_with(&self.runtime, case);
+    }
+
+    /// As [`passed`](Self::passed), with another runtime than the daemon's.
+    pub fn passed_with(&self, runtime: &Path, case: &str) {
         let manager = results::version(&self.version.dir().join("containerd"), "--version");
-        let name = self.runtime.file_name().unwrap().to_str().unwrap();
-        let runtime = results::version(&self.runtime, "--version");
+        let name = runtime.file_name().unwrap().to_str().unwrap();
+        let runtime = results::version(runtime, "--version");
         results::passed("containerd", &manager, &format!("{name} {runtime}"), case);
     }
 

@@ -5,7 +5,7 @@ use cotter::error::{Code, Result};
 use cotter::proto::Any;
 use cotter::proto::task::UpdateTaskRequest;
 
-use crate::common::shim::{RUNTIMES, Shim, run};
+use crate::common::shim::{RUNTIMES, Shim, run, until};
 use crate::gate::Gated;
 use crate::{cgroup, read, resources};
 
@@ -73,8 +73,16 @@ fn the_runtime_gets_what_the_client_wrote() {
         shim.start_process("c", "").await.unwrap();
         let got = gated.file("got");
 
-        update(&shim, None, &[("a", "b")]).await.unwrap();
+        update(&shim, None, &[("org.b", "secret"), ("a", "")])
+            .await
+            .unwrap();
         assert!(!got.exists(), "nothing to do, nobody asked");
+        let told = "container c: update: annotations without effect: a, org.b";
+        until("the log names the annotations", || {
+            shim.log().iter().any(|line| line.contains(told))
+        })
+        .await;
+        assert!(!shim.log().iter().any(|line| line.contains("secret")));
         for bad in ["", "{", "[]", "null", "7", "{} {}", "\u{0}"] {
             let error = update(&shim, Some(resources(bad)), &[]).await.unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument, "{bad:?}: {error}");

@@ -16,7 +16,7 @@ use crate::common::shim::Shim;
 with_each_runtime! { ids, bundles, configs, streams, options, the_rest, }
 
 /// A shim with a running container `c` and a bundle for `b`.
-async fn running(runtime: &str) -> Shim {
+pub async fn running(runtime: &str) -> Shim {
     let mut shim = Shim::start(runtime, "c", &SLEEP).await;
     shim.run("c", &SLEEP).await;
     shim.bundle("b", Spec::new("b", SLEEP));
@@ -24,7 +24,7 @@ async fn running(runtime: &str) -> Shim {
 }
 
 /// Checks that Create refuses `request`, that nothing has changed, and that nobody was told.
-async fn refuses(shim: &Shim, request: &CreateTaskRequest, code: Code, words: &str) {
+pub async fn refuses(shim: &Shim, request: &CreateTaskRequest, code: Code, words: &str) {
     let bundle = shim.bundle_path("b");
     let before = (
         contents(&bundle),
@@ -65,7 +65,7 @@ fn without_log((mut bundle, mounts, state): Left) -> Left {
 }
 
 /// `c` still works, `b` can be made now, and of the refused ones there were no events.
-async fn end(mut shim: Shim) {
+pub async fn end(mut shim: Shim) {
     works(&shim, "c").await;
     shim.create("b").await.unwrap();
     shim.start_process("b", "").await.unwrap();

@@ -2,6 +2,8 @@ use protobuf::EnumOrUnknown;
 
 use super::*;
 use crate::proto::bootstrap::{Extension, LogLevel};
+use crate::proto::runc_options::Options;
+use crate::proto::{self, runtime_options};
 
 fn flags() -> Flags {
     Flags {
@@ -91,7 +93,9 @@ fn options_of_an_old_manager_that_pass_as_bootstrap_params() {
         assert_eq!(request.dialect, Dialect::Json);
         assert_eq!(request.id, "c1");
         assert_eq!(request.grpc_address, "/run/flag.sock");
-        assert_eq!(request.options, Some(options));
+        // Without a value there is nothing said.
+        let given = (options != Options::default()).then_some(Given::Here(options));
+        assert_eq!(request.options, given);
     }
 }
 
@@ -115,7 +119,7 @@ fn options_in_every_dialect_and_with_every_prefix() {
         let any = any(prefix, &options());
         let legacy = any.write_to_bytes().unwrap();
         let request = decide(&legacy, &flags(), &env("")).unwrap();
-        assert_eq!(request.options, Some(options()), "{prefix}");
+        assert_eq!(request.options, Some(Given::Here(options())), "{prefix}");
 
         let mut params = message();
         let mut other = Extension::new();
@@ -123,10 +127,28 @@ fn options_in_every_dialect_and_with_every_prefix() {
         let mut extension = Extension::new();
         extension.value = protobuf::MessageField::some(any);
         params.extensions = vec![Extension::new(), extension, other];
-        assert_eq!(decided(&params).options, Some(options()), "{prefix}");
+        let given = decided(&params).options;
+        assert_eq!(given, Some(Given::Here(options())), "{prefix}");
     }
+    let generic = |path: &str, body: &[u8]| {
+        let options = runtime_options::Options {
+            config_path: path.into(),
+            config_body: body.into(),
+            ..Default::default()
+        };
+        let stdin = proto::pack(&options).unwrap().write_to_bytes().unwrap();
+        decide(&stdin, &flags(), &env("")).unwrap().options
+    };
+    let in_file = Some(Given::In("/etc/x.toml".into()));
+    assert_eq!(generic("/etc/x.toml", b""), in_file);
+    let here = Options {
+        shim_cgroup: "/x".into(),
+        ..Options::default()
+    };
+    assert_eq!(generic("", b"ShimCgroup = '/x'"), Some(Given::Here(here)));
+
     let foreign = Any {
-        type_url: "runtimeoptions.v1.Options".into(),
+        type_url: "io.containerd.runhcs.v1.Options".into(),
         value: vec![0xff],
         ..Any::default()
     };
