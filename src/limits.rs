@@ -21,6 +21,9 @@ pub struct Limits {
     /// How long a runtime that has returned may take to send the terminal it was asked for. At its
     /// end the process is killed and Create or Start fails.
     pub console: Duration,
+    /// How long a program may take to mount a file system (`mount.fuse`). At its end it is killed
+    /// and Create fails.
+    pub mount_program: Duration,
     /// How long one call of the runtime may take; `None` is the table by operation
     /// ([`Operation::limit`](crate::runtime::Operation::limit)). At its end the runtime is killed
     /// and the operation fails.
@@ -34,6 +37,7 @@ impl Default for Limits {
             io_drain: Duration::from_secs(10),
             killed_exit: Duration::from_secs(15),
             console: Duration::from_secs(5),
+            mount_program: Duration::from_secs(30),
             runtime_call: None,
         }
     }
@@ -60,6 +64,7 @@ impl Limits {
             io_drain: limit("COTTER_LIMIT_IO_DRAIN").unwrap_or(default.io_drain),
             killed_exit: limit("COTTER_LIMIT_KILLED_EXIT").unwrap_or(default.killed_exit),
             console: limit("COTTER_LIMIT_CONSOLE").unwrap_or(default.console),
+            mount_program: limit("COTTER_LIMIT_MOUNT_PROGRAM").unwrap_or(default.mount_program),
             runtime_call: limit("COTTER_LIMIT_RUNTIME_CALL").or(default.runtime_call),
         }
     }
