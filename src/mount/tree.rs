@@ -32,9 +32,9 @@ impl Tree {
             // SAFETY: a descriptor just made that nothing else knows.
             Ok(unsafe { OwnedFd::from_raw_fd(fd) })
         });
-        match opened.flatten() {
-            Ok(mount) => Ok(Self { mount, recursive }),
-            Err(why) => Err(format!(
+        match opened {
+            Ok(Ok(mount)) => Ok(Self { mount, recursive }),
+            Ok(Err(why)) | Err(why) => Err(format!(
                 "copy the mount of {}: {}",
                 path.display(),
                 why.desc()
