@@ -10,7 +10,7 @@ use cotter::manager::spec::Spec;
 use cotter::proto::task::CreateTaskRequest;
 use cotter::proto::types::Mount;
 
-use crate::client::{SLEEP, contents, create, mounts, refused, with_each_runtime, works};
+use crate::client::{SLEEP, contents, create, mounts, refused, until, with_each_runtime, works};
 use crate::common::shim::Shim;
 use crate::common::{TempDir, tool};
 
@@ -252,6 +252,8 @@ async fn by_a_program(runtime: &'static str) {
     let options = options.each_ref().map(String::as_str);
     let rootfs = mount("fuse3.fuse-overlayfs", "overlay", "", &options);
     start(&shim, vec![rootfs]).await;
+    let upper_name = upper.to_str().unwrap();
+    assert_eq!(running_with(upper_name).len(), 1);
     assert_eq!(
         sh(&shim, "echo hello >/made && test -x /bin/busybox").await,
         0
@@ -260,6 +262,10 @@ async fn by_a_program(runtime: &'static str) {
     shim.remove("c").await;
     assert_eq!(fs::read_to_string(upper.join("made")).unwrap(), "hello\n");
     assert_eq!(mounts(shim.dir()), [""; 0]);
+    until("the file system's program has ended", async || {
+        running_with(upper_name).is_empty()
+    })
+    .await;
     shim.end().await;
 }
 
@@ -267,7 +273,12 @@ async fn by_a_program(runtime: &'static str) {
 async fn a_program_without_end(runtime: &'static str) {
     let bin = TempDir::new("bin");
     let program = bin.path().join("mount.fuse3");
-    let script = "#!/bin/sh\necho said >&2\nmount -t tmpfs t \"$2\"\nsleep 1000 & sleep 1000\n";
+    let fifo = bin.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let fifo = fifo.to_str().unwrap();
+    let script = format!(
+        "#!/bin/sh\necho said >&2\nmount -t tmpfs t \"$2\"\ntail -f {fifo} & tail -f {fifo}\n"
+    );
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!(
@@ -281,8 +292,6 @@ async fn a_program_without_end(runtime: &'static str) {
     ];
     let (dialect, spec) = (Dialect::Proto23, Spec::new("c", SLEEP));
     let shim = Shim::start_with(dialect, runtime, spec, "c", &environment).await;
-    let processes = || shim.processes().into_iter().map(|process| process.argv);
-    let before: Vec<_> = processes().collect();
     let request = CreateTaskRequest {
         rootfs: vec![mount("fuse3.x", "x", "", &[])],
         ..shim.create_request("c")
@@ -290,9 +299,18 @@ async fn a_program_without_end(runtime: &'static str) {
     let words = "mount.fuse3 for x: it did not end in time and was killed: said";
     refused(create(&shim, &request).await, Unknown, words);
     assert_eq!(mounts(shim.dir()), [""; 0]);
-    crate::client::until("the program's child has ended", async || {
-        processes().collect::<Vec<_>>() == before
+    until("what the program has started is gone", async || {
+        running_with(fifo).is_empty()
     })
     .await;
     shim.end().await;
+}
+
+/// The live processes with such an argument. By their arguments, since what belongs to tests in the
+/// environment is not handed on to programs.
+fn running_with(argument: &str) -> Vec<String> {
+    let all = fs::read_dir("/proc").unwrap();
+    all.filter_map(|entry| fs::read_to_string(entry.unwrap().path().join("cmdline")).ok())
+        .filter(|line| line.contains(argument))
+        .collect()
 }
