@@ -76,7 +76,7 @@ impl Child {
 }
 
 impl Drop for Child {
-    /// By its descriptor, since the monitor may have reaped it already (ECHILD) and its pid be
+    /// Waits for it by its descriptor, since the monitor may have reaped it already (ECHILD) and its pid be
     /// another child's.
     fn drop(&mut self) {
         self.hold = None;

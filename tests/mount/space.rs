@@ -7,6 +7,8 @@ use cotter::error::{Error, Result};
 use cotter::mount::{Mount, mounted_below};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::common::eventually;
+
 /// A tmpfs of the test's own, taken away with all that is mounted in it.
 pub struct Space(pub PathBuf);
 
@@ -55,6 +57,15 @@ impl Space {
         let mut below = mounted_below(&self.0).unwrap();
         assert_eq!(below.remove(0), self.0);
         below
+    }
+
+    /// Unmounts it, which nothing that is still mounted or open in it would let happen. A process
+    /// that another test has just forked holds what was open then until it executes.
+    #[track_caller]
+    pub fn is_free(&self) {
+        eventually("nobody holds the space", || {
+            umount2(&self.0, MntFlags::empty()).is_ok()
+        });
     }
 }
 
