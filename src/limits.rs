@@ -27,6 +27,9 @@ pub struct Limits {
     /// How long a shim stays that has neither containers nor connections: its manager may have died
     /// between starting it and asking for a container, and may be back.
     pub orphan: Duration,
+    /// How long a program may take to mount a file system (`mount.fuse`). At its end it is killed
+    /// and Create fails.
+    pub mount_program: Duration,
     /// How long one call of the runtime may take; `None` is the table by operation
     /// ([`Operation::limit`](crate::runtime::Operation::limit)). At its end the runtime is killed
     /// and the operation fails.
@@ -42,6 +45,7 @@ impl Default for Limits {
             console: Duration::from_secs(5),
             leave: Duration::from_secs(2),
             orphan: Duration::from_secs(60),
+            mount_program: Duration::from_secs(30),
             runtime_call: None,
         }
     }
@@ -70,6 +74,7 @@ impl Limits {
             console: limit("COTTER_LIMIT_CONSOLE").unwrap_or(default.console),
             leave: limit("COTTER_LIMIT_LEAVE").unwrap_or(default.leave),
             orphan: limit("COTTER_LIMIT_ORPHAN").unwrap_or(default.orphan),
+            mount_program: limit("COTTER_LIMIT_MOUNT_PROGRAM").unwrap_or(default.mount_program),
             runtime_call: limit("COTTER_LIMIT_RUNTIME_CALL").or(default.runtime_call),
         }
     }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::registry::{Registry, Shared};
-use super::{Container, Process, files};
+use super::{Container, Process, files, program};
 use crate::blocking::blocking;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
@@ -115,7 +115,8 @@ async fn build(
         let rootfs = bundle.join("rootfs");
         progress.made_rootfs_dir = make_rootfs_dir(&rootfs)?;
         let mounts = create.rootfs.clone();
-        blocking("mount", move || mount::mount_all(&mounts, &rootfs)).await??;
+        let run = program::runner(shared);
+        blocking("mount", move || mount::mount_all(&mounts, &rootfs, &run)).await??;
         progress.mounted = true;
     }
     progress.recorded = true;

@@ -18,6 +18,7 @@ mod files;
 mod kill;
 mod pause;
 pub mod process;
+mod program;
 pub mod registry;
 pub mod snapshot;
 mod start;

@@ -10,7 +10,8 @@
 //! child, and a signal sent under the same lock never reaches a recycled pid. In a process with a
 //! single thread the lock is never contended.
 //!
-//! Nothing else in the process may wait for children. The module knows pids and statuses only;
+//! Nothing else in the process may wait for children, but for one that it holds by a pidfd and whose
+//! exit it does not need (`mount::userns`): there it does not matter who is first. The module knows pids and statuses only;
 //! it needs tokio, nix and signal-hook and nothing of the rest of this crate.
 //!
 //! Pinned by `tests/monitor.rs`, in a process of its own.

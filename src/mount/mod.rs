@@ -3,19 +3,28 @@
 //! Invariant: [`mount_all`] makes all mounts or none, and no target leaves the root file system,
 //! whatever links a layer brings along. [`unmount_all`] either leaves nothing mounted at or below
 //! the path or says why; a mount is never detached lazily, since it would then stay busy where
-//! nobody sees it. Pinned by `tests/mount.rs`.
+//! nobody sees it. Pinned by `tests/mount`.
+//!
+//! Besides what mount(2) does itself: images through a loop device (`image`), id-mapped mounts
+//! (`idmap`, `userns`, `tree`), overlays with many layers (`overlay`), programs (`fuse`).
 //!
 //! Both calls block: run them through [`crate::blocking::blocking`].
 
+mod fuse;
+mod idmap;
+mod image;
 pub mod mountinfo;
 mod options;
 mod overlay;
+mod tree;
 mod unmount;
+mod userns;
 
 use std::fmt::Display;
-use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
@@ -24,9 +33,12 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use options::Options;
+use tree::Tree;
 pub use unmount::{mounted_below, unmount_all};
+
+const OVERLAY: &str = "overlay";
 
 /// One component of a root file system, as the manager sends it (`containerd.types.Mount`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,14 +53,25 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
+/// Runs a program to its end and answers its exit status; kills it at a time limit, which is a
+/// [`TimedOut`](std::io::ErrorKind::TimedOut). In a shim, only the monitor can wait for children.
+pub type RunProgram<'a> = &'a dyn Fn(&mut Command) -> io::Result<u32>;
+
+/// How a mount is made.
+enum Way<'a> {
+    Kernel(Options),
+    Program(fuse::Kind<'a>),
+}
+
 /// Mounts everything onto `rootfs` in order. When one fails, those made before it are unmounted
-/// again, newest first.
-pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
+/// again, newest first. `run` is for file systems that a program mounts.
+pub fn mount_all(mounts: &[Mount], rootfs: &Path, run: RunProgram<'_>) -> Result<()> {
     let mut made = Vec::new();
     let all = parse(mounts).and_then(|parsed| {
-        parsed
-            .iter()
-            .try_for_each(|(mount, options)| attach(mount, options, rootfs, &mut made))
+        parsed.iter().try_for_each(|(mount, way)| match way {
+            Way::Kernel(options) => attach(mount, options, rootfs, &mut made),
+            Way::Program(kind) => attach_by_program(mount, *kind, rootfs, run, &mut made),
+        })
     });
     let Err(mut failed) = all else { return Ok(()) };
     for place in made.iter().rev() {
@@ -60,26 +83,63 @@ pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
 }
 
 /// Takes all options apart before anything is mounted.
-fn parse(mounts: &[Mount]) -> Result<Vec<(&Mount, Options)>> {
-    let parse_one = |mount| {
-        let options = check_kind(mount).and_then(|()| Options::parse(&mount.options));
-        match options {
-            Ok(options) => Ok((mount, options)),
-            Err(why) => {
-                let Mount { source, target, .. } = mount;
-                Err(why.context(format!("mount source: {source:?}, target: {target:?}")))
-            }
+fn parse(mounts: &[Mount]) -> Result<Vec<(&Mount, Way<'_>)>> {
+    let parse_one = |mount| match parse_way(mount) {
+        Ok(way) => Ok((mount, way)),
+        Err(why) => {
+            let Mount { source, target, .. } = mount;
+            Err(why.context(format!("mount source: {source:?}, target: {target:?}")))
         }
     };
     mounts.iter().map(parse_one).collect()
 }
 
-fn check_kind(mount: &Mount) -> Result<()> {
-    let kind = mount.kind.as_str();
-    if kind.starts_with("fuse.") || kind.starts_with("fuse3.") {
-        let message = format!("{kind} mount through a fuse helper: not implemented");
-        return Err(Error::new(Code::Unimplemented, message));
+fn parse_way(mount: &Mount) -> Result<Way<'_>> {
+    if let Some(kind) = fuse::Kind::parse(&mount.kind)? {
+        return fuse::check(mount).map(|()| Way::Program(kind));
     }
+    let options = Options::parse(&mount.options)?;
+    let overlay = mount.kind == OVERLAY && !options.flags.contains(MsFlags::MS_BIND);
+    if overlay && options.map.is_some() && overlay::layers(&options.data).is_empty() {
+        let message = "an id-mapped overlay mount without \"lowerdir\"";
+        return Err(Error::invalid_argument(message));
+    }
+    Ok(Way::Kernel(options))
+}
+
+/// Opens the place of a mount: what to mount on, and its path at this moment.
+fn open_place(
+    rootfs: &Path,
+    target: &str,
+    fail: impl Fn(&Path, &dyn Display) -> Error,
+) -> Result<(OwnedFd, PathBuf)> {
+    let asked = rootfs.join(target.trim_start_matches('/'));
+    let fd = open_target(rootfs, target).map_err(|why| fail(&asked, &target_error(why)))?;
+    let place = fs::read_link(magic_link(&fd)).map_err(|why| fail(&asked, &why))?;
+    Ok((fd, place))
+}
+
+fn attach_by_program(
+    request: &Mount,
+    kind: fuse::Kind<'_>,
+    rootfs: &Path,
+    run: RunProgram<'_>,
+    made: &mut Vec<PathBuf>,
+) -> Result<()> {
+    let fail = |place: &Path, why: &dyn Display| {
+        failure(
+            request,
+            MsFlags::empty(),
+            &request.options.join(","),
+            place,
+            why,
+        )
+    };
+    let (fd, place) = open_place(rootfs, &request.target, fail)?;
+    // The program goes by the path, and a file that is open elsewhere may not be mounted on.
+    drop(fd);
+    fuse::mount(kind, request, &place, run).map_err(|why| fail(&place, &why))?;
+    made.push(place);
     Ok(())
 }
 
@@ -91,13 +151,12 @@ fn attach(
     made: &mut Vec<PathBuf>,
 ) -> Result<()> {
     let target = request.target.as_str();
-    let asked = rootfs.join(target.trim_start_matches('/'));
-    let fail = |why: &dyn Display| failure(request, options, &asked, why);
-
-    let fd = open_target(rootfs, target).map_err(|why| fail(&target_error(why)))?;
-    let place = fs::read_link(magic_link(&fd)).map_err(|why| fail(&why))?;
-    let fail = |why: &dyn Display| failure(request, options, &place, why);
-    mount_at(request, options, &fd).map_err(|why| fail(&why))?;
+    let fail = |place: &Path, why: &dyn Display| {
+        failure(request, options.flags, &options.joined(), place, why)
+    };
+    let (fd, place) = open_place(rootfs, target, fail)?;
+    let fail = |why: &dyn Display| fail(&place, why);
+    mount_at(request, options, &fd, &place).map_err(|why| fail(&why))?;
     drop(fd);
     if !options.flags.contains(MsFlags::MS_REMOUNT) {
         made.push(place.clone());
@@ -126,22 +185,57 @@ fn attach(
     Ok(())
 }
 
-/// The first call: everything but propagation and the flags of a bind mount.
-fn mount_at(request: &Mount, options: &Options, fd: &OwnedFd) -> Result<(), String> {
-    let Mount { kind, source, .. } = request;
+/// Everything but propagation and the flags of a bind mount.
+fn mount_at(request: &Mount, options: &Options, fd: &OwnedFd, place: &Path) -> Result<(), String> {
+    let device = options.image.then(|| {
+        let read_only = options.flags.contains(MsFlags::MS_RDONLY);
+        let direct_io = options.direct_io;
+        let how = image::How {
+            read_only,
+            direct_io,
+        };
+        image::Device::attach(Path::new(&request.source), how)
+    });
+    // Kept open until it is mounted.
+    let device = device.transpose()?;
+    let source = device
+        .as_ref()
+        .map_or(Path::new(&request.source), |device| &device.path);
+    let Some(map) = &options.map else {
+        return call_mount(&request.kind, source, options, &magic_link(fd));
+    };
+
+    let users = userns::with_map(map)?;
+    let mapped = if options.flags.contains(MsFlags::MS_BIND) {
+        Tree::copy(source, options.flags.contains(MsFlags::MS_REC))?.mapped(&users)?
+    } else {
+        let overlay = request.kind == OVERLAY;
+        // Only layers of an overlay can be mapped, not the whole.
+        let mounted = tree::in_private(|| {
+            if overlay {
+                overlay::cover(&overlay::layers(&options.data), &users)?;
+            }
+            call_mount(&request.kind, source, options, place)?;
+            Tree::copy(place, false)
+        })?;
+        if overlay {
+            mounted
+        } else {
+            mounted.mapped(&users)?
+        }
+    };
+    mapped.move_onto(fd)
+}
+
+/// mount(2), from elsewhere when the layers of an overlay are too many.
+fn call_mount(kind: &str, source: &Path, options: &Options, target: &Path) -> Result<(), String> {
     let data = options.joined();
     let longest = options::longest_data(page_size());
-    let target = magic_link(fd);
     let made = if data.len() <= longest {
-        mount(
-            Some(source.as_str()),
-            &target,
-            Some(kind.as_str()),
-            options.flags,
-            (!data.is_empty()).then_some(data.as_str()),
-        )
+        let data = (!data.is_empty()).then_some(data.as_str());
+        mount(Some(source), target, Some(kind), options.flags, data)
     } else {
-        let (dir, data) = (kind == "overlay")
+        let (dir, data) = (kind == OVERLAY)
             .then(|| overlay::shorten(&options.data))
             .flatten()
             .filter(|(_, short)| short.len() <= longest)
@@ -149,17 +243,17 @@ fn mount_at(request: &Mount, options: &Options, fd: &OwnedFd) -> Result<(), Stri
                 let length = data.len();
                 format!("mount options are too long: {length} bytes, the kernel takes {longest}")
             })?;
-        overlay::mount_from(&dir, source, &target, options.flags, &data)
+        overlay::mount_from(&dir, source, target, options.flags, &data)
     };
     made.map_err(|why| why.desc().to_owned())
 }
 
 /// The words and their order are those of the Go implementation. Unknown also for a missing file:
 /// a client would take "not found" for the container.
-fn failure(request: &Mount, options: &Options, place: &Path, why: &dyn Display) -> Error {
+fn failure(request: &Mount, flags: MsFlags, data: &str, place: &Path, why: &dyn Display) -> Error {
     let Mount { source, kind, .. } = request;
-    let data: String = options.joined().chars().take(512).collect();
-    let flags = options.flags.bits();
+    let data: String = data.chars().take(512).collect();
+    let flags = flags.bits();
     Error::unknown(format!(
         "mount source: {source:?}, target: {place:?}, fstype: {kind}, flags: {flags}, data: {data:?}, err: {why}"
     ))

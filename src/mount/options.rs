@@ -5,7 +5,8 @@
 
 use nix::mount::MsFlags;
 
-use crate::error::{Code, Error, Result};
+use super::idmap::IdMap;
+use crate::error::{Error, Result};
 
 /// The kernel copies one page of options, the last byte of it is the terminator; what is longer
 /// it cuts off without a word.
@@ -35,6 +36,12 @@ pub(super) struct Options {
     pub cleared: MsFlags,
     /// Propagation type, perhaps recursive: mount(2) takes it in a call of its own only.
     pub propagation: Option<MsFlags>,
+    /// The source is an image, to be mounted through a loop device.
+    pub image: bool,
+    /// The loop device shall bypass the page cache.
+    pub direct_io: bool,
+    /// The owners that the mount shall show.
+    pub map: Option<IdMap>,
     /// What is left for the file system.
     pub data: Vec<String>,
 }
@@ -46,8 +53,12 @@ impl Options {
             flags: MsFlags::empty(),
             cleared: MsFlags::empty(),
             propagation: None,
+            image: false,
+            direct_io: false,
+            map: None,
             data: Vec::new(),
         };
+        let (mut uids, mut gids) = (None, None);
         for word in words.iter().map(AsRef::as_ref) {
             if let Some((set, flags)) = flag(word) {
                 if set {
@@ -59,20 +70,46 @@ impl Options {
                 }
             } else if let Some(kind) = propagation(word) {
                 options.propagation = Some(kind);
-            } else if let Some(what) = later(word) {
-                return Err(Error::new(
-                    Code::Unimplemented,
-                    format!("{what} ({word:?}): not implemented"),
-                ));
-            } else if word.starts_with("X-containerd.") {
-                return Err(Error::invalid_argument(format!(
-                    "unknown mount option {word:?}"
-                )));
+            } else if word == "loop" {
+                options.image = true;
+            } else if let Some(map) = word.strip_prefix("uidmap=") {
+                uids = Some(map);
+            } else if let Some(map) = word.strip_prefix("gidmap=") {
+                gids = Some(map);
             } else if !word.is_empty() {
+                check_word(word)?;
                 options.data.push(word.to_owned());
             }
         }
+        if options.image {
+            let all = options.data.len();
+            options.data.retain(|word| word != "direct-io");
+            options.direct_io = options.data.len() < all;
+        }
+        options.map = IdMap::parse(uids, gids)?;
+        options.check()?;
         Ok(options)
+    }
+
+    /// What cannot be done together.
+    fn check(&self) -> Result<()> {
+        let not_new = MsFlags::MS_REMOUNT;
+        for (asked, what, not_with) in [
+            (self.image, "loop", not_new | MsFlags::MS_BIND),
+            (self.map.is_some(), "uidmap", not_new),
+        ] {
+            if asked && self.flags.intersects(not_with) {
+                let word = if self.flags.contains(MsFlags::MS_REMOUNT) {
+                    "remount"
+                } else {
+                    "bind"
+                };
+                return Err(Error::invalid_argument(format!(
+                    "mount option \"{what}\" together with \"{word}\""
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The data argument.
@@ -149,18 +186,20 @@ fn propagation(word: &str) -> Option<MsFlags> {
     Some(kind | recursive)
 }
 
-/// What is known but not done yet, by the name a person would look for.
-fn later(word: &str) -> Option<&'static str> {
-    match word {
-        "loop" | "direct-io" => Some("loop device mount"),
-        _ if word.starts_with("uidmap=") || word.starts_with("gidmap=") => Some("id-mapped mount"),
-        _ => None,
+/// Refuses what is for containerd's mount manager: a mount that still has it was not prepared.
+pub(super) fn check_word(word: &str) -> Result<()> {
+    if word.starts_with("X-containerd.") {
+        return Err(Error::invalid_argument(format!(
+            "unknown mount option {word:?}"
+        )));
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
     const NONE: MsFlags = MsFlags::empty();
 
@@ -239,20 +278,53 @@ mod tests {
     }
 
     #[test]
+    fn an_image_and_its_options() {
+        let table: &[(&[&str], bool, bool, &str)] = &[
+            (&["loop"], true, false, ""),
+            (&["ro", "loop", "noload"], true, false, "noload"),
+            (&["direct-io", "a", "loop"], true, true, "a"),
+            // Without a loop device the word is the file system's.
+            (&["direct-io"], false, false, "direct-io"),
+            (&["loop=/dev/loop0"], false, false, "loop=/dev/loop0"),
+        ];
+        for (words, image, direct_io, data) in table {
+            let options = Options::parse(words).unwrap();
+            assert_eq!(options.image, *image, "{words:?}");
+            assert_eq!(options.direct_io, *direct_io, "{words:?}");
+            assert_eq!(options.joined(), *data, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_map_is_no_data() {
+        let options = Options::parse(&["uidmap=0:1000:10", "a=b", "gidmap=0:2000:10"]).unwrap();
+        let map = IdMap::parse(Some("0:1000:10"), Some("0:2000:10")).unwrap();
+        assert!(map.is_some());
+        assert_eq!(options.map, map);
+        assert_eq!(options.joined(), "a=b");
+        let twice = ["uidmap=0:1:1", "gidmap=0:2:1", "uidmap=0:3:1"];
+        let last = IdMap::parse(Some("0:3:1"), Some("0:2:1")).unwrap();
+        assert_eq!(Options::parse(&twice).unwrap().map, last);
+    }
+
+    #[test]
     fn refused_by_name() {
-        for (word, code, part) in [
-            ("loop", Code::Unimplemented, "loop device"),
-            ("direct-io", Code::Unimplemented, "loop device"),
-            ("uidmap=0:1000:10", Code::Unimplemented, "id-mapped"),
-            ("gidmap=0:1000:10", Code::Unimplemented, "id-mapped"),
+        let table: &[(&[&str], &str)] = &[
+            (&["X-containerd.new"], "\"X-containerd.new\""),
+            (&["loop", "X-containerd.mkfs.fs=ext4"], "X-containerd.mkfs"),
+            (&["uidmap=0:1:1"], "\"uidmap\" without \"gidmap\""),
+            (&["gidmap=0:1:1"], "\"gidmap\" without \"uidmap\""),
+            (&["uidmap=0:1:1", "gidmap="], "gidmap"),
+            (&["loop", "rbind"], "\"loop\" together with \"bind\""),
+            (&["loop", "remount"], "\"loop\" together with \"remount\""),
             (
-                "X-containerd.new",
-                Code::InvalidArgument,
-                "X-containerd.new",
+                &["remount", "uidmap=0:1:1", "gidmap=0:1:1"],
+                "\"uidmap\" together with \"remount\"",
             ),
-        ] {
-            let err = Options::parse(&[word]).unwrap_err();
-            assert_eq!(err.code, code, "{word}");
+        ];
+        for (words, part) in table {
+            let err = Options::parse(words).unwrap_err();
+            assert_eq!(err.code, Code::InvalidArgument, "{words:?}");
             assert!(err.message.contains(part), "{}", err.message);
         }
     }

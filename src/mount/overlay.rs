@@ -1,9 +1,11 @@
-//! Overlay mounts whose layers do not fit in the one page of options that mount(2) takes.
+//! Overlay mounts: layers that do not fit in the one page of options that mount(2) takes, and
+//! layers with other owners.
 //!
 //! Invariant: the working directory of the process never changes. Layers are named relative to
 //! their common parent, and the call is made from there by a thread that has a working directory
 //! of its own and ends with the call, so that neither directory nor mount stays pinned.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -13,7 +15,28 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::chdir;
 
+use super::tree::Tree;
+
 const LOWER: &str = "lowerdir=";
+
+/// The lower layers as paths; none without the option. Only the last such option counts.
+pub(super) fn layers(data: &[String]) -> Vec<PathBuf> {
+    let last = data.iter().rev().find_map(|word| word.strip_prefix(LOWER));
+    let layers = last.map(split).unwrap_or_default();
+    let named = layers.into_iter().filter(|layer| !layer.is_empty());
+    named.map(unescape).collect()
+}
+
+/// Lays a copy of each layer over it that shows other owners, so that an overlay made next has
+/// the layers so, by their own names. For a mount namespace that goes with the overlay made.
+pub(super) fn cover(layers: &[PathBuf], users: &OwnedFd) -> Result<(), String> {
+    layers.iter().try_for_each(|layer| {
+        Tree::copy(layer, false)
+            .and_then(|copy| copy.mapped(users))
+            .and_then(|cover| cover.move_to(layer))
+            .map_err(|why| format!("layer {}: {why}", layer.display()))
+    })
+}
 
 /// The common parent of all lower layers, and the data with the layers relative to it. `None` when
 /// there are none, or one of them is not absolute.
@@ -39,7 +62,7 @@ pub(super) fn shorten(data: &[String]) -> Option<(PathBuf, String)> {
 /// mount(2) made with `dir` as working directory.
 pub(super) fn mount_from(
     dir: &Path,
-    source: &str,
+    source: &Path,
     target: &Path,
     flags: MsFlags,
     data: &str,
@@ -145,6 +168,21 @@ mod tests {
             ];
             let expected = (dir.into(), format!("index=off,{LOWER}{short},b=c"));
             assert_eq!(shorten(&data), Some(expected), "{lower}");
+        }
+    }
+
+    #[test]
+    fn layers_as_paths() {
+        let paths = |layers: &[&str]| layers.iter().map(PathBuf::from).collect::<Vec<_>>();
+        for (data, expected) in [
+            (&["index=off"][..], &[][..]),
+            (&["lowerdir="], &[]),
+            (&["lowerdir=/a:/b", "c=d"], &["/a", "/b"]),
+            (&["lowerdir=/a\\:b::/c\\\\"], &["/a:b", "/c\\"]),
+            (&["lowerdir=/a", "lowerdir=/b"], &["/b"]),
+        ] {
+            let words: Vec<String> = data.iter().map(|&word| word.into()).collect();
+            assert_eq!(layers(&words), paths(expected), "{data:?}");
         }
     }
 

@@ -53,7 +53,7 @@ impl Runtime {
             command.args(argv::globals(&self.root, log, self.systemd_cgroup).0);
         }
         command.args(argv.0).process_group(0);
-        clean_environment(&mut command, std::env::vars_os().map(|(name, _)| name));
+        clean_environment(&mut command);
         let not_started = |e| {
             let message = format!("run {}: {e}", self.binary.display());
             RuntimeError::new(operation, Kind::Spawn, message)
@@ -171,9 +171,14 @@ fn name(binary: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The runtime inherits the environment (hooks do too) without what is meant for this process:
-/// a service manager's sockets, which a runtime would pass on to containers, and our own settings.
-fn clean_environment(command: &mut Command, inherited: impl Iterator<Item = OsString>) {
+/// A program inherits the environment (the runtime's hooks do too) without what is meant for this
+/// process: a service manager's sockets, which a runtime would pass on to containers, and our own
+/// settings.
+pub(crate) fn clean_environment(command: &mut Command) {
+    leave_out_ours(command, std::env::vars_os().map(|(name, _)| name));
+}
+
+fn leave_out_ours(command: &mut Command, inherited: impl Iterator<Item = OsString>) {
     for variable in [
         "NOTIFY_SOCKET",
         "LISTEN_FDS",
@@ -340,7 +345,7 @@ mod tests {
     fn environment() {
         let mut command = Command::new("x");
         let inherited = ["PATH", "COTTER_SOCKET", "NOTIFY_SOCKET", "XCOTTER_"];
-        clean_environment(&mut command, inherited.map(OsString::from).into_iter());
+        leave_out_ours(&mut command, inherited.map(OsString::from).into_iter());
         let removed: Vec<_> = command.get_envs().map(|(name, _)| name).collect();
         let expected = "COTTER_SOCKET LISTEN_FDNAMES LISTEN_FDS LISTEN_PID NOTIFY_SOCKET";
         assert_eq!(removed.join(" ".as_ref()), expected);

@@ -26,6 +26,7 @@ mod pid_file;
 mod private_file;
 
 pub use argv::{CheckpointOptions, CreateOptions, ExecOptions, RestoreOptions};
+pub(crate) use call::clean_environment;
 pub use error::{Kind, Operation, RuntimeError};
 pub use pid_file::read_pid_file;
 

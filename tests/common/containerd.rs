@@ -256,7 +256,31 @@ level = "info"
 
     /// `ctr run FLAGS… ROOTFS ID COMMAND…` with the shim under test, not yet started.
     pub fn run_command(&self, flags: &[&str], id: &str, argv: &[&str]) -> Command {
+        let mut command = self.run_command_from(flags);
+        command.arg("--rootfs").arg(tool("ROOTFS"));
+        self.for_container(command, id, argv)
+    }
+
+    /// `ctr run FLAGS… IMAGE ID COMMAND…`, the same.
+    pub fn run_image_command(
+        &self,
+        flags: &[&str],
+        image: &str,
+        id: &str,
+        argv: &[&str],
+    ) -> Command {
+        let mut command = self.run_command_from(flags);
+        command.arg(image);
+        self.for_container(command, id, argv)
+    }
+
+    fn for_container(&self, mut command: Command, id: &str, argv: &[&str]) -> Command {
         self.ids.lock().unwrap().push(id.to_owned());
+        command.arg(id).args(argv);
+        command
+    }
+
+    fn run_command_from(&self, flags: &[&str]) -> Command {
         let mut command = self.ctr_command(&["run", "--fifo-dir"]);
         command.arg(self.dir.path().join("fifo"));
         match self.form {
@@ -268,8 +292,7 @@ level = "info"
         };
         // Without an image there is no default environment.
         command.args(["--env", "PATH=/bin"]);
-        command.args(flags).arg("--rootfs").arg(tool("ROOTFS"));
-        command.arg(id).args(argv);
+        command.args(flags);
         command
     }
 

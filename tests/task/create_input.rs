@@ -358,8 +358,14 @@ async fn the_rest(runtime: &'static str) {
             mount("tmpfs", "none", "", &["X-containerd.unknown=1"]),
             InvalidArgument,
         ),
-        (mount("ext4", "/etc/passwd", "", &["loop"]), Unimplemented),
-        (mount("fuse.sshfs", "host:/", "", &[]), Unimplemented),
+        (mount("ext4", "/etc/passwd", "", &["loop", "ro"]), Unknown),
+        (mount("ext4", "/dev/null", "", &["loop"]), Unknown),
+        (mount("fuse.no-such-program", "x", "", &[]), Unknown),
+        (mount("fuse.", "x", "", &[]), InvalidArgument),
+        (
+            mount("bind", "/", "", &["bind", "uidmap=0:1:1"]),
+            InvalidArgument,
+        ),
     ] {
         let request = CreateTaskRequest {
             rootfs: vec![bad],

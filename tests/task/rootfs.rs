@@ -1,6 +1,7 @@
 //! Root file systems that Create mounts: what is in them, where they go, what a failure leaves.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cotter::error::Code::Unknown;
@@ -9,13 +10,13 @@ use cotter::manager::spec::Spec;
 use cotter::proto::task::CreateTaskRequest;
 use cotter::proto::types::Mount;
 
-use crate::client::{SLEEP, contents, create, mounts, refused, with_each_runtime, works};
+use crate::client::{SLEEP, contents, create, mounts, refused, until, with_each_runtime, works};
 use crate::common::shim::Shim;
-use crate::common::tool;
+use crate::common::{TempDir, tool};
 
 with_each_runtime! {
     bind_read_only, overlay, tmpfs_below_a_target, a_failing_third_mount, a_failing_runtime,
-    mounted_over_meanwhile,
+    mounted_over_meanwhile, an_image, by_a_program, a_program_without_end,
 }
 
 fn mount(kind: &str, source: impl AsRef<Path>, target: &str, options: &[&str]) -> Mount {
@@ -215,4 +216,101 @@ async fn mounted_over_meanwhile(runtime: &'static str) {
         .unwrap();
     }
     end(shim).await;
+}
+
+async fn an_image(runtime: &'static str) {
+    let shim = shim(runtime).await;
+    let image = shim.dir().join("image");
+    fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    let mut mkfs = std::process::Command::new("mkfs.ext4");
+    let mkfs = mkfs.args(["-q", "-F", "-d"]).arg(tool("ROOTFS"));
+    crate::common::run(mkfs.arg(&image)).ok();
+    start(&shim, vec![mount("ext4", &image, "", &["loop"])]).await;
+    assert_eq!(
+        sh(&shim, "grep -q '^/dev/loop.* / ext4 rw' /proc/mounts").await,
+        0
+    );
+    assert_eq!(
+        sh(&shim, "test -x /bin/busybox && echo hello >/made").await,
+        0
+    );
+    end(shim).await;
+}
+
+/// The program's file system is mounted, serves the container, and ends with it.
+async fn by_a_program(runtime: &'static str) {
+    let shim = shim(runtime).await;
+    let [upper, work] = ["upper", "work"].map(|name| {
+        let dir = shim.dir().join(name);
+        fs::create_dir(&dir).unwrap();
+        dir
+    });
+    let options = [
+        format!("lowerdir={}", tool("ROOTFS").display()),
+        format!("upperdir={},workdir={}", upper.display(), work.display()),
+    ];
+    let options = options.each_ref().map(String::as_str);
+    let rootfs = mount("fuse3.fuse-overlayfs", "overlay", "", &options);
+    start(&shim, vec![rootfs]).await;
+    let upper_name = upper.to_str().unwrap();
+    assert_eq!(running_with(upper_name).len(), 1);
+    assert_eq!(
+        sh(&shim, "echo hello >/made && test -x /bin/busybox").await,
+        0
+    );
+    works(&shim, "c").await;
+    shim.remove("c").await;
+    assert_eq!(fs::read_to_string(upper.join("made")).unwrap(), "hello\n");
+    assert_eq!(mounts(shim.dir()), [""; 0]);
+    until("the file system's program has ended", async || {
+        running_with(upper_name).is_empty()
+    })
+    .await;
+    shim.end().await;
+}
+
+/// What it has mounted and started by then goes too.
+async fn a_program_without_end(runtime: &'static str) {
+    let bin = TempDir::new("bin");
+    let program = bin.path().join("mount.fuse3");
+    let fifo = bin.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let fifo = fifo.to_str().unwrap();
+    let script = format!(
+        "#!/bin/sh\necho said >&2\nmount -t tmpfs t \"$2\"\ntail -f {fifo} & tail -f {fifo}\n"
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!(
+        "{}:{}",
+        bin.path().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let environment = [
+        ("PATH", path.as_str()),
+        ("COTTER_LIMIT_MOUNT_PROGRAM", "700ms"),
+    ];
+    let (dialect, spec) = (Dialect::Proto23, Spec::new("c", SLEEP));
+    let shim = Shim::start_with(dialect, runtime, spec, "c", &environment).await;
+    let request = CreateTaskRequest {
+        rootfs: vec![mount("fuse3.x", "x", "", &[])],
+        ..shim.create_request("c")
+    };
+    let words = "mount.fuse3 for x: it did not end in time and was killed: said";
+    refused(create(&shim, &request).await, Unknown, words);
+    assert_eq!(mounts(shim.dir()), [""; 0]);
+    until("what the program has started is gone", async || {
+        running_with(fifo).is_empty()
+    })
+    .await;
+    shim.end().await;
+}
+
+/// The live processes with such an argument. By their arguments, since what belongs to tests in the
+/// environment is not handed on to programs.
+fn running_with(argument: &str) -> Vec<String> {
+    let all = fs::read_dir("/proc").unwrap();
+    all.filter_map(|entry| fs::read_to_string(entry.unwrap().path().join("cmdline")).ok())
+        .filter(|line| line.contains(argument))
+        .collect()
 }
