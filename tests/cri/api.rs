@@ -52,8 +52,7 @@ pub mod event {
 
 /// An answer that says nothing, and the question that asks nothing.
 #[derive(Clone, PartialEq, Message)]
-pub struct Empty {
-}
+pub struct Empty {}
 
 /// Asks about, or does something to, the one container or pod.
 #[derive(Clone, PartialEq, Message)]

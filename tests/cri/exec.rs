@@ -15,7 +15,10 @@ pub fn commands(node: &Node) {
     let script = "echo out; echo err >&2; exit 9";
     let done = node.exec(&id, &["sh", "-c", script]).unwrap();
     assert_eq!(done.exit_code, 9);
-    assert_eq!((&*done.stdout, &*done.stderr), (&b"out\n"[..], &b"err\n"[..]));
+    assert_eq!(
+        (&*done.stdout, &*done.stderr),
+        (&b"out\n"[..], &b"err\n"[..])
+    );
 
     let done = node.exec(&id, &["seq", "200000"]).unwrap();
     let lines: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
@@ -133,6 +136,9 @@ pub fn input(node: &Node) {
     stream.expect("out-one\n");
     stream.input("end\n");
     assert_eq!(stream.end(), Some(6));
-    assert_eq!((&*stream.out, &*stream.err), ("out-end\n", "err-one\nerr-end\n"));
+    assert_eq!(
+        (&*stream.out, &*stream.err),
+        ("out-end\n", "err-one\nerr-end\n")
+    );
     node.done(&pod, "exec with input");
 }

@@ -13,7 +13,9 @@ const OWN: &str = "readlink /proc/self/ns/pid";
 fn leaves_a_process(node: &Node, pod: &Pod, other: &str) {
     let id = node.run(pod, "leaves", "sleep 7777 & sleep 8888");
     let sees = |what: &str| node.sh(other, "ps -o args").contains(what);
-    eventually("the other sees both", || sees("sleep 7777") && sees("sleep 8888"));
+    eventually("the other sees both", || {
+        sees("sleep 7777") && sees("sleep 8888")
+    });
     let all = node.daemon.owner.processes();
     // The shell has become the last of its commands: the container's own process.
     let main = all.iter().find(|p| p.argv == "sleep 8888");
@@ -30,7 +32,10 @@ pub fn of_the_pod(node: &Node) {
     let two = node.run(&pod, "two", "sleep 2000");
     assert_eq!(node.sh(&one, OWN), node.sh(&two, OWN));
     // The pod's own process is the first.
-    assert_eq!(node.sh(&two, "tr '\\0' ' ' </proc/1/cmdline"), "sleep 1000000 ");
+    assert_eq!(
+        node.sh(&two, "tr '\\0' ' ' </proc/1/cmdline"),
+        "sleep 1000000 "
+    );
     assert!(node.sh(&two, "ps -o args").contains("sleep 1000\n"));
     leaves_a_process(node, &pod, &one);
     node.stop(&two, 0);

@@ -236,7 +236,13 @@ impl Node {
     /// All shims that serve on this node.
     pub fn shims(&self) -> Vec<Process> {
         let mut all = self.daemon.owner.processes();
-        all.retain(|p| p.argv.split(' ').next().unwrap().contains("containerd-shim-"));
+        all.retain(|p| {
+            p.argv
+                .split(' ')
+                .next()
+                .unwrap()
+                .contains("containerd-shim-")
+        });
         all
     }
 
