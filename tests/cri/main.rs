@@ -10,6 +10,7 @@ mod common;
 mod death;
 mod exec;
 mod grpc;
+mod image;
 mod life;
 mod namespaces;
 mod node;

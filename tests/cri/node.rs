@@ -2,20 +2,17 @@
 //!
 //! Pods use the machine's network, so that nothing but the shim and the runtime is under test.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use prost::Message;
-use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::api::*;
 use crate::common::census::{Census, Process};
 use crate::common::containerd::{CRI_IMAGE, Containerd, Version};
-use crate::common::{eventually, eventually_some, results, run, tool, unique};
+use crate::common::{eventually, eventually_some, results, tool, unique};
 use crate::grpc::{self, Status};
+use crate::image;
 
 /// A containerd with an image, and nothing else on it at first.
 pub struct Node {
@@ -46,7 +43,7 @@ impl Node {
             runtime,
             before,
         };
-        let image = image(&node.daemon.owner.dir);
+        let image = image::make(&node.daemon.owner.dir);
         let image = image.to_str().unwrap();
         let import = ["--namespace", "k8s.io", "images", "import", image];
         node.daemon.ctr(&import).ok();
@@ -296,41 +293,4 @@ pub fn shell(script: &str) -> ContainerConfig {
 /// Owned words.
 pub fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-/// Makes an image of the tests' root file system in `dir`, as `docker save` writes one.
-fn image(dir: &Path) -> PathBuf {
-    let parts = dir.join("image");
-    fs::create_dir(&parts).unwrap();
-    let tar = |from: &Path, to: &Path| {
-        let mut command = Command::new("tar");
-        run(command.arg("-C").arg(from).arg("-cf").arg(to).arg(".")).ok();
-    };
-    let layer = parts.join("layer.tar");
-    tar(&tool("ROOTFS"), &layer);
-    let sum = Sha256::digest(fs::read(&layer).unwrap());
-    let sum: String = sum.iter().map(|b| format!("{b:02x}")).collect();
-    let config = json!({
-        "architecture": architecture(),
-        "os": "linux",
-        // What the pod's own process does; containers say what they want.
-        "config": {"Env": ["PATH=/bin"], "Entrypoint": ["sleep", "1000000"]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
-    });
-    fs::write(parts.join("config.json"), config.to_string()).unwrap();
-    let manifest =
-        json!([{"Config": "config.json", "RepoTags": [CRI_IMAGE], "Layers": ["layer.tar"]}]);
-    fs::write(parts.join("manifest.json"), manifest.to_string()).unwrap();
-    let image = dir.join("image.tar");
-    tar(&parts, &image);
-    image
-}
-
-/// This machine's, as images spell it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
