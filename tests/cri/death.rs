@@ -84,12 +84,15 @@ pub fn shim_killed(node: &Node) {
         assert_eq!((status.exit_code, &*status.reason), (255, "Error"));
     }
     assert_eq!(node.sh(&other, "echo hi"), "hi\n");
-    node.remove(&neighbour);
     // Of a shim that speaks task v3, as Go's does, containerd runs `delete` for the pod only (contract
-    // 10.4), and nobody removes the containers' cgroups.
+    // 10.4): the containers' processes and cgroups stay.
     if go_shim() {
-        node.remove(&pod);
         return;
     }
+    eventually("only the neighbour's container runs on", || {
+        let all = node.daemon.owner.processes();
+        all.iter().filter(|p| p.argv == "sleep 1000").count() == 1
+    });
+    node.remove(&neighbour);
     node.done(&pod, "shim killed");
 }
