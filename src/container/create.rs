@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::kill::Kills;
 use super::registry::{Registry, Shared};
 use super::{Container, Process, files, program};
 use crate::blocking::blocking;
@@ -173,7 +173,7 @@ async fn build(
         execs: Mutex::new(BTreeMap::new()),
         cgroup,
         shared: Arc::clone(shared),
-        killing_all: watch::Sender::new(false),
+        kills: Kills::default(),
         tasks: Mutex::new(JoinSet::new()),
     });
     container.init.set_io(Arc::new(io));

@@ -73,7 +73,7 @@ impl Container {
         let _turn = init.turn.lock().await;
         let state = init.facts().state;
         init_allows(state, InitOp::Delete)?;
-        self.all_killed().await;
+        self.kills.over().await;
 
         self.delete_from_runtime(state == State::Created).await?;
         if state == State::Created {

@@ -1,10 +1,12 @@
 //! Kill, and the kill of what a dead init leaves behind.
 //!
 //! Invariant: a signal goes to a process that has not been reaped, never to a recycled pid; a kill
-//! never waits for another operation on the container.
+//! never waits for another operation on the container; Delete waits for all kills.
 
 use std::io;
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::Container;
 use super::process::Process;
@@ -35,6 +37,8 @@ impl Container {
         if facts.reaped && !all {
             return Err(Error::not_found("process already finished"));
         }
+        // The process may be gone, and a client that saw it go may delete, before the runtime returns.
+        let _answer_before_delete = self.kills.begin();
         self.runtime.kill(&self.id, signal, all).await?;
         self.signalled(signal).await;
         Ok(())
@@ -69,22 +73,41 @@ impl Container {
         if !self.kill_all_on_exit {
             return;
         }
-        self.killing_all.send_replace(true);
-        let (runtime, id, me) = (self.runtime.clone(), self.id.clone(), Arc::downgrade(self));
+        let under_way = self.kills.begin();
+        let (runtime, id) = (self.runtime.clone(), self.id.clone());
         self.spawn(async move {
+            let _under_way = under_way;
             if let Err(e) = runtime.kill(&id, SIGKILL, true).await {
                 log::debug!("container {id}: kill what init left behind: {e}");
             }
-            if let Some(container) = me.upgrade() {
-                container.killing_all.send_replace(false);
-            }
         });
     }
+}
 
-    /// Waits until no such kill is under way.
-    pub(super) async fn all_killed(&self) {
+/// How many kills by the runtime are under way.
+#[derive(Debug, Default)]
+pub(super) struct Kills(Arc<watch::Sender<usize>>);
+
+/// One of them, until it is dropped.
+struct Kill(Arc<watch::Sender<usize>>);
+
+impl Kills {
+    fn begin(&self) -> Kill {
+        self.0.send_modify(|n| *n += 1);
+        Kill(Arc::clone(&self.0))
+    }
+
+    /// Waits until there is none. containerd closes its connection at the answer to Delete: a Kill
+    /// that has none by then fails, and with it the stop of a whole pod (contract 10.4).
+    pub(super) async fn over(&self) {
         // The sender lives in `self`.
-        let _ = self.killing_all.subscribe().wait_for(|busy| !busy).await;
+        let _ = self.0.subscribe().wait_for(|n| *n == 0).await;
+    }
+}
+
+impl Drop for Kill {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
     }
 }
 

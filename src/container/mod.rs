@@ -32,7 +32,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use create::{Create, DEFAULT_RUNTIME};
@@ -45,6 +44,7 @@ use crate::lifecycle::ContainerKey;
 use crate::mount::Mount;
 use crate::runtime::Runtime;
 use crate::stdio::Size;
+use kill::Kills;
 use state::{ExecOp, exec_allows};
 
 /// One container: an init, its execs, and what they share.
@@ -69,9 +69,9 @@ pub struct Container {
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
     cgroup: Option<Cgroup>,
     shared: Arc<Shared>,
-    /// Whether a kill of what init left behind is under way.
-    killing_all: watch::Sender<bool>,
-    /// The container's own background work: the kill above and the drain timer. Ends with it.
+    /// The kills under way, by clients and of what init left behind.
+    kills: Kills,
+    /// The container's own background work: the latter kill and the drain timer. Ends with it.
     tasks: Mutex<JoinSet<()>>,
 }
 

@@ -20,6 +20,10 @@ const SHIM_SOCKETS: &str = "/run/containerd/s";
 /// Where shims keep the runtime's state, by contract.
 const RUNTIME_STATE: &str = "/run/containerd/runc";
 
+/// The namespace of every container of containerd's CRI plugin. It has no other, so what is found by it
+/// is the test's only where the test's directory or address tells.
+pub const CRI_NAMESPACE: &str = "k8s.io";
+
 /// Whose belongings to look for.
 #[derive(Clone, Debug)]
 pub struct Owner {
@@ -65,6 +69,11 @@ impl Census {
                 if socket.exists() {
                     lines.insert(format!("socket of {}: {}", id.as_ref(), socket.display()));
                 }
+            }
+            let state = Path::new(RUNTIME_STATE).join(CRI_NAMESPACE);
+            let state = state.join(id.as_ref());
+            if state.exists() {
+                lines.insert(format!("entry {}", state.display()));
             }
         }
         for dir in owner.task_dirs() {
@@ -122,7 +131,7 @@ impl Owner {
             let words: Vec<&str> = p.argv.split(' ').collect();
             let flag = |name: &str, value: &str| words.windows(2).any(|w| w == [name, value]);
             words[0].contains("containerd-shim-")
-                && flag("-namespace", &self.namespace)
+                && self.namespaces().iter().any(|n| flag("-namespace", n))
                 && flag("-id", id)
                 && !words.contains(&"start")
                 && !words.contains(&"delete")
@@ -143,24 +152,38 @@ impl Owner {
     }
 
     /// The task and the debug socket of container `id`, by the contract's naming (section 1.6).
-    pub fn shim_sockets(&self, id: &str) -> [PathBuf; 2] {
-        let task = format!("{}/{}/{id}", self.address.display(), self.namespace);
-        [format!("{task}/debug"), task].map(|name| {
+    pub fn shim_sockets(&self, id: &str) -> Vec<PathBuf> {
+        let sockets = self.namespaces().into_iter().flat_map(|namespace| {
+            let task = format!("{}/{namespace}/{id}", self.address.display());
+            [format!("{task}/debug"), task]
+        });
+        let path = |name: String| {
             let hash = Sha256::digest(name.as_bytes());
             let hex: String = hash.iter().map(|b| format!("{b:02x}")).collect();
             Path::new(SHIM_SOCKETS).join(hex)
-        })
+        };
+        sockets.map(path).collect()
+    }
+
+    /// The containerd namespaces that the test's containers are in.
+    fn namespaces(&self) -> [&str; 2] {
+        [&self.namespace, CRI_NAMESPACE]
     }
 
     /// Where something may stay behind per container: bundles, work directories, FIFOs, runtime state.
     fn task_dirs(&self) -> Vec<PathBuf> {
-        let bundles = Path::new("io.containerd.runtime.v2.task").join(&self.namespace);
-        vec![
-            self.dir.join("state").join(&bundles),
-            self.dir.join("root").join(&bundles),
+        let mut dirs = vec![
             self.dir.join("fifo"),
+            self.dir.join("runtime").join(CRI_NAMESPACE),
             self.runtime_state(),
-        ]
+        ];
+        for part in ["state", "root"].map(|part| self.dir.join(part)) {
+            let bundles = part.join("io.containerd.runtime.v2.task");
+            dirs.extend(self.namespaces().map(|namespace| bundles.join(namespace)));
+            let cri = part.join("io.containerd.grpc.v1.cri");
+            dirs.extend(["sandboxes", "containers"].map(|kind| cri.join(kind)));
+        }
+        dirs
     }
 
     /// The runtime's state directory of this namespace.

@@ -75,6 +75,9 @@ pub fn go_shim() -> bool {
     std::env::var_os("COTTER_TEST_SHIM").is_some_and(|s| s == "go")
 }
 
+/// The image that pods of a containerd with CRI are made of: the tests' root file system.
+pub const CRI_IMAGE: &str = "localhost/cotter-test:1";
+
 /// A running (or stopped) containerd.
 pub struct Containerd {
     /// Whose belongings the census counts.
@@ -84,6 +87,8 @@ pub struct Containerd {
     /// The OCI runtime that containers use.
     runtime: PathBuf,
     shim: PathBuf,
+    /// Whether the CRI plugin is on.
+    cri: bool,
     daemon: Option<Child>,
     ids: Mutex<Vec<String>>,
     dir: TempDir,
@@ -93,6 +98,16 @@ impl Containerd {
     /// Starts `version` with the shim installed as `form` says, running containers with the OCI
     /// runtime at `runtime`.
     pub fn start(version: Version, form: Form, runtime: &Path) -> Self {
+        Self::configured(version, form, runtime, false)
+    }
+
+    /// Starts `version` with the CRI plugin on. Its default handler runs the shim as a drop-in by path
+    /// (`io.containerd.runc.v2` with runc options), the handler `by-name` by the shim's own name.
+    pub fn start_with_cri(version: Version, runtime: &Path) -> Self {
+        Self::configured(version, Form::Path, runtime, true)
+    }
+
+    fn configured(version: Version, form: Form, runtime: &Path, cri: bool) -> Self {
         let dir = TempDir::new("ctd");
         let namespace = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         let bin = dir.path().join("bin");
@@ -122,6 +137,7 @@ impl Containerd {
             form,
             runtime: runtime.to_owned(),
             shim,
+            cri,
             daemon: None,
             ids: Mutex::default(),
             dir,
@@ -134,14 +150,21 @@ impl Containerd {
 
     fn config(&self) -> String {
         let dir = self.dir.path().display();
-        // cri and nri would bind addresses shared by the whole machine; opt would make a directory
-        // outside the test's own.
+        let cri = if self.cri {
+            self.cri_config()
+        } else {
+            String::new()
+        };
+        // nri would bind an address shared by the whole machine, and cri without settings of its own too;
+        // opt would make a directory outside the test's own.
+        let no_cri = r#""io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime","#;
+        let no_cri = if self.cri { "" } else { no_cri };
         format!(
             r#"version = 2
 root = "{dir}/root"
 state = "{dir}/state"
 disabled_plugins = [
-  "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+  {no_cri}
   "io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
   "io.containerd.tracing.processor.v1.otlp", "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
@@ -151,6 +174,38 @@ disabled_plugins = [
 address = "{dir}/containerd.sock"
 [debug]
 level = "info"
+{cri}"#
+        )
+    }
+
+    /// The plugin's own part. The runtime's state is in the test's directory, since all tests of the CRI
+    /// share one namespace; no process may lower its `oom_score_adj` where the machine forbids it.
+    fn cri_config(&self) -> String {
+        let dir = self.dir.path().display();
+        let (shim, name) = (self.shim.display(), self.runtime_name());
+        let runtime = self.runtime.display();
+        format!(
+            r#"[plugins."io.containerd.grpc.v1.cri"]
+stream_server_address = "127.0.0.1"
+stream_server_port = "0"
+sandbox_image = "{CRI_IMAGE}"
+restrict_oom_score_adj = true
+disable_apparmor = true
+cdi_spec_dirs = ["{dir}/cdi"]
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{dir}/cni/bin"
+conf_dir = "{dir}/cni/conf"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+default_runtime_name = "drop-in"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.drop-in]
+runtime_type = "io.containerd.runc.v2"
+runtime_path = "{shim}"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.drop-in.options]
+BinaryName = "{runtime}"
+Root = "{dir}/runtime"
+SystemdCgroup = false
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.by-name]
+runtime_type = "{name}"
 "#
         )
     }
@@ -372,6 +427,11 @@ level = "info"
             .map(|l| l.split_whitespace().collect::<Vec<_>>())
             .find(|l| l.first() == Some(&id))
             .and_then(|l| l.get(1)?.parse().ok())
+    }
+
+    /// Counts the shim sockets of container `id`, which was not made by `ctr`, among the test's belongings.
+    pub fn adopt(&self, id: &str) {
+        self.ids.lock().unwrap().push(id.to_owned());
     }
 
     /// Counts what this containerd, its shims and containers hold now.

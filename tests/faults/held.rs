@@ -60,14 +60,7 @@ fn nobody_waits_for_a_slow_runtime() {
             held.await.unwrap().unwrap();
 
             faulty.set("kill", "slow-before");
-            let held = later(&shim.tasks, move |tasks: Tasks| async move {
-                let request = cotter::proto::task::KillRequest {
-                    id: "c".into(),
-                    signal: 9,
-                    ..Default::default()
-                };
-                tasks.kill(&request).await.map(drop)
-            });
+            let held = later(&shim.tasks, kill);
             faulty.arrived("kill").await;
             faulty.clear("kill");
             answers(&shim, "c").await;
@@ -82,16 +75,7 @@ fn nobody_waits_for_a_slow_runtime() {
             assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
 
             faulty.set("delete", "slow-before");
-            let delete = || {
-                later(&shim.tasks, move |tasks: Tasks| async move {
-                    let request = cotter::proto::task::DeleteRequest {
-                        id: "c".into(),
-                        ..Default::default()
-                    };
-                    tasks.delete(&request).await.map(drop)
-                })
-            };
-            let (held, second) = (delete(), delete());
+            let (held, second) = (later(&shim.tasks, delete), later(&shim.tasks, delete));
             faulty.arrived("delete").await;
             assert_eq!(status(&shim, "").await, Status::STOPPED);
             assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
@@ -111,6 +95,53 @@ fn nobody_waits_for_a_slow_runtime() {
             shim.end().await;
         });
     }
+}
+
+/// A manager closes its connection at the answer to Delete, and fails what has no answer by then: a
+/// Kill whose runtime is slow to return from a process that is dead long since.
+#[test]
+fn delete_is_not_answered_before_a_kill() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (mut shim, faulty) = world(runtime, &[]).await;
+            let request = bundle(&mut shim, &faulty, "c");
+            shim.tasks.create(&request).await.unwrap();
+            shim.start_process("c", "").await.unwrap();
+
+            faulty.set("kill", "slow-after");
+            let kill = later(&shim.tasks, kill);
+            faulty.arrived("kill").await;
+            assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+            let delete = later(&shim.tasks, delete);
+            good_works(&shim).await;
+            assert_eq!(status(&shim, "").await, Status::STOPPED);
+            assert!(!delete.is_finished() && !kill.is_finished());
+            faulty.release("slow-after");
+            delete.await.unwrap().unwrap();
+            assert!(kill.is_finished(), "the answers come in this order");
+            kill.await.unwrap().unwrap();
+
+            shim.remove(GOOD).await;
+            shim.end().await;
+        });
+    }
+}
+
+async fn kill(tasks: Tasks) -> cotter::error::Result<()> {
+    let request = cotter::proto::task::KillRequest {
+        id: "c".into(),
+        signal: 9,
+        ..Default::default()
+    };
+    tasks.kill(&request).await.map(drop)
+}
+
+async fn delete(tasks: Tasks) -> cotter::error::Result<()> {
+    let request = cotter::proto::task::DeleteRequest {
+        id: "c".into(),
+        ..Default::default()
+    };
+    tasks.delete(&request).await.map(drop)
 }
 
 fn start(shim: &Shim, exec: &'static str) -> tokio::task::JoinHandle<cotter::error::Result<()>> {
