@@ -102,7 +102,8 @@ impl Containerd {
     }
 
     /// Starts `version` with the CRI plugin on. Its default handler runs the shim as a drop-in by path
-    /// (`io.containerd.runc.v2` with runc options), the handler `by-name` by the shim's own name.
+    /// (`io.containerd.runc.v2` with runc options), the handlers `by-name` and `by-name-with-options` by the
+    /// shim's own name.
     pub fn start_with_cri(version: Version, runtime: &Path) -> Self {
         Self::configured(version, Form::Path, runtime, true)
     }
@@ -206,6 +207,11 @@ Root = "{dir}/runtime"
 SystemdCgroup = false
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.by-name]
 runtime_type = "{name}"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.by-name-with-options]
+runtime_type = "{name}"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.by-name-with-options.options]
+BinaryName = "{runtime}"
+Root = "{dir}/runtime"
 "#
         )
     }

@@ -73,6 +73,18 @@ pub fn pod_by_the_shims_name(node: &Node) {
     node.done(&pod, "handler by the shim's own name");
 }
 
+/// The same with options, which containerd then sends as the text of its configuration.
+pub fn options_by_the_shims_name(node: &Node) {
+    let pod = node.pod_of("by-name-with-options", namespace::CONTAINER);
+    let id = node.run(&pod, "one", "sleep 1000");
+    assert_eq!(node.sh(&id, "echo hi"), "hi\n");
+    let root = node.daemon.owner.dir.join("runtime/k8s.io");
+    for id in [&pod.id, &id] {
+        assert!(root.join(id).is_dir(), "{id} is not in {}", root.display());
+    }
+    node.done(&pod, "options by the shim's own name");
+}
+
 /// A container that obeys SIGTERM, one that does not, one that is not asked, and one that has ended.
 pub fn stops(node: &Node) {
     let pod = node.pod();

@@ -38,6 +38,7 @@ macro_rules! cases {
 cases! {
     life::containers_of_a_pod: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC"), v1_6(V1_6, "RUNC"), crun(V2_1, "CRUN_1_21");
     life::pod_by_the_shims_name: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
+    life::options_by_the_shims_name: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
     life::stops: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC"), v1_6(V1_6, "RUNC"), crun(V2_1, "CRUN_1_21");
     life::removal_of_a_busy_pod: v2_1(V2_1, "RUNC");
     life::announcements: v2_1(V2_1, "RUNC");
