@@ -11,6 +11,7 @@
 //! | In which order are things told? | [`tracker`] over [`crate::lifecycle`] |
 //! | Which containers are there? | [`registry`] |
 
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -19,6 +20,7 @@ mod kill;
 mod pause;
 pub mod process;
 pub mod registry;
+mod restore;
 pub mod snapshot;
 mod start;
 pub mod state;
@@ -29,9 +31,9 @@ mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;
 
 pub use create::Create;
@@ -44,6 +46,7 @@ use crate::lifecycle::ContainerKey;
 use crate::mount::Mount;
 use crate::runtime::Runtime;
 use crate::stdio::Size;
+use restore::Restore;
 use state::{ExecOp, exec_allows};
 
 /// One container: an init, its execs, and what they share.
@@ -66,7 +69,12 @@ pub struct Container {
     /// Its first process.
     pub init: Arc<Process>,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
-    cgroup: Option<Cgroup>,
+    /// Known when there is an init: from Create on, or from the Start that restores it.
+    cgroup: OnceLock<Cgroup>,
+    /// The checkpoint that Start restores; none for a container with a fresh init.
+    restore: Option<Restore>,
+    /// Held to read while a process joins the container, to write while none may.
+    joining: RwLock<()>,
     shared: Arc<Shared>,
     /// Whether a kill of what init left behind is under way.
     killing_all: watch::Sender<bool>,

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Container;
+use super::create::id_is_taken;
 use super::tracker::Tracker;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::monitor::Monitor;
 
@@ -82,13 +83,7 @@ impl Registry {
     pub(super) fn reserve(&self, id: &str) -> Result<Reservation<'_>> {
         let mut slots = self.slots();
         if slots.contains_key(id) {
-            // The phrase is runc's, which the Go shim passes on; the code says what it is.
-            return Err(Error::new(
-                Code::AlreadyExists,
-                format!(
-                    "OCI runtime create failed: container with given ID already exists: {id}: already exists"
-                ),
-            ));
+            return Err(id_is_taken(id));
         }
         slots.insert(id.to_owned(), Slot::Creating);
         Ok(Reservation {

@@ -73,6 +73,11 @@ pub struct Fds {
 }
 
 impl Runtime {
+    /// Whether it keeps a state directory for a container of this id.
+    pub fn knows(&self, id: &str) -> bool {
+        self.root.join(id).exists()
+    }
+
     /// Makes the container; its init waits for [`Runtime::start`]. A stale pid file is removed.
     pub async fn create(
         &self,

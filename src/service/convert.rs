@@ -10,9 +10,9 @@ use crate::container::state::State;
 use crate::container::{Create, ExitStatus};
 use crate::error::{Error, Result};
 use crate::mount::Mount;
-use crate::proto::runc_options::{Options, ProcessDetails};
+use crate::proto::runc_options::{CheckpointOptions, Options, ProcessDetails};
 use crate::proto::task::{CreateTaskRequest, ProcessInfo, StateResponse, Status};
-use crate::proto::{Any, pack, timestamp, unpack};
+use crate::proto::{Any, Named, pack, timestamp, unpack};
 use crate::stdio::Stdio;
 
 /// An error as ttrpc sends it.
@@ -69,22 +69,38 @@ fn options(any: Option<&Any>) -> Result<Options> {
     let Some(any) = any.filter(|a| !a.value.is_empty()) else {
         return Ok(Options::new());
     };
+    of_type(any, |url| format!("type with url {url}: not found"))
+}
+
+/// The options of a Checkpoint; none are defaults, and those of another type an error even when they
+/// are empty (contract 6.4).
+///
+/// # Errors
+/// Options of another type, or not decodable.
+pub fn checkpoint_options(any: Option<&Any>) -> Result<CheckpointOptions> {
+    match any {
+        Some(any) if !any.type_url.is_empty() || !any.value.is_empty() => of_type(any, |url| {
+            let wanted = CheckpointOptions::FULL_NAME;
+            format!("can't unmarshal type \"{url}\" to output \"{wanted}\"")
+        }),
+        _ => Ok(CheckpointOptions::new()),
+    }
+}
+
+fn of_type<M: Named>(any: &Any, another: impl FnOnce(&str) -> String) -> Result<M> {
+    let url = any.type_url.escape_debug().to_string();
     match unpack(any) {
-        Ok(Some(options)) => Ok(options),
-        Ok(None) => Err(Error::unknown(format!(
-            "type with url {}: not found",
-            any.type_url
-        ))),
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => Err(Error::unknown(another(&url))),
         Err(e) => Err(Error::invalid_argument(format!(
-            "options of type {}: {e}",
-            any.type_url
+            "options of type {url}: {e}"
         ))),
     }
 }
 
 fn wire_state(state: State) -> EnumOrUnknown<Status> {
     match state {
-        State::Created => Status::CREATED,
+        State::Created | State::CreatedCheckpoint => Status::CREATED,
         State::Running => Status::RUNNING,
         State::Pausing => Status::PAUSING,
         State::Paused => Status::PAUSED,
@@ -194,6 +210,27 @@ mod tests {
             )
         );
         let e = options(Some(&any(RUNC_OPTIONS, &[0xff, 0xff]))).unwrap_err();
+        assert_eq!(e.code, Code::InvalidArgument);
+    }
+
+    #[test]
+    fn checkpoint_options_are_of_their_type_or_absent() {
+        let name = CheckpointOptions::FULL_NAME;
+        for absent in [None, Some(any("", b"")), Some(any(name, b""))] {
+            let options = checkpoint_options(absent.as_ref());
+            assert_eq!(options, Ok(CheckpointOptions::new()));
+        }
+        assert!(checkpoint_options(Some(&any(name, &[8, 1]))).unwrap().exit);
+        for (url, value) in [
+            (RUNC_OPTIONS, &b""[..]),
+            (RUNC_OPTIONS, &[8, 1]),
+            ("", &[8, 1]),
+        ] {
+            let e = checkpoint_options(Some(&any(url, value))).unwrap_err();
+            let text = format!("can't unmarshal type \"{url}\" to output \"{name}\"");
+            assert_eq!(e, Error::unknown(text));
+        }
+        let e = checkpoint_options(Some(&any(name, &[0xff]))).unwrap_err();
         assert_eq!(e.code, Code::InvalidArgument);
     }
 
