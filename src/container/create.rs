@@ -129,16 +129,18 @@ async fn build(
     progress.recorded = true;
     files::record(bundle, &create.options)?;
 
-    if restore.is_some() {
+    let (io, fds) = Io::open(&plan, create.options.io_uid, create.options.io_gid)
+        .map_err(|e| e.context("failed to create init process I/O"))?;
+
+    if let Some(restore) = restore {
+        restore.keep(fds);
         let key = shared.tracker.add();
-        let container = container(shared, create, key, runtime, &spec, restore);
+        let container = container(shared, create, key, runtime, &spec, Some(restore));
+        container.init.set_io(Arc::new(io));
         container.init.is_now(State::CreatedCheckpoint);
         shared.tracker.step(|queue| queue.push(created(create, 0)));
         return Ok((container, 0));
     }
-
-    let (io, fds) = Io::open(&plan, create.options.io_uid, create.options.io_gid)
-        .map_err(|e| e.context("failed to create init process I/O"))?;
 
     let (key, start) = shared.tracker.begin_create();
     (progress.key, progress.start) = (Some(key), Some(start));

@@ -10,24 +10,27 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::create::Create;
 use super::process::Process;
 use super::{Container, create, files};
 use crate::blocking::blocking;
+use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::lifecycle::StartId;
 use crate::monitor::Pid;
-use crate::runtime::{RestoreOptions, read_pid_file};
+use crate::runtime::{Fds, RestoreOptions, read_pid_file};
 use crate::stdio::{self, Io};
 
 /// What Start needs of the Create that named a checkpoint.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Restore {
     image: PathBuf,
     work: PathBuf,
     no_pivot: bool,
+    /// The container's ends of the streams; none any more once it has them.
+    fds: Mutex<Fds>,
 }
 
 impl Restore {
@@ -55,8 +58,18 @@ impl Restore {
                 work => work.into(),
             },
             no_pivot: create.options.no_pivot_root,
+            fds: Mutex::default(),
         };
         Ok(Some(restore).filter(|_| !create.checkpoint.is_empty()))
+    }
+
+    /// Takes the container's ends of its streams until there is a process to have them.
+    pub(super) fn keep(&self, fds: Fds) {
+        *self.fds() = fds;
+    }
+
+    fn fds(&self) -> MutexGuard<'_, Fds> {
+        self.fds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there is something to restore from. Asked at Create and again at Start: managers keep
@@ -96,33 +109,34 @@ impl Container {
         start: StartId,
     ) -> Result<Pid> {
         restore.has_images().await?;
-        let restored = self.run_restore(init, restore).await;
-        let announced = restored.and_then(|(pid, cgroup)| {
+        let announced = self.run_restore(init, restore).await.and_then(|restored| {
+            let (pid, cgroup) = restored;
             let announced = self.shared.tracker.announce(start, pid, init, None);
-            announced.map_err(no_pid)?;
+            announced.map_err(no_pid).inspect_err(|_| init.close_io())?;
             if let Some(cgroup) = cgroup {
-                // Nobody else sets it, and none of ours was announced before.
+                // Nobody else sets it, and no other init was announced.
                 let _ = self.cgroup.set(cgroup);
             }
             Ok(pid)
         });
         if announced.is_err() {
-            init.close_io();
             create::undo(&self.runtime, &self.id, "restore").await;
             files::remove(&self.bundle.join(files::INIT_PID));
         }
         announced
     }
 
+    /// The streams stay open while restores fail, so that clients that hold the other ends see no end
+    /// of them; but for a failure after the runtime's success, when they are opened anew.
     async fn run_restore(
         &self,
         init: &Process,
         restore: &Restore,
-    ) -> Result<(Pid, Option<crate::cgroup::Cgroup>)> {
-        let plan =
-            stdio::plan(&init.stdio).map_err(|e| e.context("failed to create init process I/O"))?;
-        let (io, fds) = Io::open(&plan, self.io_owner.0, self.io_owner.1)
-            .map_err(|e| e.context("failed to create init process I/O"))?;
+    ) -> Result<(Pid, Option<Cgroup>)> {
+        let io = match init.io() {
+            Some(io) => io,
+            None => self.reopen(init, restore)?,
+        };
         let options = RestoreOptions {
             image_path: restore.image.clone(),
             work_path: restore.work.clone(),
@@ -130,15 +144,32 @@ impl Container {
             console_socket: io.console_socket(),
             no_pivot: restore.no_pivot,
         };
+        let fds = restore.fds().try_clone();
+        let fds = fds.map_err(|e| Error::io("hand over the streams", &e))?;
         let called = self.runtime.restore(&self.id, &self.bundle, &options, fds);
         called.await.map_err(|why| one_line(why.into()))?;
         let pid = read_pid_file(&options.pid_file).map_err(no_pid)?;
         // At once: it runs already, and may be gone soon.
         let cgroup = create::cgroup_of(&self.id, pid);
-        io.connect_terminal(self.shared.limits.console).await?;
+        // Copies of ours would hold back the end of its streams.
+        drop(std::mem::take(&mut *restore.fds()));
+        let connected = io.connect_terminal(self.shared.limits.console).await;
+        connected.inspect_err(|_| init.close_io())?;
         io.start();
-        init.set_io(Arc::new(io));
+        // Again: it has a terminal now, which can have the size that was asked for.
+        init.set_io(io);
         Ok((pid, cgroup))
+    }
+
+    fn reopen(&self, init: &Process, restore: &Restore) -> Result<Arc<Io>> {
+        let plan = stdio::plan(&init.stdio);
+        let (io, fds) = plan
+            .and_then(|plan| Io::open(&plan, self.io_owner.0, self.io_owner.1))
+            .map_err(|e| e.context("failed to create init process I/O"))?;
+        let io = Arc::new(io);
+        restore.keep(fds);
+        init.set_io(Arc::clone(&io));
+        Ok(io)
     }
 }
 
