@@ -202,27 +202,25 @@ fn a_container_goes_on_where_it_was() {
 #[test]
 #[ignore = "runs in the machine of make test-vm"]
 fn an_older_image_can_be_restored_again() {
-    for runtime in RUNTIMES {
-        run(async {
-            let (shim, image) = start(runtime, COUNT, false).await;
-            let mut output = begin(&shim, 0, None, false).await;
-            output.beyond(3).await;
-            dumped(&shim, &image, &ending()).await;
-            shim.wait("c", "").await.unwrap();
-            shim.delete("c", "").await.unwrap();
-            let rest = output.collected.finish(LIMIT).await.unwrap();
-            let rest = output.line + &String::from_utf8(rest).unwrap();
-            let last: Option<u32> = rest.lines().last().map(|line| line.parse().unwrap());
-            for turn in 1..3 {
-                let mut output = begin(&shim, turn, Some(&image), false).await;
-                let first = output.number().await;
-                assert!(first > 4 && last.is_none_or(|last| first == last + 1));
-                output.beyond(first + 3).await;
-                shim.remove("c").await;
-            }
-            end(shim).await;
-        });
-    }
+    run(async {
+        let (shim, image) = start("RUNC", COUNT, false).await;
+        let mut output = begin(&shim, 0, None, false).await;
+        output.beyond(3).await;
+        dumped(&shim, &image, &ending()).await;
+        shim.wait("c", "").await.unwrap();
+        shim.delete("c", "").await.unwrap();
+        let rest = output.collected.finish(LIMIT).await.unwrap();
+        let rest = output.line + &String::from_utf8(rest).unwrap();
+        let last: Option<u32> = rest.lines().last().map(|line| line.parse().unwrap());
+        for turn in 1..3 {
+            let mut output = begin(&shim, turn, Some(&image), false).await;
+            let first = output.number().await;
+            assert!(first > 4 && last.is_none_or(|last| first == last + 1));
+            output.beyond(first + 3).await;
+            shim.remove("c").await;
+        }
+        end(shim).await;
+    });
 }
 
 #[test]
@@ -269,35 +267,32 @@ fn a_paused_container_stays_paused() {
 #[test]
 #[ignore = "runs in the machine of make test-vm"]
 fn what_criu_refuses_runs_on() {
-    for runtime in RUNTIMES {
-        run(async {
-            let (shim, image) = start(runtime, "exec sleep 1000", false).await;
-            // A file of the host's, which nobody could find again from inside the container.
-            let stdin = shim.dir().join("stdin");
-            std::fs::write(&stdin, "").unwrap();
-            let create = CreateTaskRequest {
-                stdin: stdin.to_string_lossy().into_owned(),
-                ..shim.create_request("c")
-            };
-            shim.tasks.create(&create).await.unwrap();
-            shim.start_process("c", "").await.unwrap();
-            for options in [ending(), CheckpointOptions::new()] {
-                let refused = checkpoint(&shim, &image, &options).await.unwrap_err();
-                assert_eq!(refused.code, Code::Unknown);
-                let kept = shim.bundle_path("c").join("criu-dump.log");
-                let end_of_it = format!(" path= {}", kept.display());
-                assert!(
-                    refused.message.contains("criu failed")
-                        && refused.message.ends_with(&end_of_it),
-                    "{refused}"
-                );
-                assert!(dump_log(&shim).contains("Dumping FAILED"));
-                works(&shim).await;
-            }
-            shim.remove("c").await;
-            end(shim).await;
-        });
-    }
+    run(async {
+        let (shim, image) = start("RUNC_1_3", "exec sleep 1000", false).await;
+        // A file of the host's, which nobody could find again from inside the container.
+        let stdin = shim.dir().join("stdin");
+        std::fs::write(&stdin, "").unwrap();
+        let create = CreateTaskRequest {
+            stdin: stdin.to_string_lossy().into_owned(),
+            ..shim.create_request("c")
+        };
+        shim.tasks.create(&create).await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        for options in [ending(), CheckpointOptions::new()] {
+            let refused = checkpoint(&shim, &image, &options).await.unwrap_err();
+            assert_eq!(refused.code, Code::Unknown);
+            let kept = shim.bundle_path("c").join("criu-dump.log");
+            let end_of_it = format!(" path= {}", kept.display());
+            assert!(
+                refused.message.contains("criu failed") && refused.message.ends_with(&end_of_it),
+                "{refused}"
+            );
+            assert!(dump_log(&shim).contains("Dumping FAILED"));
+            works(&shim).await;
+        }
+        shim.remove("c").await;
+        end(shim).await;
+    });
 }
 
 #[test]
@@ -334,74 +329,68 @@ fn the_cgroups_mode_is_the_runtimes_to_know() {
 #[test]
 #[ignore = "runs in the machine of make test-vm"]
 fn junk_is_not_restored() {
-    for runtime in RUNTIMES {
-        run(async {
-            let (shim, image) = start(runtime, COUNT, false).await;
-            std::fs::create_dir(&image).unwrap();
-            std::fs::write(image.join("inventory.img"), "junk").unwrap();
-            let create = CreateTaskRequest {
-                checkpoint: image.to_string_lossy().into_owned(),
-                ..shim.create_request("c")
-            };
-            shim.tasks.create(&create).await.unwrap();
-            for _ in 0..2 {
-                let error = shim.start_process("c", "").await.unwrap_err();
-                let words = error.message.starts_with("OCI runtime restore failed: ");
-                assert!(words && error.message.lines().count() == 1, "{error}");
-                let state = shim.state("c", "").await.unwrap();
-                assert_eq!((state.status.unwrap(), state.pid), (Status::CREATED, 0));
-                assert!(!shim.state_dir().join("c").exists());
-            }
-            shim.delete("c", "").await.unwrap();
-            begin(&shim, 0, None, false).await.beyond(1).await;
-            shim.remove("c").await;
-            end(shim).await;
-        });
-    }
+    run(async {
+        let (shim, image) = start("RUNC", COUNT, false).await;
+        std::fs::create_dir(&image).unwrap();
+        std::fs::write(image.join("inventory.img"), "junk").unwrap();
+        let create = CreateTaskRequest {
+            checkpoint: image.to_string_lossy().into_owned(),
+            ..shim.create_request("c")
+        };
+        shim.tasks.create(&create).await.unwrap();
+        for _ in 0..2 {
+            let error = shim.start_process("c", "").await.unwrap_err();
+            let words = error.message.starts_with("OCI runtime restore failed: ");
+            assert!(words && error.message.lines().count() == 1, "{error}");
+            let state = shim.state("c", "").await.unwrap();
+            assert_eq!((state.status.unwrap(), state.pid), (Status::CREATED, 0));
+            assert!(!shim.state_dir().join("c").exists());
+        }
+        shim.delete("c", "").await.unwrap();
+        begin(&shim, 0, None, false).await.beyond(1).await;
+        shim.remove("c").await;
+        end(shim).await;
+    });
 }
 
 #[test]
 #[ignore = "runs in the machine of make test-vm"]
 fn a_restored_container_exits_by_itself() {
-    for runtime in RUNTIMES {
-        run(async {
-            let script = "echo 1; while [ ! -e /dev/shm/go ]; do sleep 0.05; done; exit 7";
-            let (shim, image) = start(runtime, script, false).await;
-            let mut output = begin(&shim, 0, None, false).await;
-            output.number().await;
-            dumped(&shim, &image, &ending()).await;
-            shim.wait("c", "").await.unwrap();
-            shim.delete("c", "").await.unwrap();
-            begin(&shim, 1, Some(&image), false).await;
-            shim.exec("c", "x", &["touch", "/dev/shm/go"])
-                .await
-                .unwrap();
-            assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 7);
-            let deleted = shim.delete("c", "").await.unwrap();
-            assert_eq!(deleted.exit_status, 7);
-            end(shim).await;
-        });
-    }
+    run(async {
+        let script = "echo 1; while [ ! -e /dev/shm/go ]; do sleep 0.05; done; exit 7";
+        let (shim, image) = start("RUNC_1_3", script, false).await;
+        let mut output = begin(&shim, 0, None, false).await;
+        output.number().await;
+        dumped(&shim, &image, &ending()).await;
+        shim.wait("c", "").await.unwrap();
+        shim.delete("c", "").await.unwrap();
+        begin(&shim, 1, Some(&image), false).await;
+        shim.exec("c", "x", &["touch", "/dev/shm/go"])
+            .await
+            .unwrap();
+        assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 7);
+        let deleted = shim.delete("c", "").await.unwrap();
+        assert_eq!(deleted.exit_status, 7);
+        end(shim).await;
+    });
 }
 
 #[test]
 #[ignore = "runs in the machine of make test-vm"]
 fn a_terminal_comes_back() {
-    for runtime in RUNTIMES {
-        run(async {
-            let (shim, image) = start(runtime, COUNT, true).await;
-            let mut output = begin(&shim, 0, None, true).await;
-            let before = output.beyond(3).await;
-            dumped(&shim, &image, &ending()).await;
-            shim.wait("c", "").await.unwrap();
-            shim.delete("c", "").await.unwrap();
-            let mut output = begin(&shim, 1, Some(&image), true).await;
-            let after = output.number().await;
-            assert!(after > before, "{after} after {before}");
-            output.beyond(after + 3).await;
-            works(&shim).await;
-            shim.remove("c").await;
-            end(shim).await;
-        });
-    }
+    run(async {
+        let (shim, image) = start("RUNC_1_3", COUNT, true).await;
+        let mut output = begin(&shim, 0, None, true).await;
+        let before = output.beyond(3).await;
+        dumped(&shim, &image, &ending()).await;
+        shim.wait("c", "").await.unwrap();
+        shim.delete("c", "").await.unwrap();
+        let mut output = begin(&shim, 1, Some(&image), true).await;
+        let after = output.number().await;
+        assert!(after > before, "{after} after {before}");
+        output.beyond(after + 3).await;
+        works(&shim).await;
+        shim.remove("c").await;
+        end(shim).await;
+    });
 }
