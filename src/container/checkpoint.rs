@@ -64,7 +64,9 @@ impl Container {
                 }));
             });
         }
-        self.frozen_as_before(was_frozen, &called).await;
+        if called.is_err() || options.leave_running {
+            self.frozen_as_before(was_frozen, &called).await;
+        }
 
         let failed = called.is_err();
         let (work, log) = (options.work_path, kept.clone());
