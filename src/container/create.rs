@@ -6,17 +6,20 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::{fs, io};
 
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 use super::kill::Kills;
 use super::registry::{Registry, Shared};
+use super::restore::Restore;
+use super::state::State;
 use super::{Container, Process, files, program};
 use crate::blocking::blocking;
 use crate::cgroup::Cgroup;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::events::Event;
 use crate::lifecycle::{ContainerKey, StartId};
 use crate::monitor::Pid;
@@ -44,14 +47,14 @@ pub struct Create {
     pub rootfs: Vec<Mount>,
     /// Where init's streams go.
     pub stdio: Stdio,
-    /// A checkpoint to restore from.
+    /// The directory of a checkpoint to restore from at Start; empty for a fresh program.
     pub checkpoint: String,
     /// The runtime's options.
     pub options: Options,
 }
 
 impl Registry {
-    /// Makes a container and answers its init's pid.
+    /// Makes a container and answers its init's pid; 0 if it is to come from a checkpoint.
     ///
     /// # Errors
     /// The step that failed, and why. Nothing is left behind.
@@ -81,10 +84,7 @@ fn check(create: &Create) -> Result<()> {
             create.bundle.display()
         )));
     }
-    if !create.checkpoint.is_empty() {
-        return Err(Error::unimplemented("Create from a checkpoint"));
-    }
-    Ok(())
+    Restore::of(create).map(drop)
 }
 
 /// What has been done so far and has to be undone if the rest fails.
@@ -96,7 +96,8 @@ struct Progress {
     recorded: bool,
     /// The runtime was asked to create, and knew no container of this name before.
     asked_runtime: bool,
-    start: Option<(ContainerKey, StartId)>,
+    key: Option<ContainerKey>,
+    start: Option<StartId>,
 }
 
 async fn build(
@@ -110,6 +111,14 @@ async fn build(
     let spec = Spec::read(bundle)?;
     let runtime = runtime(shared, bundle, &create.options);
     progress.runtime = Some(runtime.clone());
+    let restore = Restore::of(create)?;
+    if let Some(restore) = &restore {
+        restore.has_images().await?;
+        // Nothing is asked of the runtime before Start, where this name would be in the way.
+        if runtime.knows(&create.id) {
+            return Err(id_is_taken(&create.id));
+        }
+    }
 
     if !create.rootfs.is_empty() {
         let rootfs = bundle.join("rootfs");
@@ -122,13 +131,22 @@ async fn build(
     progress.recorded = true;
     files::record(bundle, &create.options)?;
 
-    let io_owner = (create.options.io_uid, create.options.io_gid);
-    let (io, fds) = Io::open(&plan, io_owner.0, io_owner.1)
+    let (io, fds) = Io::open(&plan, create.options.io_uid, create.options.io_gid)
         .map_err(|e| e.context("failed to create init process I/O"))?;
 
+    if let Some(restore) = restore {
+        restore.keep(fds);
+        let key = shared.tracker.add();
+        let container = container(shared, create, key, runtime, &spec, Some(restore));
+        container.init.set_io(Arc::new(io));
+        container.init.is_now(State::CreatedCheckpoint);
+        shared.tracker.step(|queue| queue.push(created(create, 0)));
+        return Ok((container, 0));
+    }
+
     let (key, start) = shared.tracker.begin_create();
-    progress.start = Some((key, start));
-    progress.asked_runtime = !runtime.root.join(&create.id).exists();
+    (progress.key, progress.start) = (Some(key), Some(start));
+    progress.asked_runtime = !runtime.knows(&create.id);
     let options = CreateOptions {
         pid_file: bundle.join(files::INIT_PID),
         console_socket: io.console_socket(),
@@ -145,24 +163,37 @@ async fn build(
     io.connect_terminal(shared.limits.console).await?;
     io.start();
 
-    let cgroup = Cgroup::of_pid(nix::unistd::Pid::from_raw(pid))
-        .inspect_err(|e| log::warn!("container {}: its cgroup is unknown: {e}", create.id))
-        .ok()
-        .filter(|c| !c.is_shared_with_us());
-    if let Some(cgroup) = &cgroup
-        && let Err(e) = cgroup.enable_controllers()
-    {
-        log::warn!("container {}: enable cgroup controllers: {e}", create.id);
+    let container = container(shared, create, key, runtime, &spec, None);
+    if let Some(cgroup) = cgroup_of(&create.id, pid) {
+        // Nobody else has seen the container.
+        let _ = container.cgroup.set(cgroup);
     }
+    container.init.set_io(Arc::new(io));
+    shared
+        .tracker
+        .announce(start, pid, &container.init, Some(created(create, pid)))
+        .map_err(|e| e.context("failed to retrieve OCI runtime container pid"))?;
+    (progress.key, progress.start) = (None, None);
+    Ok((container, pid))
+}
 
-    let container = Arc::new_cyclic(|me| Container {
+/// A container whose init is not there yet.
+fn container(
+    shared: &Arc<Shared>,
+    create: &Create,
+    key: ContainerKey,
+    runtime: Runtime,
+    spec: &Spec,
+    restore: Option<Restore>,
+) -> Arc<Container> {
+    Arc::new_cyclic(|me| Container {
         id: create.id.clone(),
         bundle: create.bundle.clone(),
         mounts: create.rootfs.clone(),
         key,
         runtime,
         kill_all_on_exit: spec.kill_all_on_exit,
-        io_owner,
+        io_owner: (create.options.io_uid, create.options.io_gid),
         init: Arc::new(Process::new(
             me.clone(),
             &create.id,
@@ -171,18 +202,45 @@ async fn build(
             Vec::new(),
         )),
         execs: Mutex::new(BTreeMap::new()),
-        cgroup,
+        cgroup: OnceLock::new(),
+        restore,
+        joining: RwLock::new(()),
         shared: Arc::clone(shared),
         kills: Kills::default(),
         tasks: Mutex::new(JoinSet::new()),
-    });
-    container.init.set_io(Arc::new(io));
-    shared
-        .tracker
-        .announce(start, pid, &container.init, Some(created(create, pid)))
-        .map_err(|e| e.context("failed to retrieve OCI runtime container pid"))?;
-    progress.start = None;
-    Ok((container, pid))
+    })
+}
+
+/// The cgroup of a container's init, if that is the container's alone, with its controllers enabled.
+pub(super) fn cgroup_of(id: &str, init: Pid) -> Option<Cgroup> {
+    let cgroup = Cgroup::of_pid(nix::unistd::Pid::from_raw(init))
+        .inspect_err(|e| log::warn!("container {id}: its cgroup is unknown: {e}"))
+        .ok()
+        .filter(|c| !c.is_shared_with_us())?;
+    if let Err(e) = cgroup.enable_controllers() {
+        log::warn!("container {id}: enable cgroup controllers: {e}");
+    }
+    Some(cgroup)
+}
+
+/// The phrase is runc's, which the Go shim passes on; the code says what it is.
+pub(super) fn id_is_taken(id: &str) -> Error {
+    Error::new(
+        Code::AlreadyExists,
+        format!(
+            "OCI runtime create failed: container with given ID already exists: {id}: already exists"
+        ),
+    )
+}
+
+/// Has the runtime take back what a failed call has made. It cleans up after a failure of its own;
+/// after a kill, a time-out or a failure of ours its container is still there.
+pub(super) async fn undo(runtime: &Runtime, id: &str, what: &str) {
+    if runtime.knows(id)
+        && let Err(e) = runtime.delete(id, true).await
+    {
+        log::error!("container {id}: clean-up after a failed {what}: {e}");
+    }
 }
 
 /// The runtime as the options want it, for one container.
@@ -242,16 +300,12 @@ impl Progress {
     async fn roll_back(self, shared: &Shared, create: &Create) {
         let id = &create.id;
         if let (Some(runtime), true) = (&self.runtime, self.asked_runtime) {
-            // The runtime cleans up after a failure of its own; after a kill, a time-out or a
-            // failure of ours its container is still there.
-            if runtime.root.join(id).exists()
-                && let Err(e) = runtime.delete(id, true).await
-            {
-                log::error!("container {id}: clean-up after a failed create: {e}");
-            }
+            undo(runtime, id, "create").await;
         }
-        if let Some((key, start)) = self.start {
+        if let Some(start) = self.start {
             shared.tracker.abandon(start);
+        }
+        if let Some(key) = self.key {
             shared.tracker.forget(key, None);
         }
         let rootfs = create.bundle.join("rootfs");

@@ -75,7 +75,11 @@ impl Container {
         init_allows(state, InitOp::Delete)?;
         self.kills.over().await;
 
-        self.delete_from_runtime(state == State::Created).await?;
+        // The runtime has nothing of one that was not restored, but for what a failed try left.
+        if state != State::CreatedCheckpoint || self.runtime.knows(&self.id) {
+            let force = matches!(state, State::Created | State::CreatedCheckpoint);
+            self.delete_from_runtime(force).await?;
+        }
         if state == State::Created {
             let limit = self.shared.limits.killed_exit;
             timeout(limit, init.wait()).await.map_err(|_| {
@@ -124,13 +128,12 @@ impl Container {
 
     /// A state directory that is left would be in the way of the next container of this id.
     fn is_gone_from_runtime(&self) -> Result<()> {
-        let state = self.runtime.root.join(&self.id);
-        if !state.exists() {
+        if !self.runtime.knows(&self.id) {
             return Ok(());
         }
         Err(Error::unknown(format!(
             "failed to delete task: OCI runtime delete reported success but {} is still there",
-            state.display()
+            self.runtime.root.join(&self.id).display()
         )))
     }
 

@@ -11,6 +11,7 @@
 //! | In which order are things told? | [`tracker`] over [`crate::lifecycle`] |
 //! | Which containers are there? | [`registry`] |
 
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -20,6 +21,7 @@ mod pause;
 pub mod process;
 mod program;
 pub mod registry;
+mod restore;
 pub mod snapshot;
 mod start;
 pub mod state;
@@ -30,8 +32,9 @@ mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 pub use create::{Create, DEFAULT_RUNTIME};
@@ -45,6 +48,7 @@ use crate::mount::Mount;
 use crate::runtime::Runtime;
 use crate::stdio::Size;
 use kill::Kills;
+use restore::Restore;
 use state::{ExecOp, exec_allows};
 
 /// One container: an init, its execs, and what they share.
@@ -67,7 +71,12 @@ pub struct Container {
     /// Its first process.
     pub init: Arc<Process>,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
-    cgroup: Option<Cgroup>,
+    /// Known when there is an init: from Create on, or from the Start that restores it.
+    cgroup: OnceLock<Cgroup>,
+    /// The checkpoint that Start restores; none for a container with a fresh init.
+    restore: Option<Restore>,
+    /// Held to read while a process joins the container, to write while none may.
+    joining: RwLock<()>,
     shared: Arc<Shared>,
     /// The kills under way, by clients and of what init left behind.
     kills: Kills,

@@ -117,6 +117,22 @@ impl Container {
         }
     }
 
+    /// Something thawed what clients know to be paused. If it cannot be frozen again they are told
+    /// that it runs.
+    pub(super) async fn freeze_again(&self) {
+        if self.init.facts().sigkilled {
+            return;
+        }
+        match self.runtime.pause(&self.id).await {
+            Ok(()) if self.init.facts().sigkilled => self.thaw("it has been sent SIGKILL").await,
+            Ok(()) => {}
+            Err(e) => {
+                log::warn!("container {}: it was paused and runs: {e}", self.id);
+                self.is_resumed();
+            }
+        }
+    }
+
     /// It runs: somebody else resumed it, or a call that was cut off had done its work.
     fn runs_all_the_same(&self, why: &RuntimeError) -> bool {
         let runs = self.is_frozen() == Some(false);
@@ -126,8 +142,8 @@ impl Container {
         runs
     }
 
-    fn is_frozen(&self) -> Option<bool> {
-        self.cgroup.as_ref()?.is_frozen()
+    pub(super) fn is_frozen(&self) -> Option<bool> {
+        self.cgroup.get()?.is_frozen()
     }
 
     fn is_resumed(&self) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::Container;
+use super::create::id_is_taken;
 use super::tracker::Tracker;
 use crate::error::{Code, Error, Result};
 use crate::limits::Limits;
@@ -112,13 +113,7 @@ impl Registry {
             ));
         }
         if slots.by_id.contains_key(id) {
-            // The phrase is runc's, which the Go shim passes on; the code says what it is.
-            return Err(Error::new(
-                Code::AlreadyExists,
-                format!(
-                    "OCI runtime create failed: container with given ID already exists: {id}: already exists"
-                ),
-            ));
+            return Err(id_is_taken(id));
         }
         slots.by_id.insert(id.to_owned(), Slot::Creating);
         self.count.send_replace(slots.by_id.len());

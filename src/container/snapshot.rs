@@ -63,7 +63,7 @@ impl Container {
             .filter(|p| p.facts().pid > 0 && !p.facts().reaped)
             .map(|p| (p.facts().pid, p.exec_id.clone()))
             .collect();
-        let pids: Vec<Pid> = match &self.cgroup {
+        let pids: Vec<Pid> = match self.cgroup.get() {
             Some(cgroup) => cgroup
                 .procs()?
                 .into_iter()

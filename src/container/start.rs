@@ -44,6 +44,9 @@ impl Container {
                 }
             })?;
         let _ending = tracker.ending(start);
+        if let Some(restore) = &self.restore {
+            return self.restore_init(init, restore, start).await;
+        }
         self.runtime.start(&self.id).await?;
         tracker.announce_start(start);
         Ok(facts.pid)
@@ -51,6 +54,7 @@ impl Container {
 
     async fn start_exec(&self, exec: &Arc<Process>) -> Result<Pid> {
         exec_allows(exec.facts().state, ExecOp::Start)?;
+        let _joining = self.joining.read().await;
         let tracker = &self.shared.tracker;
         let start = tracker
             .begin_exec(self.key)

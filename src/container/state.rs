@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub enum State {
     /// Init: the runtime made it, its program has not begun. Exec: registered, nothing runs.
     Created,
+    /// Init: it is to come from a checkpoint, and does not exist yet: the runtime knows nothing of it.
+    CreatedCheckpoint,
     /// Its program runs.
     Running,
     /// A pause is under way; the program may still run.
@@ -66,17 +68,30 @@ fn refuse(verb: &str, thing: &str) -> Result<()> {
 /// The refusal a client of the Go shim would get.
 pub fn init_allows(state: State, op: InitOp) -> Result<()> {
     use InitOp::{Checkpoint, Delete, Exec, Kill, Pause, Resume, Start, Update};
-    use State::{Created, Deleted, Paused, Pausing, Running, Stopped};
+    use State::{Created, CreatedCheckpoint, Deleted, Paused, Pausing, Running, Stopped};
     match (state, op) {
         (Created, Start | Delete | Update | Exec | Kill)
+        | (CreatedCheckpoint, Start | Delete)
         | (Running | Pausing, Update | Checkpoint | Exec | Kill)
         | (Running, Pause)
         | (Paused, Resume | Update | Checkpoint | Kill)
         | (Stopped, Delete | Kill) => Ok(()),
 
-        (Created, Pause) => refuse("pause", "task in created state"),
-        (Created, Resume) => refuse("resume", "task in created state"),
-        (Created, Checkpoint) => refuse("checkpoint", "a task in created state"),
+        (Created | CreatedCheckpoint, Pause) => refuse("pause", "task in created state"),
+        (Created | CreatedCheckpoint, Resume) => refuse("resume", "task in created state"),
+        (Created | CreatedCheckpoint, Checkpoint) => {
+            refuse("checkpoint", "a task in created state")
+        }
+
+        (CreatedCheckpoint, Exec) => refuse("exec", "in a created state"),
+        // The Go shim asks the runtime, which answers that the container does not exist.
+        (CreatedCheckpoint, Update) => refuse(
+            "update",
+            "a task that is not restored yet: container does not exist",
+        ),
+        // As of an exec that was not started. From the runtime it would be NotFound, by which
+        // containerd's WithProcessKill waits for an exit that never comes.
+        (CreatedCheckpoint, Kill) => Err(Error::failed_precondition("process not created")),
 
         (Running | Pausing, Start) => refuse("start", "a running process"),
         (Running | Pausing, Delete) => refuse("delete", "a running process"),
@@ -111,13 +126,16 @@ pub fn init_allows(state: State, op: InitOp) -> Result<()> {
 /// The refusal a client of the Go shim would get.
 pub fn exec_allows(state: State, op: ExecOp) -> Result<()> {
     use ExecOp::{Delete, Kill, Resize, Start};
-    use State::{Created, Deleted, Paused, Pausing, Running, Stopped};
+    use State::{Created, CreatedCheckpoint, Deleted, Paused, Pausing, Running, Stopped};
     match (state, op) {
-        (Created, Start | Delete | Resize)
+        // No exec comes from a checkpoint.
+        (Created | CreatedCheckpoint, Start | Delete | Resize)
         | (Running | Pausing | Paused, Kill | Resize)
         | (Stopped, Delete) => Ok(()),
 
-        (Created, Kill) => Err(Error::failed_precondition("process not created")),
+        (Created | CreatedCheckpoint, Kill) => {
+            Err(Error::failed_precondition("process not created"))
+        }
         (Running | Pausing | Paused, Start) => refuse("start", "a running process"),
         (Running | Pausing | Paused, Delete) => refuse("delete", "a running process"),
         (Stopped, Start) => refuse("start", "a stopped process"),
@@ -134,9 +152,17 @@ mod tests {
     use super::*;
     use crate::error::Code;
 
-    const STATES: [State; 6] = {
-        use State::{Created, Deleted, Paused, Pausing, Running, Stopped};
-        [Created, Running, Pausing, Paused, Stopped, Deleted]
+    const STATES: [State; 7] = {
+        use State::{Created, CreatedCheckpoint, Deleted, Paused, Pausing, Running, Stopped};
+        [
+            Created,
+            CreatedCheckpoint,
+            Running,
+            Pausing,
+            Paused,
+            Stopped,
+            Deleted,
+        ]
     };
 
     /// The grid of contract 3.1, a row per operation, a column per state:
@@ -156,16 +182,16 @@ mod tests {
     #[test]
     fn the_whole_init_grid() {
         use InitOp::{Checkpoint, Delete, Exec, Kill, Pause, Resume, Start, Update};
-        // created running pausing paused stopped deleted
+        // created createdCheckpoint running pausing paused stopped deleted
         for (op, row) in [
-            (Start, ".-----"),
-            (Delete, ".---.n"),
-            (Pause, "-.----"),
-            (Resume, "---.--"),
-            (Update, "....--"),
-            (Checkpoint, "-...--"),
-            (Exec, "...---"),
-            (Kill, ".....n"),
+            (Start, "..-----"),
+            (Delete, "..---.n"),
+            (Pause, "--.----"),
+            (Resume, "----.--"),
+            (Update, ".-...--"),
+            (Checkpoint, "--...--"),
+            (Exec, ".-..---"),
+            (Kill, ".p....n"),
         ] {
             let got: String = STATES.iter().map(|&s| mark(init_allows(s, op))).collect();
             assert_eq!(got, row, "{op:?}");
@@ -176,10 +202,10 @@ mod tests {
     fn the_whole_exec_grid() {
         use ExecOp::{Delete, Kill, Resize, Start};
         for (op, row) in [
-            (Start, ".-----"),
-            (Delete, ".---.n"),
-            (Kill, "p...nn"),
-            (Resize, "....--"),
+            (Start, "..-----"),
+            (Delete, "..---.n"),
+            (Kill, "pp...nn"),
+            (Resize, ".....--"),
         ] {
             let got: String = STATES.iter().map(|&s| mark(exec_allows(s, op))).collect();
             assert_eq!(got, row, "{op:?}");
@@ -192,6 +218,14 @@ mod tests {
         assert_eq!(
             text(init_allows(State::Created, InitOp::Pause)),
             "cannot pause task in created state"
+        );
+        assert_eq!(
+            text(init_allows(State::CreatedCheckpoint, InitOp::Exec)),
+            "cannot exec in a created state"
+        );
+        assert_eq!(
+            text(init_allows(State::CreatedCheckpoint, InitOp::Checkpoint)),
+            "cannot checkpoint a task in created state"
         );
         assert_eq!(
             text(init_allows(State::Running, InitOp::Start)),

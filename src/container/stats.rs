@@ -14,10 +14,7 @@ impl Container {
     /// `NotFound` `cgroup does not exist` (contract 2.1): it was not found at create, is not the
     /// container's alone, or somebody removed it.
     pub fn stats(&self) -> Result<Metrics> {
-        let metrics = self
-            .cgroup
-            .as_ref()
-            .and_then(crate::cgroup::Cgroup::metrics);
+        let metrics = self.cgroup.get().and_then(crate::cgroup::Cgroup::metrics);
         metrics.ok_or_else(|| Error::not_found("cgroup does not exist"))
     }
 }

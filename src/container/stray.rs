@@ -77,7 +77,7 @@ impl Container {
     /// process is an orphan; one with a session of its own that came in the time of this very call
     /// cannot be told apart.
     fn strays(&self, exec: &Process, before: &Before) -> Result<Vec<Pid>> {
-        let Some(cgroup) = &self.cgroup else {
+        let Some(cgroup) = self.cgroup.get() else {
             return Ok(Vec::new());
         };
         let mut strays = self.shared.monitor.adopted();

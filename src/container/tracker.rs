@@ -41,6 +41,11 @@ impl Tracker {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A new container whose init is to come later, by its first start.
+    pub fn add(&self) -> ContainerKey {
+        self.lock().add()
+    }
+
     /// A new container's key and the exit subscription of its Create.
     pub fn begin_create(&self) -> (ContainerKey, StartId) {
         let mut life = self.lock();

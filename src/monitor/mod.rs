@@ -162,21 +162,29 @@ impl Monitor {
     pub fn adopted(&self) -> io::Result<Vec<Pid>> {
         // A spawn is either in the kernel's list and in the table, or in none of them.
         let table = self.shared.lock();
-        let mut adopted = Vec::new();
-        // A child belongs to the thread that forked it or got it.
-        for thread in fs::read_dir("/proc/self/task")? {
-            let list = match fs::read_to_string(thread?.path().join("children")) {
-                // The thread has just ended; its children went to another one.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                list => list?,
-            };
-            let pids = list
-                .split_ascii_whitespace()
-                .filter_map(|pid| pid.parse().ok());
-            adopted.extend(pids.filter(|pid| !table.children.contains_key(pid)));
-        }
+        let mut adopted = children("self")?;
+        adopted.retain(|pid| !table.children.contains_key(pid));
         Ok(adopted)
     }
+}
+
+/// The children of a process, named as in `/proc`, that are not reaped yet.
+///
+/// # Errors
+/// It is gone, or could not be read.
+pub fn children(process: &str) -> io::Result<Vec<Pid>> {
+    let mut all = Vec::new();
+    // A child belongs to the thread that forked it or got it.
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let list = match fs::read_to_string(thread?.path().join("children")) {
+            // The thread has just ended; its children went to another one.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            list => list?,
+        };
+        let pids = list.split_ascii_whitespace();
+        all.extend(pids.filter_map(|pid| pid.parse::<Pid>().ok()));
+    }
+    Ok(all)
 }
 
 impl Shared {

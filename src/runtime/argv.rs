@@ -26,12 +26,14 @@ pub struct ExecOptions {
 }
 
 /// What [`super::Runtime::checkpoint`] may be told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointOptions {
     /// Where the images go.
     pub image_path: PathBuf,
     /// Where CRIU works and logs.
     pub work_path: PathBuf,
+    /// The images of a pre-dump to build upon, relative to `image_path`.
+    pub parent_path: Option<PathBuf>,
     /// Allow open TCP connections.
     pub tcp_established: bool,
     /// Allow external Unix sockets.
@@ -40,6 +42,8 @@ pub struct CheckpointOptions {
     pub shell_job: bool,
     /// Allow file locks.
     pub file_locks: bool,
+    /// How cgroups are dumped: `soft`, `full`, `strict` or `ignore`; empty for the runtime's default.
+    pub cgroups_mode: String,
     /// Namespaces to be made empty by the restore.
     pub empty_namespaces: Vec<String>,
     /// Let the container run on.
@@ -53,8 +57,6 @@ pub struct RestoreOptions {
     pub image_path: PathBuf,
     /// Where CRIU works and logs.
     pub work_path: PathBuf,
-    /// The images an incremental checkpoint builds on.
-    pub parent_path: Option<PathBuf>,
     /// Where the runtime writes the init's pid.
     pub pid_file: PathBuf,
     /// The socket that gets the terminal's master end.
@@ -157,10 +159,15 @@ pub(super) fn checkpoint(id: &str, o: &CheckpointOptions) -> Argv {
     let argv = Argv::new("checkpoint")
         .value("--image-path", &o.image_path)
         .value("--work-path", &o.work_path)
+        .maybe("--parent-path", o.parent_path.as_ref())
         .flag("--tcp-established", o.tcp_established)
         .flag("--ext-unix-sk", o.ext_unix_sockets)
         .flag("--shell-job", o.shell_job)
         .flag("--file-locks", o.file_locks);
+    let argv = match o.cgroups_mode.as_str() {
+        "" => argv,
+        mode => argv.arg("--manage-cgroups-mode").arg(mode),
+    };
     o.empty_namespaces
         .iter()
         .fold(argv, |argv, name| argv.arg("--empty-ns").arg(name))
@@ -168,17 +175,17 @@ pub(super) fn checkpoint(id: &str, o: &CheckpointOptions) -> Argv {
         .arg(id)
 }
 
+/// Without two flags of the Go shim's. `--parent-path`: no runtime's restore knows it, CRIU finds
+/// what the images build upon by their link `parent`. `-no-subreaper`: crun refuses it, and for runc
+/// it makes no difference, since a detached restore ends and leaves its orphans to the shim.
 pub(super) fn restore(id: &str, bundle: &Path, o: &RestoreOptions) -> Argv {
     Argv::new("restore")
         .value("--image-path", &o.image_path)
         .value("--work-path", &o.work_path)
-        .maybe("--parent-path", o.parent_path.as_ref())
         .arg("--detach")
         .value("--pid-file", &o.pid_file)
         .maybe("--console-socket", o.console_socket.as_ref())
         .flag("--no-pivot", o.no_pivot)
-        // One dash, as the Go shim has it.
-        .arg("-no-subreaper")
         .value("--bundle", bundle)
         .arg(id)
 }
@@ -225,6 +232,8 @@ mod tests {
             file_locks: true,
             empty_namespaces: vec!["network".into(), "ipc".into()],
             leave_running: true,
+            parent_path: Some("../p".into()),
+            cgroups_mode: "full".into(),
             ..checkpoint_plain.clone()
         };
         let restore_plain = RestoreOptions {
@@ -234,7 +243,6 @@ mod tests {
             ..Default::default()
         };
         let restore_all = RestoreOptions {
-            parent_path: Some("/p".into()),
             console_socket: Some("/s".into()),
             no_pivot: true,
             ..restore_plain.clone()
@@ -278,18 +286,19 @@ mod tests {
             ),
             (
                 checkpoint("id", &checkpoint_all),
-                "checkpoint --image-path /i --work-path /w --tcp-established --ext-unix-sk \
-                 --shell-job --file-locks --empty-ns network --empty-ns ipc --leave-running id",
+                "checkpoint --image-path /i --work-path /w --parent-path ../p --tcp-established \
+                 --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode full --empty-ns \
+                 network --empty-ns ipc --leave-running id",
             ),
             (
                 restore("id", b, &restore_plain),
                 "restore --image-path /i --work-path /w --detach --pid-file /b/init.pid \
-                 -no-subreaper --bundle /b id",
+                 --bundle /b id",
             ),
             (
                 restore("id", b, &restore_all),
-                "restore --image-path /i --work-path /w --parent-path /p --detach --pid-file \
-                 /b/init.pid --console-socket /s --no-pivot -no-subreaper --bundle /b id",
+                "restore --image-path /i --work-path /w --detach --pid-file /b/init.pid \
+                 --console-socket /s --no-pivot --bundle /b id",
             ),
             (features(), "features"),
         ] {

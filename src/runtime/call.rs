@@ -19,7 +19,7 @@ use super::error::{Kind, Operation, RuntimeError};
 use super::log;
 use super::private_file::PrivateFile;
 use super::{Fds, Runtime};
-use crate::monitor::{Child, Exit, Pid};
+use crate::monitor::{Child, Exit, Pid, children};
 
 /// The most that is kept of an output: its end.
 const MESSAGE_LIMIT: usize = 16 * 1024;
@@ -66,8 +66,16 @@ impl Runtime {
         let limit = self.limit.unwrap_or_else(|| operation.limit());
         let exit = timeout(limit, output.until_exit(&mut child)).await;
         if exit.is_err() {
+            // What CRIU has brought back is in process groups of its own.
+            let restored = match operation {
+                Operation::Restore => descendants(child.pid()),
+                _ => Vec::new(),
+            };
             // ESRCH: it ended just now.
             let _ = child.kill_group(Signal::SIGKILL);
+            for pid in restored {
+                let _ = kill(unistd::Pid::from_raw(pid), Signal::SIGKILL);
+            }
             let _ = timeout(KILL_LIMIT, output.until_exit(&mut child)).await;
         }
         if exit
@@ -159,6 +167,18 @@ impl Runtime {
         );
         RuntimeError::new(operation, Kind::Timeout, message)
     }
+}
+
+/// The children of a process, theirs, and so on.
+fn descendants(pid: Pid) -> Vec<Pid> {
+    let mut all = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = all.get(next) {
+        // One that cannot be read has just ended.
+        all.extend(children(&parent.to_string()).unwrap_or_default());
+        next += 1;
+    }
+    all.split_off(1)
 }
 
 /// The signal that ended a call, up to the last real-time one; a shell tells its command's so too.

@@ -73,7 +73,27 @@ pub struct Fds {
     pub stderr: Option<OwnedFd>,
 }
 
+impl Fds {
+    /// Further descriptors of the same streams.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let clone = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
+        Ok(Self {
+            stdin: clone(&self.stdin)?,
+            stdout: clone(&self.stdout)?,
+            stderr: clone(&self.stderr)?,
+        })
+    }
+}
+
 impl Runtime {
+    /// Whether it keeps a state directory for a container of this id.
+    pub fn knows(&self, id: &str) -> bool {
+        self.root.join(id).exists()
+    }
+
     /// Makes the container; its init waits for [`Runtime::start`]. A stale pid file is removed.
     pub async fn create(
         &self,

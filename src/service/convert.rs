@@ -10,9 +10,9 @@ use crate::container::state::State;
 use crate::container::{Create, ExitStatus};
 use crate::error::{Error, Result};
 use crate::mount::Mount;
-use crate::proto::runc_options::{Options, ProcessDetails};
+use crate::proto::runc_options::{CheckpointOptions, Options, ProcessDetails};
 use crate::proto::task::{CreateTaskRequest, ProcessInfo, StateResponse, Status};
-use crate::proto::{Any, pack, timestamp};
+use crate::proto::{Any, Named, pack, timestamp, unpack};
 use crate::stdio::Stdio;
 
 /// An error as ttrpc sends it.
@@ -61,9 +61,33 @@ pub fn create(req: CreateTaskRequest, options: Options) -> Create {
     }
 }
 
+/// The options of a Checkpoint; none are defaults, and those of another type an error even when they
+/// are empty (contract 6.4).
+///
+/// # Errors
+/// Options of another type, or not decodable.
+pub fn checkpoint_options(any: Option<&Any>) -> Result<CheckpointOptions> {
+    let Some(any) = any.filter(|any| !any.type_url.is_empty() || !any.value.is_empty()) else {
+        return Ok(CheckpointOptions::new());
+    };
+    let url = any.type_url.escape_debug();
+    match unpack(any) {
+        Ok(Some(options)) => Ok(options),
+        Ok(None) => {
+            let wanted = CheckpointOptions::FULL_NAME;
+            Err(Error::unknown(format!(
+                "can't unmarshal type \"{url}\" to output \"{wanted}\""
+            )))
+        }
+        Err(e) => Err(Error::invalid_argument(format!(
+            "options of type {url}: {e}"
+        ))),
+    }
+}
+
 fn wire_state(state: State) -> EnumOrUnknown<Status> {
     match state {
-        State::Created => Status::CREATED,
+        State::Created | State::CreatedCheckpoint => Status::CREATED,
         State::Running => Status::RUNNING,
         State::Pausing => Status::PAUSING,
         State::Paused => Status::PAUSED,
@@ -127,6 +151,38 @@ pub fn process_info(member: Member) -> ProcessInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
+
+    const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
+
+    fn any(url: &str, value: &[u8]) -> Any {
+        Any {
+            type_url: url.into(),
+            value: value.into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn checkpoint_options_are_of_their_type_or_absent() {
+        let name = CheckpointOptions::FULL_NAME;
+        for absent in [None, Some(any("", b"")), Some(any(name, b""))] {
+            let options = checkpoint_options(absent.as_ref());
+            assert_eq!(options, Ok(CheckpointOptions::new()));
+        }
+        assert!(checkpoint_options(Some(&any(name, &[8, 1]))).unwrap().exit);
+        for (url, value) in [
+            (RUNC_OPTIONS, &b""[..]),
+            (RUNC_OPTIONS, &[8, 1]),
+            ("", &[8, 1]),
+        ] {
+            let e = checkpoint_options(Some(&any(url, value))).unwrap_err();
+            let text = format!("can't unmarshal type \"{url}\" to output \"{name}\"");
+            assert_eq!(e, Error::unknown(text));
+        }
+        let e = checkpoint_options(Some(&any(name, &[0xff]))).unwrap_err();
+        assert_eq!(e.code, Code::InvalidArgument);
+    }
 
     #[test]
     fn no_exit_is_gos_zero_time() {

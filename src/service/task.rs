@@ -149,8 +149,10 @@ impl TaskService {
     }
 
     async fn checkpoint(&self, req: CheckpointTaskRequest) -> Result<Empty> {
-        self.registry.get(&req.id)?;
-        Err(Error::unimplemented("Checkpoint"))
+        let container = self.registry.get(&req.id)?;
+        let options = convert::checkpoint_options(req.options.as_ref())?;
+        own(async move { container.checkpoint(&req.path, &options).await }).await?;
+        Ok(Empty::new())
     }
 
     async fn update(&self, req: UpdateTaskRequest) -> Result<Empty> {

@@ -6,8 +6,10 @@
 
 pub mod census;
 pub mod containerd;
+pub mod dumper;
 pub mod events;
 pub mod results;
+pub mod script;
 pub mod shim;
 
 use std::io::Write;

@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod checkpoint;
 mod clients;
 mod create;
 mod exec;
@@ -16,5 +17,6 @@ mod gone;
 mod hang;
 mod held;
 mod init;
+mod restore;
 mod runtime;
 mod world;

@@ -17,7 +17,7 @@ for word; do
     --log) log=$word ;;
     --pid-file) pid_file=$word ;;
     esac
-    case $op$word in create | start | exec | kill | delete) op=$word ;; esac
+    case $op$word in create | start | exec | kill | delete | checkpoint | restore) op=$word ;; esac
     before=$word id=$word
 done
 

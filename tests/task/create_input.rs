@@ -312,10 +312,16 @@ async fn the_rest(runtime: &'static str) {
     let shim = running(runtime).await;
     let request = || shim.create_request("b");
     let checkpoint = CreateTaskRequest {
-        checkpoint: "/some/image".into(),
+        checkpoint: "/nonexistent/image".into(),
         ..request()
     };
-    refuses(&shim, &checkpoint, Unimplemented, "checkpoint").await;
+    refuses(
+        &shim,
+        &checkpoint,
+        NotFound,
+        "checkpoint /nonexistent/image: ",
+    )
+    .await;
     let mount = |kind: &str, source: &str, target: &str, options: &[&str]| types::Mount {
         type_: kind.into(),
         source: source.into(),

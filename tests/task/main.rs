@@ -5,6 +5,7 @@
 //! refusal the container still works, and at the end of each test nothing is left on the machine.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod checkpoint;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
@@ -17,6 +18,7 @@ mod kill;
 mod kill_signals;
 mod matrix;
 mod options;
+mod restore;
 mod rootfs;
 mod service;
 mod state;

@@ -28,7 +28,7 @@ fn request(exec: &str) -> WaitRequest {
 
 /// A Wait that is with the shim when this returns: messages of a connection are read in order, so
 /// it has been read when a later one is answered.
-async fn waiting(shim: &Shim, exec: &str) -> JoinHandle<Result<WaitResponse>> {
+pub async fn waiting(shim: &Shim, exec: &str) -> JoinHandle<Result<WaitResponse>> {
     let (tasks, request) = (shim.tasks.clone(), request(exec));
     let waiter = tokio::spawn(async move { tasks.wait(&request).await });
     tokio::task::yield_now().await;

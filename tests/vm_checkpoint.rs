@@ -1,0 +1,396 @@
+//! Checkpoint and restore by real runtimes with CRIU, which wants a kernel that not every machine
+//! has: for the machine of `make test-vm`. What needs no CRIU is in `tests/task/checkpoint.rs`,
+//! `tests/task/restore.rs` and `tests/faults/`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use cotter::cgroup::Cgroup;
+use cotter::error::{Code, Result};
+use cotter::manager::dialect::Dialect;
+use cotter::manager::events::Event;
+use cotter::manager::spec::Spec;
+use cotter::manager::stdio::{Collected, Fifos, collect};
+use cotter::proto::pack;
+use cotter::proto::runc_options::CheckpointOptions;
+use cotter::proto::task::{
+    CheckpointTaskRequest, CreateTaskRequest, PauseRequest, PidsRequest, ResumeRequest,
+    StatsRequest, Status,
+};
+
+use common::LIMIT;
+use common::dumper::work_dir;
+use common::shim::{Shim, run};
+
+/// Those that know how.
+const RUNTIMES: [&str; 2] = ["RUNC", "RUNC_1_3"];
+
+/// Counts, so that it shows whether it went on or began anew.
+const COUNT: &str = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.05; done";
+
+async fn checkpoint(shim: &Shim, path: &Path, options: &CheckpointOptions) -> Result<()> {
+    let request = CheckpointTaskRequest {
+        id: "c".into(),
+        path: path.to_string_lossy().into_owned(),
+        options: Some(pack(options).unwrap()).into(),
+        ..Default::default()
+    };
+    shim.tasks.checkpoint(&request).await.map(drop)
+}
+
+fn ending() -> CheckpointOptions {
+    CheckpointOptions {
+        exit: true,
+        ..Default::default()
+    }
+}
+
+async fn start(runtime: &str, script: &str, terminal: bool) -> (Shim, PathBuf) {
+    let mut spec = Spec::new("c", ["sh", "-c", script]);
+    spec.terminal = terminal;
+    let shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
+    work_dir(&shim.bundle_path("c"));
+    let image = shim.dir().join("image");
+    (shim, image)
+}
+
+/// Creates and starts `c`, from an image or afresh; what it prints.
+async fn begin(shim: &Shim, turn: usize, image: Option<&Path>, terminal: bool) -> Output {
+    let fifos = Fifos::create(shim.dir(), &format!("f{turn}"), false).unwrap();
+    let output = Output {
+        collected: collect(&fifos.stdout).unwrap(),
+        line: String::new(),
+    };
+    let create = CreateTaskRequest {
+        stdout: fifos.stdout.clone(),
+        terminal,
+        checkpoint: image.map_or_else(String::new, |image| image.to_string_lossy().into_owned()),
+        ..shim.create_request("c")
+    };
+    let pid = shim.tasks.create(&create).await.unwrap().pid;
+    assert_eq!(pid == 0, image.is_some());
+    let started = shim.start_process("c", "").await;
+    let restored = started.unwrap_or_else(|e| panic!("{e}\n{}", criu_log(shim)));
+    assert!(restored > 0);
+    output
+}
+
+struct Output {
+    collected: Collected,
+    line: String,
+}
+
+impl Output {
+    /// The next number that is printed.
+    async fn number(&mut self) -> u32 {
+        loop {
+            if let Some((line, rest)) = self.line.split_once('\n') {
+                let number = line.trim().parse();
+                self.line = rest.to_owned();
+                return number.unwrap();
+            }
+            let more = tokio::time::timeout(LIMIT, self.collected.next()).await;
+            let more = more.unwrap().expect("it goes on");
+            self.line.push_str(&String::from_utf8(more).unwrap());
+        }
+    }
+
+    /// Waits until it has printed a number that is larger.
+    async fn beyond(&mut self, number: u32) -> u32 {
+        loop {
+            let next = self.number().await;
+            if next > number {
+                return next;
+            }
+        }
+    }
+}
+
+/// What CRIU said of a restore, for a person.
+fn criu_log(shim: &Shim) -> String {
+    let work = shim.bundle_path("c").join("work");
+    let log = std::fs::read_to_string(work.join("restore.log")).unwrap_or_default();
+    let errors = log.lines().filter(|line| line.contains("Error"));
+    errors.collect::<Vec<_>>().join("\n")
+}
+
+/// The same of a checkpoint.
+fn dump_log(shim: &Shim) -> String {
+    let log = std::fs::read_to_string(shim.bundle_path("c").join("criu-dump.log"));
+    let log = log.unwrap_or_default();
+    let errors = log.lines().filter(|line| line.contains("Error"));
+    errors.collect::<Vec<_>>().join("\n")
+}
+
+async fn dumped(shim: &Shim, image: &Path, options: &CheckpointOptions) {
+    let done = checkpoint(shim, image, options).await;
+    done.unwrap_or_else(|e| panic!("{e}\n{}", dump_log(shim)));
+}
+
+async fn end(shim: Shim) {
+    let bundle = shim.bundle_path("c");
+    std::fs::remove_dir_all(bundle.join("work")).unwrap();
+    let _ = std::fs::remove_file(bundle.join("criu-dump.log"));
+    shim.end().await;
+}
+
+async fn works(shim: &Shim) {
+    let ran = shim.exec("c", "probe", &["sh", "-c", "exit 42"]).await;
+    assert!(ran.unwrap() > 0);
+    assert_eq!(shim.wait("c", "probe").await.unwrap().exit_status, 42);
+    shim.delete("c", "probe").await.unwrap();
+}
+
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn a_container_goes_on_where_it_was() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (mut shim, image) = start(runtime, COUNT, false).await;
+            let mut output = begin(&shim, 0, None, false).await;
+            output.beyond(3).await;
+            dumped(&shim, &image, &CheckpointOptions::new()).await;
+            let last = output.number().await;
+            output.beyond(last + 3).await;
+            works(&shim).await;
+
+            shim.events_until(|e| matches!(e, Event::Checkpointed(_)))
+                .await;
+            let mut first = output.number().await;
+            for turn in 1..3 {
+                let image = shim.dir().join(format!("image{turn}"));
+                dumped(&shim, &image, &ending()).await;
+                assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+                shim.delete("c", "").await.unwrap();
+                assert!(!shim.state_dir().join("c").exists());
+                // All that was printed before the end.
+                let rest = output.collected.finish(LIMIT).await.unwrap();
+                let rest = output.line + &String::from_utf8(rest).unwrap();
+                let last = rest
+                    .lines()
+                    .last()
+                    .map_or(first, |line| line.parse().unwrap());
+
+                output = begin(&shim, turn, Some(&image), false).await;
+                first = output.number().await;
+                assert_eq!(first, last + 1, "not where it was");
+                works(&shim).await;
+                let state = shim.state("c", "").await.unwrap();
+                assert_eq!(state.status.unwrap(), Status::RUNNING);
+                let stats = StatsRequest {
+                    id: "c".into(),
+                    ..Default::default()
+                };
+                assert!(shim.tasks.stats(&stats).await.unwrap().stats.is_some());
+                let pids = PidsRequest {
+                    id: "c".into(),
+                    ..Default::default()
+                };
+                let pids = shim.tasks.pids(&pids).await.unwrap().processes;
+                assert!(pids.iter().any(|p| p.pid == state.pid), "{pids:?}");
+            }
+            shim.kill("c", "", 9).await.unwrap();
+            assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+            shim.delete("c", "").await.unwrap();
+            end(shim).await;
+        });
+    }
+}
+
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn an_older_image_can_be_restored_again() {
+    run(async {
+        let (shim, image) = start("RUNC", COUNT, false).await;
+        let mut output = begin(&shim, 0, None, false).await;
+        output.beyond(3).await;
+        dumped(&shim, &image, &ending()).await;
+        shim.wait("c", "").await.unwrap();
+        shim.delete("c", "").await.unwrap();
+        let rest = output.collected.finish(LIMIT).await.unwrap();
+        let rest = output.line + &String::from_utf8(rest).unwrap();
+        let last: Option<u32> = rest.lines().last().map(|line| line.parse().unwrap());
+        for turn in 1..3 {
+            let mut output = begin(&shim, turn, Some(&image), false).await;
+            let first = output.number().await;
+            assert!(first > 4 && last.is_none_or(|last| first == last + 1));
+            output.beyond(first + 3).await;
+            shim.remove("c").await;
+        }
+        end(shim).await;
+    });
+}
+
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn a_paused_container_stays_paused() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (shim, image) = start(runtime, COUNT, false).await;
+            let mut output = begin(&shim, 0, None, false).await;
+            output.beyond(3).await;
+            let pid = shim.state("c", "").await.unwrap().pid;
+            let pause = PauseRequest {
+                id: "c".into(),
+                ..Default::default()
+            };
+            shim.tasks.pause(&pause).await.unwrap();
+            dumped(&shim, &image, &CheckpointOptions::new()).await;
+            let state = shim.state("c", "").await.unwrap().status.unwrap();
+            let cgroup = Cgroup::of_pid(nix::unistd::Pid::from_raw(pid.cast_signed()));
+            let frozen = cgroup.unwrap().is_frozen();
+            assert_eq!((state, frozen), (Status::PAUSED, Some(true)));
+            let resume = ResumeRequest {
+                id: "c".into(),
+                ..Default::default()
+            };
+            shim.tasks.resume(&resume).await.unwrap();
+            let last = output.number().await;
+            output.beyond(last + 3).await;
+            works(&shim).await;
+            // Paused and ended by its checkpoint.
+            shim.tasks.pause(&pause).await.unwrap();
+            let image = shim.dir().join("image2");
+            dumped(&shim, &image, &ending()).await;
+            assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+            shim.delete("c", "").await.unwrap();
+            begin(&shim, 1, Some(&image), false).await.number().await;
+            shim.remove("c").await;
+            end(shim).await;
+        });
+    }
+}
+
+/// CRIU's own words are in the log that is named.
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn what_criu_refuses_runs_on() {
+    run(async {
+        let (shim, image) = start("RUNC_1_3", "exec sleep 1000", false).await;
+        // A file of the host's, which nobody could find again from inside the container.
+        let stdin = shim.dir().join("stdin");
+        std::fs::write(&stdin, "").unwrap();
+        let create = CreateTaskRequest {
+            stdin: stdin.to_string_lossy().into_owned(),
+            ..shim.create_request("c")
+        };
+        shim.tasks.create(&create).await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        for options in [ending(), CheckpointOptions::new()] {
+            let refused = checkpoint(&shim, &image, &options).await.unwrap_err();
+            assert_eq!(refused.code, Code::Unknown);
+            let kept = shim.bundle_path("c").join("criu-dump.log");
+            let end_of_it = format!(" path= {}", kept.display());
+            assert!(
+                refused.message.contains("criu failed") && refused.message.ends_with(&end_of_it),
+                "{refused}"
+            );
+            assert!(dump_log(&shim).contains("Dumping FAILED"));
+            works(&shim).await;
+        }
+        shim.remove("c").await;
+        end(shim).await;
+    });
+}
+
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn the_cgroups_mode_is_the_runtimes_to_know() {
+    for (runtime, mode, known) in [
+        ("RUNC", "full", true),
+        ("RUNC_1_3", "ignore", true),
+        ("RUNC_1_3", "nonsense", false),
+    ] {
+        run(async {
+            let (shim, image) = start(runtime, COUNT, false).await;
+            let mut output = begin(&shim, 0, None, false).await;
+            output.beyond(3).await;
+            let options = CheckpointOptions {
+                cgroups_mode: mode.into(),
+                ..Default::default()
+            };
+            if known {
+                dumped(&shim, &image, &options).await;
+            } else {
+                let error = checkpoint(&shim, &image, &options).await.unwrap_err();
+                assert!(error.message.contains("cgroups"), "{error}");
+                assert!(!error.message.contains("path="), "{error}");
+            }
+            works(&shim).await;
+            shim.remove("c").await;
+            end(shim).await;
+        });
+    }
+}
+
+/// Images of nothing: an error, no fresh program, and the same id can be used.
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn junk_is_not_restored() {
+    run(async {
+        let (shim, image) = start("RUNC", COUNT, false).await;
+        std::fs::create_dir(&image).unwrap();
+        std::fs::write(image.join("inventory.img"), "junk").unwrap();
+        let create = CreateTaskRequest {
+            checkpoint: image.to_string_lossy().into_owned(),
+            ..shim.create_request("c")
+        };
+        shim.tasks.create(&create).await.unwrap();
+        for _ in 0..2 {
+            let error = shim.start_process("c", "").await.unwrap_err();
+            let words = error.message.starts_with("OCI runtime restore failed: ");
+            assert!(words && error.message.lines().count() == 1, "{error}");
+            let state = shim.state("c", "").await.unwrap();
+            assert_eq!((state.status.unwrap(), state.pid), (Status::CREATED, 0));
+            assert!(!shim.state_dir().join("c").exists());
+        }
+        shim.delete("c", "").await.unwrap();
+        begin(&shim, 0, None, false).await.beyond(1).await;
+        shim.remove("c").await;
+        end(shim).await;
+    });
+}
+
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn a_restored_container_exits_by_itself() {
+    run(async {
+        let script = "echo 1; while [ ! -e /dev/shm/go ]; do sleep 0.05; done; exit 7";
+        let (shim, image) = start("RUNC_1_3", script, false).await;
+        let mut output = begin(&shim, 0, None, false).await;
+        output.number().await;
+        dumped(&shim, &image, &ending()).await;
+        shim.wait("c", "").await.unwrap();
+        shim.delete("c", "").await.unwrap();
+        begin(&shim, 1, Some(&image), false).await;
+        shim.exec("c", "x", &["touch", "/dev/shm/go"])
+            .await
+            .unwrap();
+        assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 7);
+        let deleted = shim.delete("c", "").await.unwrap();
+        assert_eq!(deleted.exit_status, 7);
+        end(shim).await;
+    });
+}
+
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn a_terminal_comes_back() {
+    run(async {
+        let (shim, image) = start("RUNC_1_3", COUNT, true).await;
+        let mut output = begin(&shim, 0, None, true).await;
+        let before = output.beyond(3).await;
+        dumped(&shim, &image, &ending()).await;
+        shim.wait("c", "").await.unwrap();
+        shim.delete("c", "").await.unwrap();
+        let mut output = begin(&shim, 1, Some(&image), true).await;
+        let after = output.number().await;
+        assert!(after > before, "{after} after {before}");
+        output.beyond(after + 3).await;
+        works(&shim).await;
+        shim.remove("c").await;
+        end(shim).await;
+    });
+}
