@@ -94,6 +94,8 @@ struct Progress {
     made_rootfs_dir: bool,
     mounted: bool,
     recorded: bool,
+    /// Its streams, once they are open.
+    io: Option<Arc<Io>>,
     /// The runtime was asked to create, and knew no container of this name before.
     asked_runtime: bool,
     start: Option<(ContainerKey, StartId)>,
@@ -123,6 +125,17 @@ async fn build(
 
     let io_owner = (create.options.io_uid, create.options.io_gid);
     let (io, fds) = Io::open(&plan, io_owner.0, io_owner.1)
+        .map_err(|e| e.context("failed to create init process I/O"))?;
+    let io = Arc::new(io);
+    progress.io = Some(Arc::clone(&io));
+    let host = stdio::Host {
+        monitor: &shared.monitor,
+        id: &create.id,
+        namespace: &shared.namespace,
+        limits: &shared.limits,
+    };
+    io.start_loggers(&host)
+        .await
         .map_err(|e| e.context("failed to create init process I/O"))?;
 
     let (key, start) = shared.tracker.begin_create();
@@ -172,7 +185,7 @@ async fn build(
         killing_all: watch::Sender::new(false),
         tasks: Mutex::new(JoinSet::new()),
     });
-    container.init.set_io(Arc::new(io));
+    container.init.set_io(io);
     shared
         .tracker
         .announce(start, pid, &container.init, Some(created(create, pid)))
@@ -245,6 +258,10 @@ impl Progress {
             {
                 log::error!("container {id}: clean-up after a failed create: {e}");
             }
+        }
+        if let Some(io) = &self.io {
+            io.close();
+            io.end_loggers().await;
         }
         if let Some((key, start)) = self.start {
             shared.tracker.abandon(start);

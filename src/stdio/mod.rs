@@ -39,17 +39,20 @@
 
 mod console;
 mod io;
+mod logger;
 mod plan;
 mod relay;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod uri;
 
 use std::fmt;
 
 pub use console::Size;
 pub use io::{Io, UNREAD_GRACE};
-pub use plan::{Plan, plan};
+pub use logger::Host;
+pub use plan::{Command, Output, Plan, plan};
 
 /// The streams a manager asked for, as they came over the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
