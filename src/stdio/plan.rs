@@ -113,7 +113,8 @@ fn target(stream: Stream, uri: &str) -> Result<Option<Output>> {
     let Some((scheme, rest)) = uri::scheme(uri) else {
         return absolute(stream, uri, uri.to_owned()).map(|path| Some(Output::Path(path)));
     };
-    let malformed = |form: &str| invalid(stream, uri, &format!("not of the form {scheme}:///{form}"));
+    let malformed =
+        |form: &str| invalid(stream, uri, &format!("not of the form {scheme}:///{form}"));
     let path = |rest| {
         let path = uri::path(rest).ok_or_else(|| malformed("path"))?;
         absolute(stream, uri, path)

@@ -420,7 +420,10 @@ impl Relay {
     /// Says once that output is lost, until some is written again.
     fn complain(&mut self, why: Errno) {
         if !self.complained {
-            log::warn!("{}: dropping output that cannot be written: {why}", self.stream);
+            log::warn!(
+                "{}: dropping output that cannot be written: {why}",
+                self.stream
+            );
         }
         self.complained = true;
     }

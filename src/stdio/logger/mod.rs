@@ -94,7 +94,10 @@ impl Pending {
         let must_be_ready = self.command.must_be_ready;
         let failed = |why: &std::io::Error| Error::io(format!("start {who}"), why);
         let [stdout, stderr] = self.ends.map(|end| end.map_or_else(ended_pipe, Ok));
-        let streams = [stdout.map_err(|e| failed(&e))?, stderr.map_err(|e| failed(&e))?];
+        let streams = [
+            stdout.map_err(|e| failed(&e))?,
+            stderr.map_err(|e| failed(&e))?,
+        ];
         let (said, stderr) = sys::reading_pipe().map_err(|e| failed(&e))?;
         let said = Said::new(said, who.clone()).map_err(|e| failed(&e))?;
         let program = Program::new(self.command, host, stderr)?;
@@ -134,7 +137,9 @@ impl Pending {
             Ok(Err(_)) => Error::unknown(format!(
                 "{who}: logging binary did not call ready (it may have crashed or exited prematurely)"
             )),
-            Err(_) => Error::deadline_exceeded(format!("{who} did not call ready within {limit:?}")),
+            Err(_) => {
+                Error::deadline_exceeded(format!("{who} did not call ready within {limit:?}"))
+            }
         };
         logger.stop(Some(Duration::ZERO)).await;
         Err(unready)
@@ -292,7 +297,11 @@ impl Keeper {
             _ = async { tokio::join!(stdout, stderr) } => {}
             _ = stop_asked(&mut self.stop, self.limit) => {}
         }
-        log::debug!("{}: {} bytes dropped", self.who, self.lost.load(Ordering::Relaxed));
+        log::debug!(
+            "{}: {} bytes dropped",
+            self.who,
+            self.lost.load(Ordering::Relaxed)
+        );
     }
 }
 
@@ -304,8 +313,8 @@ async fn listen(said: &mut Said) {
 
 /// Reads to the end of the stream and counts.
 async fn discard(end: Arc<OwnedFd>, lost: Arc<AtomicU64>) {
-    let watched = sys::set_nonblocking(end.as_fd())
-        .and_then(|()| sys::watch(end, Interest::READABLE));
+    let watched =
+        sys::set_nonblocking(end.as_fd()).and_then(|()| sys::watch(end, Interest::READABLE));
     let Ok(watched) = watched.inspect_err(|why| log::error!("drop unread output: {why}")) else {
         return;
     };

@@ -77,7 +77,10 @@ impl Program {
             .env_clear()
             .env("CONTAINER_ID", &self.id)
             .env("CONTAINER_NAMESPACE", &self.namespace)
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH.into()))
+            .env(
+                "PATH",
+                std::env::var_os("PATH").unwrap_or_else(|| PATH.into()),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(self.stderr.try_clone()?)

@@ -42,7 +42,8 @@ impl Lines {
 
     fn begin(&mut self, bytes: &[u8]) {
         let room = LINE - self.begun.len();
-        self.begun.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.begun
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
     /// Tells what there is of a line.
