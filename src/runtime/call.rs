@@ -69,15 +69,13 @@ impl Runtime {
             let _ = child.kill_group(Signal::SIGKILL);
             let _ = timeout(KILL_LIMIT, output.until_exit(&mut child)).await;
         }
-        if exit
+        let killed = exit
             .as_ref()
             .ok()
-            .is_none_or(|exit| killed_by(*exit).is_some())
-        {
-            if !self.monitor.end_group(child.pid()).await {
-                let leader = child.pid();
-                ::log::warn!("processes of the killed runtime call {leader} are still there");
-            }
+            .is_none_or(|exit| killed_by(*exit).is_some());
+        if killed && !self.monitor.end_group(child.pid()).await {
+            let leader = child.pid();
+            ::log::warn!("processes of the killed runtime call {leader} are still there");
         }
         let log = log.and_then(|log| log::finish(&log, &self.log));
         match exit {
