@@ -11,12 +11,13 @@
 //! | the program | what follows |
 //! |---|---|
 //! | ends, all was read and no writer is left | nothing |
-//! | fails before that | what is left of its process group is killed, it is started again after a pause ([`Restart`]) |
+//! | fails before that | it is started again after a pause ([`Restart`]) |
 //! | has failed [`RESTARTS`] times in a row, or ends with status 0 before that | what is written from then on is dropped and counted as lost, with one line in the log |
 //! | lives and does not read | the container waits, as for any slow reader |
 //! | is still there at Delete | after the drain: SIGTERM, then SIGKILL |
 //!
-//! So a logging program must stay in the foreground. Bytes it had read when it died are its own.
+//! Whatever its end, what is left of its process group is killed. So a logging program must stay in
+//! the foreground and wait for its children. Bytes it had read when it died are its own.
 
 mod allow;
 mod program;
@@ -260,7 +261,7 @@ impl Keeper {
         }
     }
 
-    /// One run, and the end of what it left behind if it failed.
+    /// One run, and the end of what it left in its process group: nothing of it may read on.
     async fn watch(&mut self, child: &mut Child) -> Ended {
         let ended = {
             let run = async {
@@ -280,8 +281,7 @@ impl Keeper {
             }
         };
         self.said.rest();
-        let failed = !matches!(ended, Ended::ByItself(0));
-        if failed && !self.monitor.end_group(child.pid()).await {
+        if !self.monitor.end_group(child.pid()).await {
             log::error!("processes of {} are still there", self.who);
         }
         ended
