@@ -22,6 +22,8 @@ pub enum Code {
     NotFound = 5,
     /// The id is taken.
     AlreadyExists = 6,
+    /// The shim's configuration forbids it.
+    PermissionDenied = 7,
     /// The thing exists but is not in a state in which this can be done.
     FailedPrecondition = 9,
     /// The method or option is not supported.

@@ -30,6 +30,15 @@ pub struct Limits {
     /// How long a program may take to mount a file system (`mount.fuse`). At its end it is killed
     /// and Create fails.
     pub mount_program: Duration,
+    /// How long a logging program may take to say that it is ready. At its end it is killed and
+    /// Create or Start fails.
+    pub logger_ready: Duration,
+    /// How long a logging program has between SIGTERM and SIGKILL (the Go shim: 12 s). Before that it
+    /// has had `io_drain` to read what is left and end by itself.
+    pub logger_exit: Duration,
+    /// The longest pause before a logging program that died is started again; the first is a
+    /// 64th of it. A run that lasts longer counts as healthy.
+    pub logger_backoff: Duration,
     /// How long one call of the runtime may take; `None` is the table by operation
     /// ([`Operation::limit`](crate::runtime::Operation::limit)). At its end the runtime is killed
     /// and the operation fails.
@@ -46,6 +55,9 @@ impl Default for Limits {
             leave: Duration::from_secs(2),
             orphan: Duration::from_secs(60),
             mount_program: Duration::from_secs(30),
+            logger_ready: Duration::from_secs(10),
+            logger_exit: Duration::from_secs(12),
+            logger_backoff: Duration::from_secs(5),
             runtime_call: None,
         }
     }
@@ -75,6 +87,9 @@ impl Limits {
             leave: limit("COTTER_LIMIT_LEAVE").unwrap_or(default.leave),
             orphan: limit("COTTER_LIMIT_ORPHAN").unwrap_or(default.orphan),
             mount_program: limit("COTTER_LIMIT_MOUNT_PROGRAM").unwrap_or(default.mount_program),
+            logger_ready: limit("COTTER_LIMIT_LOGGER_READY").unwrap_or(default.logger_ready),
+            logger_exit: limit("COTTER_LIMIT_LOGGER_EXIT").unwrap_or(default.logger_exit),
+            logger_backoff: limit("COTTER_LIMIT_LOGGER_BACKOFF").unwrap_or(default.logger_backoff),
             runtime_call: limit("COTTER_LIMIT_RUNTIME_CALL").or(default.runtime_call),
         }
     }
@@ -127,11 +142,17 @@ mod tests {
         let limits = Limits::read(|name| match name {
             "COTTER_LIMIT_EXEC_DRAIN" => Some("1s".into()),
             "COTTER_LIMIT_RUNTIME_CALL" => Some("300ms".into()),
+            "COTTER_LIMIT_LOGGER_READY" => Some("2s".into()),
+            "COTTER_LIMIT_LOGGER_EXIT" => Some("3s".into()),
+            "COTTER_LIMIT_LOGGER_BACKOFF" => Some("4ms".into()),
             "COTTER_LIMIT_IO_DRAIN" => Some("soon".into()),
             _ => None,
         });
         let expected = Limits {
             exec_drain: Duration::from_secs(1),
+            logger_ready: Duration::from_secs(2),
+            logger_exit: Duration::from_secs(3),
+            logger_backoff: Duration::from_millis(4),
             runtime_call: Some(Duration::from_millis(300)),
             ..Limits::default()
         };

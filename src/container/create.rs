@@ -94,6 +94,8 @@ struct Progress {
     made_rootfs_dir: bool,
     mounted: bool,
     recorded: bool,
+    /// Its streams, once they are open.
+    io: Option<Arc<Io>>,
     /// The runtime was asked to create, and knew no container of this name before.
     asked_runtime: bool,
     key: Option<ContainerKey>,
@@ -133,12 +135,23 @@ async fn build(
 
     let (io, fds) = Io::open(&plan, create.options.io_uid, create.options.io_gid)
         .map_err(|e| e.context("failed to create init process I/O"))?;
+    let io = Arc::new(io);
+    progress.io = Some(Arc::clone(&io));
+    let host = stdio::Host {
+        monitor: &shared.monitor,
+        id: &create.id,
+        namespace: &shared.namespace,
+        limits: &shared.limits,
+    };
+    io.start_loggers(&host)
+        .await
+        .map_err(|e| e.context("failed to create init process I/O"))?;
 
     if let Some(restore) = restore {
         restore.keep(fds);
         let key = shared.tracker.add();
         let container = container(shared, create, key, runtime, &spec, Some(restore));
-        container.init.set_io(Arc::new(io));
+        container.init.set_io(io);
         container.init.is_now(State::CreatedCheckpoint);
         shared.tracker.step(|queue| queue.push(created(create, 0)));
         return Ok((container, 0));
@@ -168,7 +181,7 @@ async fn build(
         // Nobody else has seen the container.
         let _ = container.cgroup.set(cgroup);
     }
-    container.init.set_io(Arc::new(io));
+    container.init.set_io(io);
     shared
         .tracker
         .announce(start, pid, &container.init, Some(created(create, pid)))
@@ -301,6 +314,10 @@ impl Progress {
         let id = &create.id;
         if let (Some(runtime), true) = (&self.runtime, self.asked_runtime) {
             undo(runtime, id, "create").await;
+        }
+        if let Some(io) = &self.io {
+            io.close();
+            io.end_loggers().await;
         }
         if let Some(start) = self.start {
             shared.tracker.abandon(start);

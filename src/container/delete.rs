@@ -145,13 +145,17 @@ impl Container {
         all
     }
 
-    /// Waits for the output of all of them at once.
+    /// Waits for the output of all of them at once, and for the end of their loggers.
     async fn drain(&self, processes: Vec<Arc<Process>>) {
         let limit = self.shared.limits.io_drain;
         let mut drains = JoinSet::new();
         for process in processes {
             if let Some(io) = process.io() {
-                drains.spawn(async move { (process, io.drained(limit).await) });
+                drains.spawn(async move {
+                    let drain = io.drained(limit).await;
+                    io.end_loggers().await;
+                    (process, drain)
+                });
             }
         }
         while let Some(drained) = drains.join_next().await {

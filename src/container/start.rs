@@ -11,7 +11,7 @@ use super::{Container, files};
 use crate::error::{Error, Result};
 use crate::lifecycle::Refusal;
 use crate::monitor::Pid;
-use crate::runtime::{ExecOptions, read_pid_file};
+use crate::runtime::{ExecOptions, Fds, read_pid_file};
 use crate::spec;
 use crate::stdio::{self, Io};
 
@@ -97,6 +97,28 @@ impl Container {
             stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
         let (io, fds) = Io::open(&plan, self.io_owner.0, self.io_owner.1)
             .map_err(|e| e.context("failed to create exec process I/O"))?;
+        let io = Arc::new(io);
+        let ran = self.run_exec_with(exec, &io, fds).await;
+        match &ran {
+            Ok(_) => exec.set_io(io),
+            Err(_) => {
+                io.close();
+                io.end_loggers().await;
+            }
+        }
+        ran
+    }
+
+    async fn run_exec_with(&self, exec: &Process, io: &Io, fds: Fds) -> Result<Pid> {
+        let host = stdio::Host {
+            monitor: &self.shared.monitor,
+            id: &exec.exec_id,
+            namespace: &self.shared.namespace,
+            limits: &self.shared.limits,
+        };
+        io.start_loggers(&host)
+            .await
+            .map_err(|e| e.context("failed to create exec process I/O"))?;
         let options = ExecOptions {
             pid_file: files::exec_pid_file(&self.bundle, &exec.exec_id),
             console_socket: io.console_socket(),
@@ -113,7 +135,6 @@ impl Container {
         let pid = pid.map_err(no_pid)?;
         io.connect_terminal(self.shared.limits.console).await?;
         io.start();
-        exec.set_io(Arc::new(io));
         Ok(pid)
     }
 }

@@ -208,6 +208,7 @@ fn error(error: ttrpc::Error, deadline: Option<Instant>) -> Error {
         ttrpc::Code::DEADLINE_EXCEEDED => Code::DeadlineExceeded,
         ttrpc::Code::NOT_FOUND => Code::NotFound,
         ttrpc::Code::ALREADY_EXISTS => Code::AlreadyExists,
+        ttrpc::Code::PERMISSION_DENIED => Code::PermissionDenied,
         ttrpc::Code::FAILED_PRECONDITION => Code::FailedPrecondition,
         ttrpc::Code::UNIMPLEMENTED => Code::Unimplemented,
         ttrpc::Code::INTERNAL => Code::Internal,

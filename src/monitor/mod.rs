@@ -16,9 +16,10 @@
 //!
 //! Pinned by `tests/monitor.rs`, in a process of its own.
 
+mod group;
 mod supervise;
 
-pub use supervise::{Action, Restart, Streak, Supervised, next, supervise};
+pub use supervise::{Action, Restart, Streak, Supervised, end, next, supervise};
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;

@@ -1,6 +1,7 @@
 //! A helper process that is kept running: every end leads to one decision of [`next`], and a
 //! supervised process never outlives its supervisor's stop.
 
+use std::io;
 use std::process::Command;
 use std::time::Duration;
 
@@ -192,7 +193,7 @@ impl Task {
         self.status.send_modify(|s| s.pid = Some(child.pid()));
         let (exit, stopped) = tokio::select! {
             exit = child.exited() => (Some(exit), false),
-            limit = stop_asked(&mut self.stop) => (end(&mut child, limit).await, true),
+            limit = stop_asked(&mut self.stop) => (end(&mut child, limit, Child::kill).await, true),
         };
         self.status.send_modify(|s| {
             s.pid = None;
@@ -210,11 +211,16 @@ async fn stop_asked(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
     }
 }
 
-/// SIGTERM, then SIGKILL; `None` if not even that ended it in time (it stays watched).
-async fn end(child: &mut Child, limit: Duration) -> Option<Exit> {
+/// SIGTERM, then SIGKILL once `limit` has passed, each as `send` does it ([`Child::kill`] or
+/// [`Child::kill_group`]); `None` if not even that ended it within 5 s (it stays watched).
+pub async fn end(
+    child: &mut Child,
+    limit: Duration,
+    send: impl Fn(&Child, Signal) -> io::Result<()>,
+) -> Option<Exit> {
     for (signal, limit) in [(Signal::SIGTERM, limit), (Signal::SIGKILL, KILL_LIMIT)] {
         // ESRCH: reaped meanwhile, the exit is there to be read.
-        let _ = child.kill(signal);
+        let _ = send(child, signal);
         if let Ok(exit) = timeout(limit, child.exited()).await {
             return Some(exit);
         }

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{self, getpgid};
+use nix::unistd;
 use tokio::net::unix::pipe;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::argv::{self, Argv};
 use super::error::{Kind, Operation, RuntimeError};
@@ -78,44 +78,19 @@ impl Runtime {
             }
             let _ = timeout(KILL_LIMIT, output.until_exit(&mut child)).await;
         }
-        if exit
+        let killed = exit
             .as_ref()
             .ok()
-            .is_none_or(|exit| killed_by(*exit).is_some())
-        {
-            self.end_group(child.pid()).await;
+            .is_none_or(|exit| killed_by(*exit).is_some());
+        if killed && !self.monitor.end_group(child.pid()).await {
+            let leader = child.pid();
+            ::log::warn!("processes of the killed runtime call {leader} are still there");
         }
         let log = log.and_then(|log| log::finish(&log, &self.log));
         match exit {
             Ok(exit) if exit.status == 0 => Ok(output.stdout.bytes),
             Ok(exit) => Err(self.failed(operation, exit, log, &output.text())),
             Err(_) => Err(self.timed_out(operation, id, limit, log, &output.text())),
-        }
-    }
-
-    /// Ends what a call that was killed has left in its process group. Its children are the shim's
-    /// now, and theirs as soon as they have ended.
-    async fn end_group(&self, leader: Pid) {
-        let group = |pid: &Pid| getpgid(Some(unistd::Pid::from_raw(*pid))).map(unistd::Pid::as_raw);
-        let end = async {
-            loop {
-                let mut left = self.monitor.adopted().unwrap_or_else(|e| {
-                    ::log::warn!("children of this process: {e}");
-                    Vec::new()
-                });
-                left.retain(|pid| group(pid) == Ok(leader));
-                if left.is_empty() {
-                    return;
-                }
-                for pid in left {
-                    // ESRCH: it is gone, which is what is wanted.
-                    let _ = kill(unistd::Pid::from_raw(pid), Signal::SIGKILL);
-                }
-                sleep(Duration::from_millis(1)).await;
-            }
-        };
-        if timeout(KILL_LIMIT, end).await.is_err() {
-            ::log::warn!("processes of the killed runtime call {leader} are still there");
         }
     }
 

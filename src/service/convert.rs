@@ -25,6 +25,7 @@ pub fn status(error: Error) -> ttrpc::Error {
         crate::error::Code::DeadlineExceeded => ttrpc::Code::DEADLINE_EXCEEDED,
         crate::error::Code::NotFound => ttrpc::Code::NOT_FOUND,
         crate::error::Code::AlreadyExists => ttrpc::Code::ALREADY_EXISTS,
+        crate::error::Code::PermissionDenied => ttrpc::Code::PERMISSION_DENIED,
         crate::error::Code::FailedPrecondition => ttrpc::Code::FAILED_PRECONDITION,
         crate::error::Code::Unimplemented => ttrpc::Code::UNIMPLEMENTED,
         crate::error::Code::Internal => ttrpc::Code::INTERNAL,

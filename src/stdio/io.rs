@@ -4,7 +4,7 @@
 //! returns, and each relay's task ends at its next turn.
 
 use std::future::poll_fn;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::console::{self, ConsoleSocket, Size};
-use super::plan::Plan;
+use super::logger::{Host, Logger, Pending};
+use super::plan::{Output, Plan};
 use super::relay::{Relay, Standing, Tally};
 use super::sys::{self, End, Kind};
 use super::{Counters, Drain, Stream};
@@ -46,6 +47,15 @@ struct Shared {
     /// Told whenever a relay ends or reaches the end of its stream.
     changed: watch::Sender<()>,
     terminal: Mutex<Terminal>,
+    loggers: Mutex<Loggers>,
+}
+
+#[derive(Debug, Default)]
+struct Loggers {
+    /// Not started yet.
+    pending: Vec<Pending>,
+    /// Started; kept to the end for what they lost.
+    started: Vec<Logger>,
 }
 
 /// The master end of a process's terminal, on its way from nothing to nothing.
@@ -78,7 +88,8 @@ impl Io {
     /// An output that is a regular file or a character device is appended to. A stdin that is one
     /// becomes the container's as it is, opened for reading.
     ///
-    /// With a terminal the container gets no ends of ours, and [`Io::connect_terminal`] must follow.
+    /// With a terminal the container gets no ends of ours, and [`Io::connect_terminal`] must follow. With
+    /// a logging program, [`Io::start_loggers`] must.
     ///
     /// # Errors
     /// `NotFound` for a missing path, `InvalidArgument` for one of a wrong type, otherwise what the
@@ -94,6 +105,7 @@ impl Io {
             stderr: None,
         };
         let mut terminal = Terminal::None;
+        let mut loggers = Loggers::default();
         match plan {
             Plan::Null => {}
             Plan::Terminal { stdin, stdout } => {
@@ -101,10 +113,22 @@ impl Io {
                     Some(path) => open_typed(path)?,
                     None => None,
                 };
-                let stdout = stdout.as_deref().unwrap_or(Path::new("/dev/null"));
+                let stdout = match stdout {
+                    Some(Output::Logger(command)) => {
+                        let (write, read) = sys::pipe(Stream::Stdout, End::Write, uid, gid)?;
+                        loggers.pending.push(Pending {
+                            command: command.clone(),
+                            ends: [Some(read), None],
+                        });
+                        // As good as a FIFO: the logger's end is open as long as there is a logger.
+                        Opened::Fifo(write)
+                    }
+                    Some(output) => open_target(Stream::Stdout, output)?,
+                    None => open_target(Stream::Stdout, &"/dev/null".into())?,
+                };
                 terminal = Terminal::Awaited {
                     stdin,
-                    stdout: open_target(Stream::Stdout, stdout)?,
+                    stdout,
                     socket: ConsoleSocket::listen()
                         .map_err(|e| e.context("failed to create console socket"))?,
                 };
@@ -118,22 +142,50 @@ impl Io {
                     (lanes[0].relay, fds.stdin) = open_stdin(path, uid, gid)?;
                 }
                 let mut shared_file = None;
-                if let Some(path) = stdout {
-                    let target = open_target(Stream::Stdout, path)?;
-                    if let Opened::File(file) = &target
-                        && stderr.as_ref() == Some(path)
-                    {
-                        // One open file for both, as a shell's `2>&1`.
-                        shared_file = Some(Opened::File(Arc::clone(file)));
+                match stdout {
+                    Some(Output::Logger(command)) => {
+                        let (read, write) = logger_pipe(Stream::Stdout, uid, gid)?;
+                        fds.stdout = Some(write);
+                        loggers.pending.push(Pending {
+                            command: command.clone(),
+                            ends: [Some(read), None],
+                        });
                     }
-                    (lanes[1].relay, fds.stdout) = open_output(Stream::Stdout, target, uid, gid)?;
+                    Some(output) => {
+                        let target = open_target(Stream::Stdout, output)?;
+                        if let Opened::File(file, kind) = &target
+                            && stderr.as_ref() == Some(output)
+                        {
+                            // One open file for both, as a shell's `2>&1`.
+                            shared_file = Some(Opened::File(Arc::clone(file), *kind));
+                        }
+                        (lanes[1].relay, fds.stdout) =
+                            open_output(Stream::Stdout, target, uid, gid)?;
+                    }
+                    None => {}
                 }
-                if let Some(path) = stderr {
-                    let target = match shared_file {
-                        Some(file) => file,
-                        None => open_target(Stream::Stderr, path)?,
-                    };
-                    (lanes[2].relay, fds.stderr) = open_output(Stream::Stderr, target, uid, gid)?;
+                match stderr {
+                    Some(Output::Logger(command)) => {
+                        let (read, write) = logger_pipe(Stream::Stderr, uid, gid)?;
+                        fds.stderr = Some(write);
+                        match &mut loggers.pending[..] {
+                            // One program for both.
+                            [both] if both.command == *command => both.ends[1] = Some(read),
+                            _ => loggers.pending.push(Pending {
+                                command: command.clone(),
+                                ends: [None, Some(read)],
+                            }),
+                        }
+                    }
+                    Some(output) => {
+                        let target = match shared_file {
+                            Some(file) => file,
+                            None => open_target(Stream::Stderr, output)?,
+                        };
+                        (lanes[2].relay, fds.stderr) =
+                            open_output(Stream::Stderr, target, uid, gid)?;
+                    }
+                    None => {}
                 }
             }
         }
@@ -141,12 +193,44 @@ impl Io {
             lanes: lanes.map(Mutex::new),
             changed: watch::Sender::new(()),
             terminal: Mutex::new(terminal),
+            loggers: Mutex::new(loggers),
         };
         let io = Self {
             shared: Arc::new(shared),
             started: AtomicBool::new(false),
         };
         Ok((io, fds))
+    }
+
+    /// Starts the logging programs and waits until they are ready, before the runtime is called; without
+    /// one does nothing.
+    ///
+    /// # Errors
+    /// What kept one from starting or being ready. None of them is left then.
+    pub async fn start_loggers(&self, host: &Host<'_>) -> Result<()> {
+        let pending = std::mem::take(&mut self.shared.loggers().pending);
+        for pending in pending {
+            match pending.start(host, self.shared.changed.clone()).await {
+                Ok(logger) => self.shared.loggers().started.push(logger),
+                Err(error) => {
+                    self.end_loggers().await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the logging programs, those that have not ended by themselves: SIGTERM, SIGKILL after their
+    /// limit. Without one does nothing.
+    pub async fn end_loggers(&self) {
+        let stops: Vec<_> = {
+            let loggers = self.shared.loggers();
+            loggers.started.iter().map(|l| l.stop(None)).collect()
+        };
+        for stop in stops {
+            stop.await;
+        }
     }
 
     /// Where the runtime is to send the terminal; `None` without one.
@@ -177,7 +261,9 @@ impl Io {
         let relays = || {
             let output = match stdout {
                 Opened::Fifo(fifo) => Relay::terminal_to_fifo(Arc::clone(&master), fifo)?,
-                Opened::File(file) => Relay::terminal_to_file(Arc::clone(&master), file)?,
+                Opened::File(file, kind) => {
+                    Relay::terminal_to_file(Arc::clone(&master), file, kind)?
+                }
             };
             let input = stdin.map(|fifo| Relay::to_terminal(fifo, Arc::clone(&master)));
             std::io::Result::Ok((input.transpose()?, output))
@@ -276,6 +362,13 @@ impl Io {
             drop(lane);
             waker.inspect(Waker::wake_by_ref);
         }
+        {
+            let mut loggers = self.shared.loggers();
+            loggers.pending.clear();
+            for logger in &loggers.started {
+                drop(logger.stop(None));
+            }
+        }
         self.shared.changed.send_replace(());
     }
 
@@ -286,7 +379,7 @@ impl Io {
             stdin: stdin.moved,
             stdout: stdout.moved,
             stderr: stderr.moved,
-            lost: stdout.lost + stderr.lost,
+            lost: stdout.lost + stderr.lost + self.shared.loggers().lost(),
             turns: stdin.turns + stdout.turns + stderr.turns,
         }
     }
@@ -298,6 +391,18 @@ impl Drop for Io {
     }
 }
 
+impl Loggers {
+    fn lost(&self) -> u64 {
+        self.started.iter().map(Logger::lost).sum()
+    }
+
+    /// What the first of them reads that is not over.
+    fn reading(&self) -> Option<Stream> {
+        let mut started = self.started.iter();
+        started.find(|l| !l.is_over()).map(|l| l.stream)
+    }
+}
+
 impl Shared {
     fn lane(&self, stream: Stream) -> MutexGuard<'_, Lane> {
         let lane = match stream {
@@ -306,6 +411,10 @@ impl Shared {
             Stream::Stderr => &self.lanes[2],
         };
         lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loggers(&self) -> MutexGuard<'_, Loggers> {
+        self.loggers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn terminal(&self) -> MutexGuard<'_, Terminal> {
@@ -376,7 +485,9 @@ impl Shared {
         };
         let outputs = [standing(Stream::Stdout), standing(Stream::Stderr)];
         let with = |wanted| outputs.into_iter().flatten().find(|(_, is)| *is == wanted);
-        with(Standing::Moving).or_else(|| with(Standing::Unread))
+        with(Standing::Moving)
+            .or_else(|| Some((self.loggers().reading()?, Standing::Moving)))
+            .or_else(|| with(Standing::Unread))
     }
 }
 
@@ -384,14 +495,39 @@ impl Shared {
 #[derive(Debug)]
 enum Opened {
     Fifo(OwnedFd),
-    File(Arc<OwnedFd>),
+    /// A file or device, and which of them.
+    File(Arc<OwnedFd>, Kind),
 }
 
-fn open_target(stream: Stream, path: &Path) -> Result<Opened> {
-    Ok(match sys::kind(stream, path)? {
-        Kind::Fifo => Opened::Fifo(sys::open_fifo(stream, path)?),
-        Kind::File | Kind::Device => Opened::File(Arc::new(sys::open_append(stream, path)?)),
-    })
+/// Opens what a relay writes to; a logger's pipe is made elsewhere.
+fn open_target(stream: Stream, output: &Output) -> Result<Opened> {
+    let file = |fd: OwnedFd, kind| Opened::File(Arc::new(fd), kind);
+    match output {
+        Output::Path(path) => Ok(match sys::kind(stream, path)? {
+            Kind::Fifo => Opened::Fifo(sys::open_fifo(stream, path)?),
+            kind @ (Kind::File | Kind::Device) => file(sys::open_append(stream, path)?, kind),
+        }),
+        Output::File(path) => {
+            let fd = sys::create_append(stream, path)?;
+            match sys::kind(stream, path)? {
+                Kind::Fifo => Err(not_a_file(stream, path)),
+                kind @ (Kind::File | Kind::Device) => Ok(file(fd, kind)),
+            }
+        }
+        Output::Logger(command) => Err(not_a_file(stream, &command.path)),
+    }
+}
+
+fn not_a_file(stream: Stream, path: &Path) -> Error {
+    Error::invalid_argument(format!("{stream} {} is not a file", path.display()))
+}
+
+/// A pipe whose read end a logging program gets, so it blocks.
+fn logger_pipe(stream: Stream, uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = sys::pipe(stream, End::Read, uid, gid)?;
+    sys::set_blocking(read.as_fd())
+        .map_err(|why| Error::io(format!("set up {stream} pipe"), &why))?;
+    Ok((read, write))
 }
 
 /// A relay and the container's end, as far as there is one.
@@ -413,7 +549,7 @@ fn open_output(stream: Stream, to: Opened, uid: u32, gid: u32) -> Result<Ends> {
     let (ours, theirs) = sys::pipe(stream, End::Read, uid, gid)?;
     let relay = match to {
         Opened::Fifo(fifo) => Relay::to_fifo(stream, ours, fifo),
-        Opened::File(file) => Relay::to_file(stream, ours, file),
+        Opened::File(file, kind) => Relay::to_file(stream, ours, file, kind),
     };
     let relay = relay.map_err(|why| Error::io(format!("watch {stream} pipe"), &why))?;
     Ok((Some(relay), Some(theirs)))

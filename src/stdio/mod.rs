@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Bytes move with splice(2): whole pages change their owner, nothing passes through user space,
-//! there is no thread and no buffer per stream. Two descriptors per stream, so six for a process
+//! there is no thread and no buffer per stream (but for a file while it is written to). Two descriptors per stream, so six for a process
 //! with all three: our end of the pipe, and the FIFO opened for reading *and* writing, which makes
 //! one descriptor both the end we use and the end that keeps the other side alive.
 //!
@@ -22,9 +22,13 @@
 //! |---|---|
 //! | a reader has the FIFO open | closes it: the reader gets the tail, then EOF |
 //! | nobody has it open | keeps the write end until a reader comes or [`Io::close`] |
-//! | the target is a file | closes it |
+//! | the target is a file | closes it, after the last write, which a thread of its own does |
 //!
 //! A reader that dies after the first of these, with the tail unread, takes the tail along.
+//!
+//! A logging program has no relay: it reads the container's pipes itself, and is kept running
+//! (`logger`). Only a terminal's output is relayed to it. Which programs may be loggers can be
+//! limited by the environment (`logger::allow`).
 //!
 //! A terminal has one descriptor for all that, its master end, which the runtime sends once it has
 //! made the process ([`Io::connect_terminal`]); stderr is not used. It has no end: it is read until
@@ -39,17 +43,20 @@
 
 mod console;
 mod io;
+mod logger;
 mod plan;
 mod relay;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod uri;
 
 use std::fmt;
 
 pub use console::Size;
 pub use io::{Io, UNREAD_GRACE};
-pub use plan::{Plan, plan};
+pub use logger::Host;
+pub use plan::{Command, Output, Plan, plan};
 
 /// The streams a manager asked for, as they came over the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,8 +114,8 @@ pub struct Counters {
     pub stdout: u64,
     /// Bytes delivered from the container's stderr.
     pub stderr: u64,
-    /// Output bytes that a file refused (a full disk, say) and that were dropped so that the
-    /// container goes on.
+    /// Output bytes that a file refused (a full disk, say) or that no logging program would read,
+    /// and that were dropped so that the container goes on.
     pub lost: u64,
     /// How often a relay was woken; stands still when nothing moves.
     pub turns: u64,

@@ -2,49 +2,100 @@
 
 use std::path::PathBuf;
 
+use super::uri::{self, Query};
 use super::{Stdio, Stream};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 
 /// Where a process's streams go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// No stream at all: the process gets `/dev/null`.
     Null,
-    /// A pipe for each stream that has a path; `/dev/null` for the others.
+    /// A pipe for each stream that has a target; `/dev/null` for the others.
     Pipes {
         /// FIFO the client writes to.
         stdin: Option<PathBuf>,
-        /// FIFO or file that gets standard output.
-        stdout: Option<PathBuf>,
-        /// FIFO or file that gets standard error.
-        stderr: Option<PathBuf>,
+        /// What gets standard output.
+        stdout: Option<Output>,
+        /// What gets standard error.
+        stderr: Option<Output>,
     },
     /// A terminal for all three.
     Terminal {
         /// FIFO the client types into.
         stdin: Option<PathBuf>,
-        /// FIFO or file that gets the output; without one it is discarded.
-        stdout: Option<PathBuf>,
+        /// What gets the output; without one it is discarded.
+        stdout: Option<Output>,
     },
 }
 
+/// What gets an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A FIFO, file or device that is there.
+    Path(PathBuf),
+    /// A file that is made if need be, its directories too, and appended to.
+    File(PathBuf),
+    /// A program of its own that reads the container's pipes.
+    Logger(Command),
+}
+
+/// A logging program, as its URI has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The program: an absolute path.
+    pub path: PathBuf,
+    /// Its arguments: the query's keys, each followed by its value, in the query's order.
+    pub args: Vec<String>,
+    /// Whether it must say that it is ready (`binary-v2`); else to end saying so is as good.
+    pub must_be_ready: bool,
+}
+
+impl From<PathBuf> for Output {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl From<&str> for Output {
+    fn from(path: &str) -> Self {
+        Self::Path(path.into())
+    }
+}
+
 /// Decides from the strings where the streams go: bare absolute paths and `fifo:///path`, in any
-/// combination with empty ones.
+/// combination with empty ones; for outputs also `file:///path`, `binary:///path?key=value` and
+/// `binary-v2:`.
 ///
-/// With a terminal, the string for standard error is not looked at: nothing goes there.
+/// A `file` or logger for standard output gets standard error as well when that has no string of its
+/// own: with the Go shim these two decide for both. With a terminal, the string for standard
+/// error is not looked at: nothing goes there.
 ///
-/// A scheme nobody knows is `unknown STDIO scheme X`, as the Go shim says it; the schemes `file`, `binary` and `binary-v2` are [`Code::Unimplemented`]; anything else that is not
-/// an absolute path is [`Code::InvalidArgument`].
+/// A scheme nobody knows is `unknown STDIO scheme X`, as the Go shim says it; anything else that is not
+/// an absolute path is [`Code::InvalidArgument`](crate::error::Code::InvalidArgument).
 ///
 /// # Errors
 /// As above; the message names the stream.
 pub fn plan(stdio: &Stdio) -> Result<Plan> {
-    let stdin = target(Stream::Stdin, &stdio.stdin)?;
+    let stdin = match target(Stream::Stdin, &stdio.stdin)? {
+        None => None,
+        Some(Output::Path(path)) => Some(path),
+        Some(Output::File(_) | Output::Logger(_)) => {
+            return Err(invalid(
+                Stream::Stdin,
+                &stdio.stdin,
+                "a scheme for outputs only",
+            ));
+        }
+    };
     let stdout = target(Stream::Stdout, &stdio.stdout)?;
     if stdio.terminal {
         return Ok(Plan::Terminal { stdin, stdout });
     }
-    let stderr = target(Stream::Stderr, &stdio.stderr)?;
+    let stderr = match (&stdout, target(Stream::Stderr, &stdio.stderr)?) {
+        (Some(both @ (Output::File(_) | Output::Logger(_))), None) => Some(both.clone()),
+        (_, own) => own,
+    };
     if stdin.is_none() && stdout.is_none() && stderr.is_none() {
         return Ok(Plan::Null);
     }
@@ -55,21 +106,55 @@ pub fn plan(stdio: &Stdio) -> Result<Plan> {
     })
 }
 
-fn target(stream: Stream, uri: &str) -> Result<Option<PathBuf>> {
+fn target(stream: Stream, uri: &str) -> Result<Option<Output>> {
     if uri.is_empty() {
         return Ok(None);
     }
-    let path = match scheme(uri) {
-        None => uri.to_owned(),
-        Some((name, rest)) => match name.as_str() {
-            "fifo" => fifo_path(rest)
-                .ok_or_else(|| invalid(stream, uri, "not of the form fifo:///path"))?,
-            "file" | "binary" | "binary-v2" => {
-                return Err(unimplemented(&format!("{stream} scheme {name}://")));
-            }
-            _ => return Err(Error::unknown(format!("unknown STDIO scheme {name}"))),
-        },
+    let Some((scheme, rest)) = uri::scheme(uri) else {
+        return absolute(stream, uri, uri.to_owned()).map(|path| Some(Output::Path(path)));
     };
+    let malformed =
+        |form: &str| invalid(stream, uri, &format!("not of the form {scheme}:///{form}"));
+    let path = |rest| {
+        let path = uri::path(rest).ok_or_else(|| malformed("path"))?;
+        absolute(stream, uri, path)
+    };
+    Ok(Some(match scheme.as_str() {
+        "fifo" => Output::Path(path(rest)?),
+        "file" => Output::File(path(rest)?),
+        "binary" | "binary-v2" => {
+            let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+            let path = path(rest)?;
+            let args = match uri::query(query) {
+                Query::Pairs(pairs) => first_values(pairs),
+                Query::Malformed => return Err(malformed("path?key=value")),
+                Query::EmptyKey => return Err(invalid(stream, uri, "an empty key in the query")),
+            };
+            if args.iter().any(|arg| arg.contains('\0')) {
+                return Err(invalid(stream, uri, "a NUL byte in the query"));
+            }
+            Output::Logger(Command {
+                path,
+                args,
+                must_be_ready: scheme == "binary-v2",
+            })
+        }
+        _ => return Err(Error::unknown(format!("unknown STDIO scheme {scheme}"))),
+    }))
+}
+
+/// Each key and its value; of a key that is there again only the first counts (contract 5.5).
+fn first_values(pairs: Vec<(String, String)>) -> Vec<String> {
+    let mut args: Vec<String> = Vec::with_capacity(2 * pairs.len());
+    for (key, value) in pairs {
+        if !args.iter().step_by(2).any(|known| *known == key) {
+            args.extend([key, value]);
+        }
+    }
+    args
+}
+
+fn absolute(stream: Stream, uri: &str, path: String) -> Result<PathBuf> {
     if !path.starts_with('/') {
         return Err(invalid(stream, uri, "not an absolute path"));
     }
@@ -79,53 +164,17 @@ fn target(stream: Stream, uri: &str) -> Result<Option<PathBuf>> {
     if path.len() >= libc::PATH_MAX as usize {
         return Err(invalid(stream, "the path", "too long"));
     }
-    Ok(Some(PathBuf::from(path)))
-}
-
-/// Splits `scheme:rest` as RFC 3986 defines a scheme, in lower case. A bare path has none.
-fn scheme(uri: &str) -> Option<(String, &str)> {
-    let (name, rest) = uri.split_once(':')?;
-    let sound = name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
-    sound.then(|| (name.to_ascii_lowercase(), rest))
-}
-
-/// The path of what follows `fifo:`: no host, no query, no fragment, `%XX` decoded.
-fn fifo_path(rest: &str) -> Option<String> {
-    let encoded = rest.strip_prefix("//")?;
-    if !encoded.starts_with('/') || encoded.contains(['?', '#']) {
-        return None;
-    }
-    let mut path = Vec::with_capacity(encoded.len());
-    let mut bytes = encoded.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let high = char::from(bytes.next()?).to_digit(16)?;
-            let low = char::from(bytes.next()?).to_digit(16)?;
-            path.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            path.push(byte);
-        }
-    }
-    String::from_utf8(path).ok()
+    Ok(PathBuf::from(path))
 }
 
 fn invalid(stream: Stream, uri: &str, why: &str) -> Error {
     Error::invalid_argument(format!("{stream} {}: {why}", uri.escape_debug()))
 }
 
-fn unimplemented(what: &str) -> Error {
-    Error::new(
-        Code::Unimplemented,
-        format!("{what} is not supported by this shim yet: not implemented"),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
     use proptest::prelude::*;
 
     fn of(stdin: &str, stdout: &str, stderr: &str) -> Result<Plan> {
@@ -148,8 +197,8 @@ mod tests {
             } else {
                 Plan::Pipes {
                     stdin: path(i),
-                    stdout: path(o),
-                    stderr: path(e),
+                    stdout: path(o).map(Output::Path),
+                    stderr: path(e).map(Output::Path),
                 }
             };
             assert_eq!(of(i, o, e), Ok(expected), "mask {mask}");
@@ -174,7 +223,7 @@ mod tests {
             let Ok(Plan::Pipes { stdout, .. }) = of("", uri, "") else {
                 panic!("{uri} refused");
             };
-            assert_eq!(stdout, Some(PathBuf::from(expected)), "{uri}");
+            assert_eq!(stdout, Some(Output::from(expected)), "{uri}");
         }
     }
 
@@ -193,9 +242,21 @@ mod tests {
                 "unknown STDIO scheme ttrpc+unix",
             ),
             ("c:x", Code::Unknown, "unknown STDIO scheme c"),
-            ("binary:///log?a=b", Code::Unimplemented, "binary://"),
-            ("binary-v2:///log", Code::Unimplemented, "binary-v2://"),
-            ("file:///var/log/x", Code::Unimplemented, "file://"),
+            ("binary://log/x", Code::InvalidArgument, "binary:///path"),
+            ("binary://", Code::InvalidArgument, "binary:///path"),
+            ("binary:log", Code::InvalidArgument, "binary:///path"),
+            ("binary-v2:?a=b", Code::InvalidArgument, "binary-v2:///path"),
+            ("binary:///l?=b", Code::InvalidArgument, "empty key"),
+            ("binary:///l?a=1&=", Code::InvalidArgument, "empty key"),
+            ("binary:///l?a=%2", Code::InvalidArgument, "?key=value"),
+            ("binary:///l?a=%ff", Code::InvalidArgument, "?key=value"),
+            ("binary:///l?a#b", Code::InvalidArgument, "?key=value"),
+            ("binary:///l#b", Code::InvalidArgument, "binary:///path"),
+            ("binary:///l?a=%00", Code::InvalidArgument, "NUL"),
+            ("binary:///l%00", Code::InvalidArgument, "NUL"),
+            ("file://var/log/x", Code::InvalidArgument, "file:///path"),
+            ("file:///a?b", Code::InvalidArgument, "file:///path"),
+            ("file:///a%00", Code::InvalidArgument, "NUL"),
             ("relative", Code::InvalidArgument, "not an absolute path"),
             ("./a", Code::InvalidArgument, "not an absolute path"),
             ("://x", Code::InvalidArgument, "not an absolute path"),
@@ -224,6 +285,52 @@ mod tests {
     }
 
     #[test]
+    fn files_and_loggers() {
+        let command = |path: &str, args: &[&str], must_be_ready| {
+            Output::Logger(Command {
+                path: path.into(),
+                args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+                must_be_ready,
+            })
+        };
+        for (uri, expected) in [
+            ("file:///a%20b", Output::File("/a b".into())),
+            ("binary:///l", command("/l", &[], false)),
+            ("binary:///l?", command("/l", &[], false)),
+            ("BINARY-V2:///l%41", command("/lA", &[], true)),
+            (
+                "binary:///l?z=1&a=2&m=3&&",
+                command("/l", &["z", "1", "a", "2", "m", "3"], false),
+            ),
+            (
+                "binary:///l?-f&x=a%20b+c=%26&-f=again",
+                command("/l", &["-f", "", "x", "a b c=&"], false),
+            ),
+        ] {
+            let with = |stderr: Output| {
+                Ok(Plan::Pipes {
+                    stdin: None,
+                    stdout: Some(expected.clone()),
+                    stderr: Some(stderr),
+                })
+            };
+            assert_eq!(of("", uri, ""), with(expected.clone()), "decides for both");
+            assert_eq!(of("", uri, uri), with(expected.clone()));
+            assert_eq!(of("", uri, "/own"), with("/own".into()), "its own counts");
+            assert_eq!(of("", uri, "file:///e"), with(Output::File("/e".into())));
+            let only_stderr = Plan::Pipes {
+                stdin: None,
+                stdout: None,
+                stderr: Some(expected.clone()),
+            };
+            assert_eq!(of("", "", uri), Ok(only_stderr));
+            let refused = of(uri, "", "").expect_err(uri);
+            assert_eq!(refused.code, Code::InvalidArgument);
+            assert!(refused.message.contains("for outputs only"), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_terminal_has_no_stderr() {
         for (stdin, stdout) in [("", ""), ("/i", ""), ("", "/o"), ("/i", "/o")] {
             let path = |given: &str| (!given.is_empty()).then(|| PathBuf::from(given));
@@ -235,7 +342,7 @@ mod tests {
             });
             let expected = Plan::Terminal {
                 stdin: path(stdin),
-                stdout: path(stdout),
+                stdout: path(stdout).map(Output::Path),
             };
             assert_eq!(planned, Ok(expected));
         }
@@ -249,23 +356,33 @@ mod tests {
             match plan(&Stdio { stdin: i.clone(), stdout: o.clone(), stderr: e.clone(), terminal }) {
                 Ok(Plan::Null) => prop_assert!(i.is_empty() && o.is_empty() && e.is_empty()),
                 Ok(Plan::Pipes { stdin, stdout, stderr }) => {
-                    for (given, path) in [(i, stdin), (o, stdout), (e, stderr)] {
-                        prop_assert_eq!(given.is_empty(), path.is_none());
-                        if let Some(path) = path {
-                            prop_assert!(path.is_absolute());
-                            prop_assert!(!path.to_string_lossy().contains('\0'));
-                        }
+                    prop_assert_eq!(i.is_empty(), stdin.is_none());
+                    prop_assert_eq!(o.is_empty(), stdout.is_none());
+                    prop_assert!(e.is_empty() || stderr.is_some());
+                    for path in [stdin.as_ref(), stdout.as_ref().map(path), stderr.as_ref().map(path)]
+                        .into_iter()
+                        .flatten()
+                    {
+                        prop_assert!(path.is_absolute());
+                        prop_assert!(!path.to_string_lossy().contains('\0'));
                     }
                 }
                 Ok(Plan::Terminal { stdin, stdout }) => {
                     prop_assert!(terminal);
-                    for (given, path) in [(i, stdin), (o, stdout)] {
-                        prop_assert_eq!(given.is_empty(), path.is_none());
-                        prop_assert!(path.is_none_or(|path| path.is_absolute()));
-                    }
+                    prop_assert_eq!(i.is_empty(), stdin.is_none());
+                    prop_assert_eq!(o.is_empty(), stdout.is_none());
+                    prop_assert!(stdin.is_none_or(|path| path.is_absolute()));
+                    prop_assert!(stdout.is_none_or(|output| path(&output).is_absolute()));
                 }
                 Err(error) => prop_assert!(!error.message.is_empty()),
             }
+        }
+    }
+
+    fn path(output: &Output) -> &PathBuf {
+        match output {
+            Output::Path(path) | Output::File(path) => path,
+            Output::Logger(command) => &command.path,
         }
     }
 
@@ -273,7 +390,7 @@ mod tests {
     fn uri() -> impl Strategy<Value = String> {
         prop_oneof![
             Just(String::new()),
-            "(fifo|FIFO|file|x)?:?/{0,3}[a%0-9?#:]{0,6}\0?",
+            "(fifo|FIFO|file|binary|binary-v2|x)?:?/{0,3}[a%0-9?#:&=]{0,6}\0?",
             any::<String>(),
         ]
     }

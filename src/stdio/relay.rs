@@ -7,6 +7,7 @@
 //! tried *while the flag was held* failed and that side was seen empty or full, so an edge in
 //! between is never lost.
 
+mod file;
 mod terminal;
 
 use std::io;
@@ -21,7 +22,8 @@ use tokio::io::Interest;
 use tokio::time::{Sleep, sleep};
 
 use super::Stream;
-use super::sys::{self, Watched};
+use super::sys::{self, Kind, Watched};
+use file::Writing;
 
 /// Buffer of what cannot be spliced; there only while bytes are on their way.
 const COPY_LEN: usize = 16 * 1024;
@@ -61,8 +63,28 @@ enum Target {
     Pipe,
     /// The master end of the container's terminal.
     Terminal,
-    /// A file or a device: it has no readiness.
+    /// A file: it has no readiness, and each write may take as long as its disk wants.
     File,
+    /// A device: written to as it comes.
+    Device,
+}
+
+impl Target {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Fifo => Self::Fifo,
+            Kind::File => Self::File,
+            Kind::Device => Self::Device,
+        }
+    }
+
+    /// How much is read at once. For a file all that a pipe holds: each write is a thread's.
+    fn chunk(self) -> usize {
+        match self {
+            Self::File => 4 * COPY_LEN,
+            _ => COPY_LEN,
+        }
+    }
 }
 
 /// A descriptor that is written to; watched from the first time it is full. Most never are, and
@@ -129,6 +151,8 @@ pub(super) struct Relay {
     drop_keeper: bool,
     /// The terminal is to be closed.
     finish: bool,
+    /// What a file is being given.
+    writing: Option<Writing>,
     /// A lost write was logged and none has succeeded since.
     complained: bool,
 }
@@ -139,9 +163,14 @@ impl Relay {
         Self::new(stream, pipe, Arc::new(fifo), Target::Fifo)
     }
 
-    /// From a container's pipe to a file, which other relays may share.
-    pub(super) fn to_file(stream: Stream, pipe: OwnedFd, file: Arc<OwnedFd>) -> io::Result<Self> {
-        Self::new(stream, pipe, file, Target::File)
+    /// From a container's pipe to a file or device, which other relays may share.
+    pub(super) fn to_file(
+        stream: Stream,
+        pipe: OwnedFd,
+        file: Arc<OwnedFd>,
+        kind: Kind,
+    ) -> io::Result<Self> {
+        Self::new(stream, pipe, file, Target::of(kind))
     }
 
     /// From a FIFO opened for both directions to a container's stdin.
@@ -166,13 +195,14 @@ impl Relay {
             target,
             mode: match target {
                 // A file is opened for appending, which splice(2) refuses; not every device takes it.
-                Target::File | Target::Terminal => Mode::Copy(Vec::new()),
+                Target::File | Target::Device | Target::Terminal => Mode::Copy(Vec::new()),
                 Target::Fifo | Target::Pipe => Mode::Splice,
             },
             nap: None,
             source: Source::Pipe,
             drop_keeper: false,
             finish: false,
+            writing: None,
             complained: false,
         })
     }
@@ -235,7 +265,7 @@ impl Relay {
                 Step::Again => {}
                 Step::Stop => return Poll::Ready(()),
                 Step::Eof => match self.target {
-                    Target::Pipe | Target::File => return Poll::Ready(()),
+                    Target::Pipe | Target::File | Target::Device => return Poll::Ready(()),
                     Target::Terminal => {
                         self.mode = Mode::Over;
                         self.rest(LAST_LINE);
@@ -306,6 +336,9 @@ impl Relay {
     }
 
     fn copy(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<Step> {
+        if self.writing.is_some() {
+            return self.written(cx, tally);
+        }
         let Mode::Copy(pending) = &mut self.mode else {
             return Poll::Ready(Step::Again);
         };
@@ -316,7 +349,7 @@ impl Relay {
             let Ok(mut readable) = ready!(source.poll_read_ready(cx)) else {
                 return Poll::Ready(Step::Stop);
             };
-            pending.resize(COPY_LEN, 0);
+            pending.resize(self.target.chunk(), 0);
             let read = nix::unistd::read(source.get_ref(), pending);
             pending.truncate(read.unwrap_or(0));
             match read {
@@ -339,6 +372,10 @@ impl Relay {
                     });
                 }
             }
+        }
+        if self.target == Target::File {
+            self.hand_over();
+            return Poll::Ready(Step::Again);
         }
         let writable = match &self.to {
             Door::Plain(_) => None,
@@ -373,28 +410,32 @@ impl Relay {
             // A disk that is full for a moment must not stop the container for ever.
             failed => {
                 tally.lost += pending.len() as u64;
-                if !self.complained {
-                    let why = failed.err().unwrap_or(Errno::ENOSPC);
-                    log::warn!(
-                        "{}: dropping output that cannot be written: {why}",
-                        self.stream
-                    );
-                }
-                self.complained = true;
                 pending.clear();
+                self.complain(failed.err().unwrap_or(Errno::ENOSPC));
                 Step::Again
             }
         })
     }
 
+    /// Says once that output is lost, until some is written again.
+    fn complain(&mut self, why: Errno) {
+        if !self.complained {
+            log::warn!(
+                "{}: dropping output that cannot be written: {why}",
+                self.stream
+            );
+        }
+        self.complained = true;
+    }
+
     /// Starts to wait for room in the target.
     fn watch_target(&mut self) {
-        if self.target != Target::File
+        if !matches!(self.target, Target::File | Target::Device)
             && let Door::Plain(fd) = &self.to
             && let Ok(fd) = match self.target {
                 // The output's relay has this one in the reactor, which takes each number once.
                 Target::Terminal => fd.try_clone().map(Arc::new),
-                Target::Fifo | Target::Pipe | Target::File => Ok(Arc::clone(fd)),
+                Target::Fifo | Target::Pipe | Target::File | Target::Device => Ok(Arc::clone(fd)),
             }
             && let Ok(watched) = sys::watch(fd, Interest::WRITABLE)
         {

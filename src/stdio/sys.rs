@@ -1,9 +1,9 @@
 //! The system calls behind the relays. Nothing here blocks, and every descriptor is close-on-exec.
 
-use std::fs::{Metadata, OpenOptions};
+use std::fs::{DirBuilder, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,6 +69,19 @@ pub(super) fn open_append(stream: Stream, path: &Path) -> Result<OwnedFd> {
     open(stream, path, OpenOptions::new().append(true))
 }
 
+/// Opens a file that output is appended to, and makes it and its directories if it is not there.
+pub(super) fn create_append(stream: Stream, path: &Path) -> Result<OwnedFd> {
+    if let Some(parent) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)
+            .map_err(|why| Error::io(format!("{stream}: mkdir {}", parent.display()), &why))?;
+    }
+    let mut options = OpenOptions::new();
+    open(stream, path, options.append(true).create(true).mode(0o644))
+}
+
 /// Opens a file that becomes a container's stdin as it is.
 pub(super) fn open_read(stream: Stream, path: &Path) -> Result<OwnedFd> {
     open(stream, path, OpenOptions::new().read(true))
@@ -109,10 +122,47 @@ pub(super) fn pipe(stream: Stream, ours: End, uid: u32, gid: u32) -> Result<(Own
         End::Read => (read, write),
         End::Write => (write, read),
     };
-    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|why| failed("set up", why))?;
+    set_nonblocking(ours.as_fd())
+        .map_err(|why| Error::io(format!("set up {stream} pipe"), &why))?;
     fchown(&theirs, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
         .map_err(|why| failed(&format!("chown to {uid}:{gid} the"), why))?;
     Ok((ours, theirs))
+}
+
+/// A pipe for somebody to write to: our end, which does not block, and theirs, which does.
+pub(super) fn reading_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    set_nonblocking(read.as_fd())?;
+    Ok((read, write))
+}
+
+/// Reads and writes at a pipe's end no longer block, nor for who shares its open file description.
+pub(super) fn set_nonblocking(pipe: BorrowedFd<'_>) -> io::Result<()> {
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// The opposite: for an end that a program inherits.
+pub(super) fn set_blocking(pipe: BorrowedFd<'_>) -> io::Result<()> {
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(())
+}
+
+/// What can be read at once, 16 KiB at most; nothing at the end.
+pub(super) fn read_some(from: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
+    let mut bytes = vec![0; 16 * 1024];
+    let len = nix::unistd::read(from, &mut bytes)?;
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// Whether a pipe has neither bytes nor a writer.
+pub(super) fn is_over(read_end: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(read_end, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok()
+        && fds[0].revents().is_some_and(|events| {
+            events.contains(PollFlags::POLLHUP) && !events.contains(PollFlags::POLLIN)
+        })
 }
 
 /// A descriptor in the reactor.

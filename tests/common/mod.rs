@@ -8,6 +8,7 @@ pub mod census;
 pub mod containerd;
 pub mod dumper;
 pub mod events;
+pub mod logger;
 pub mod results;
 pub mod script;
 pub mod shim;

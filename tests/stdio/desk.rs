@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use cotter::runtime::Fds;
-use cotter::stdio::{Io, Plan};
+use cotter::stdio::{Io, Output, Plan};
 use tokio::sync::{RwLock, RwLockReadGuard, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -70,8 +70,8 @@ impl Desk {
         let path = |name: &str| (!name.is_empty()).then(|| self.path(name));
         Plan::Pipes {
             stdin: path(stdin),
-            stdout: path(stdout),
-            stderr: path(stderr),
+            stdout: path(stdout).map(Output::Path),
+            stderr: path(stderr).map(Output::Path),
         }
     }
 
@@ -110,6 +110,12 @@ impl Desk {
     /// Opens a FIFO to read: at once, as a relay has its other end.
     pub fn reader(&self, name: &str) -> File {
         File::open(self.path(name)).unwrap()
+    }
+
+    /// A reader without a relay: open for both directions, it waits for nobody.
+    pub fn reader_of_both(&self, name: &str) -> File {
+        let mut both = OpenOptions::new();
+        both.read(true).write(true).open(self.path(name)).unwrap()
     }
 
     pub fn writer(&self, name: &str) -> File {

@@ -5,6 +5,7 @@
 
 mod cost;
 mod desk;
+mod disk;
 mod targets;
 
 use std::fs::{self, OpenOptions};

@@ -10,6 +10,7 @@ mod client;
 mod close_io;
 #[path = "../common/mod.rs"]
 mod common;
+mod logger;
 mod many;
 mod null;
 mod owner;

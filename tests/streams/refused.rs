@@ -75,22 +75,22 @@ fn cases(dir: &Path, good: &Fifos) -> Vec<Case> {
             Code::InvalidArgument,
             "fifo://host/path",
         );
-        case("file:///tmp/log", true, Code::Unimplemented, "file://");
+        case("file://tmp/log", true, Code::InvalidArgument, "file://");
         case(
-            "binary:///bin/logger",
+            "binary:///bin/logger?=",
             true,
-            Code::Unimplemented,
+            Code::InvalidArgument,
             "binary://",
         );
     }
     cases.push(Case {
         stdin: good.stdin.clone(),
-        stdout: "binary:///bin/logger".into(),
+        stdout: "binary:///nonexistent/logger".into(),
         stderr: String::new(),
         terminal: true,
-        code: Code::Unimplemented,
-        says: "binary://".into(),
-        by_name: true,
+        code: Code::NotFound,
+        says: "/nonexistent/logger".into(),
+        by_name: false,
     });
     cases
 }

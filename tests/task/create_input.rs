@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use cotter::error::Code::{self, InvalidArgument, NotFound, Unimplemented, Unknown};
+use cotter::error::Code::{self, InvalidArgument, NotFound, Unknown};
 use cotter::manager::spec::Spec;
 use cotter::proto::runc_options::{CheckpointOptions, Options};
 use cotter::proto::task::CreateTaskRequest;
@@ -196,9 +196,13 @@ async fn streams(runtime: &'static str) {
             Unknown,
             "unknown STDIO scheme ttrpc+unix",
         ),
-        ("file:///tmp/x", Unimplemented, "file://"),
-        ("binary:///bin/cat?a=b", Unimplemented, "binary://"),
-        ("binary-v2:///bin/cat", Unimplemented, "binary-v2://"),
+        ("file://host/x", InvalidArgument, "file:///path"),
+        (
+            "binary:///bin/cat?=b",
+            InvalidArgument,
+            "binary:///bin/cat?=b",
+        ),
+        ("binary-v2://bin/cat", InvalidArgument, "binary-v2://"),
         ("relative", InvalidArgument, "not an absolute path"),
         ("../up", InvalidArgument, "not an absolute path"),
         ("://", InvalidArgument, "not an absolute path"),
@@ -224,10 +228,10 @@ async fn streams(runtime: &'static str) {
     }
     let request = CreateTaskRequest {
         terminal: true,
-        stdout: "binary:///bin/logger".into(),
+        stdout: "binary:///nonexistent/logger".into(),
         ..shim.create_request("b")
     };
-    refuses(&shim, &request, Unimplemented, "binary://").await;
+    refuses(&shim, &request, NotFound, "/nonexistent/logger").await;
     end(shim).await;
 }
 

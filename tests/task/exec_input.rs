@@ -1,7 +1,7 @@
 //! Bad input on every field of Exec: refused, nobody is told, and the container goes on, created or
 //! running.
 
-use cotter::error::Code::{self, InvalidArgument, NotFound, Unimplemented, Unknown};
+use cotter::error::Code::{self, InvalidArgument, NotFound, Unknown};
 use cotter::manager::events::Event;
 use cotter::proto::Any;
 use cotter::proto::task::ExecProcessRequest;
@@ -123,9 +123,9 @@ async fn streams(runtime: &'static str) {
             Unknown,
             "failed to create exec process I/O: unknown STDIO scheme npipe",
         ),
-        ("file:///tmp/x", Unimplemented, "file://"),
-        ("binary:///bin/cat", Unimplemented, "binary://"),
-        ("binary-v2:///bin/cat", Unimplemented, "binary-v2://"),
+        ("file://host/x", InvalidArgument, "file:///path"),
+        ("binary://", InvalidArgument, "binary://"),
+        ("binary-v2:///bin/cat?=", InvalidArgument, "binary-v2://"),
         ("relative", InvalidArgument, "not an absolute path"),
         ("\n", InvalidArgument, "not an absolute path"),
         ("/a\0b", InvalidArgument, "NUL"),
@@ -144,10 +144,10 @@ async fn streams(runtime: &'static str) {
     }
     let terminal = ExecProcessRequest {
         terminal: true,
-        stdout: "binary:///bin/cat".into(),
+        stdout: "binary:cat".into(),
         ..request("x")
     };
-    all.push((terminal, Unimplemented, "binary://"));
+    all.push((terminal, InvalidArgument, "binary:///path"));
     each(runtime, all, async |_| {}).await;
 }
 

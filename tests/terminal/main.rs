@@ -11,6 +11,7 @@ mod client;
 mod common;
 mod end_of_input;
 mod left;
+mod logger;
 mod output;
 mod resize;
 mod runtime;

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use tokio::io::Interest;
 
 use super::{Mode, RETRY, Relay, Source, Target};
+use crate::stdio::sys::Kind;
 use crate::stdio::{Stream, console, sys};
 
 /// The most that is taken from a terminal once its process has ended. The kernel holds 4 KiB for
@@ -32,8 +33,9 @@ impl Relay {
     pub(in crate::stdio) fn terminal_to_file(
         master: Arc<OwnedFd>,
         file: Arc<OwnedFd>,
+        kind: Kind,
     ) -> io::Result<Self> {
-        Self::from_terminal(master, file, Target::File)
+        Self::from_terminal(master, file, Target::of(kind))
     }
 
     /// From a FIFO opened for both directions to a terminal.

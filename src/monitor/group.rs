@@ -1,0 +1,40 @@
+//! The end of what a child leaves in its process group.
+//!
+//! Invariant: only children of this process are signalled, so never a stranger in a recycled group.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{self, getpgid};
+use tokio::time::{sleep, timeout};
+
+use super::{Monitor, Pid};
+
+/// How long to kill what is left; a process stuck in the kernel may never end.
+const LIMIT: Duration = Duration::from_secs(5);
+
+impl Monitor {
+    /// Kills what a child that has ended left in the process group it led. Its children are this
+    /// process's now, and theirs as soon as they have ended. False if some are still there after 5 s.
+    pub async fn end_group(&self, leader: Pid) -> bool {
+        let group = |pid: &Pid| getpgid(Some(unistd::Pid::from_raw(*pid))).map(unistd::Pid::as_raw);
+        let end = async {
+            loop {
+                let mut left = self.adopted().unwrap_or_else(|e| {
+                    log::warn!("children of this process: {e}");
+                    Vec::new()
+                });
+                left.retain(|pid| group(pid) == Ok(leader));
+                if left.is_empty() {
+                    return;
+                }
+                for pid in left {
+                    // ESRCH: it is gone, which is what is wanted.
+                    let _ = kill(unistd::Pid::from_raw(pid), Signal::SIGKILL);
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(LIMIT, end).await.is_ok()
+    }
+}

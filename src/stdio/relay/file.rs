@@ -1,0 +1,106 @@
+//! What is particular to a relay that writes to a file.
+//!
+//! Invariant: a write that takes long, on a slow or dead disk, holds its own stream and one thread,
+//! nothing else. A stream has one write at a time, so order is kept and nothing piles up: what comes
+//! meanwhile waits in the container's pipe. A write under way when its relay is closed goes on, and
+//! keeps the file open until it is done.
+
+use std::fmt;
+use std::mem::take;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use nix::errno::Errno;
+
+use super::{Door, Mode, RETRY, Relay, Step, Tally};
+use crate::blocking::blocking;
+use crate::error::Result;
+
+/// A write on a thread of its own.
+pub(super) struct Writing {
+    bytes: Arc<Vec<u8>>,
+    outcome: Pin<Box<dyn Future<Output = Result<Written>> + Send>>,
+}
+
+/// What has become of a write.
+struct Written {
+    len: usize,
+    /// Why not all of it was.
+    failed: Option<Errno>,
+}
+
+impl Relay {
+    /// Has the bytes read written.
+    pub(super) fn hand_over(&mut self) {
+        let Mode::Copy(pending) = &mut self.mode else {
+            return;
+        };
+        let file = match &self.to {
+            Door::Plain(fd) => Arc::clone(fd),
+            Door::Watched(fd) => Arc::clone(fd.get_ref()),
+        };
+        let bytes = Arc::new(take(pending));
+        let work = Arc::clone(&bytes);
+        let outcome = Box::pin(blocking("write-output", move || write(&file, &work)));
+        self.writing = Some(Writing { bytes, outcome });
+    }
+
+    /// Waits for the write under way.
+    pub(super) fn written(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<Step> {
+        let Some(writing) = &mut self.writing else {
+            return Poll::Ready(Step::Again);
+        };
+        let outcome = ready!(writing.outcome.as_mut().poll(cx));
+        let Some(Writing { bytes, .. }) = self.writing.take() else {
+            return Poll::Ready(Step::Again);
+        };
+        match outcome {
+            Ok(Written { len, failed }) => {
+                tally.moved += len as u64;
+                tally.lost += (bytes.len() - len) as u64;
+                match failed {
+                    Some(why) => self.complain(why),
+                    None => self.complained = false,
+                }
+            }
+            Err(why) => {
+                // No thread to be had: nothing has been written.
+                log::debug!("{}: {why}, trying again", self.stream);
+                if let Mode::Copy(pending) = &mut self.mode {
+                    let later = std::mem::replace(pending, bytes.to_vec());
+                    pending.extend(later);
+                }
+                self.rest(RETRY);
+            }
+        }
+        Poll::Ready(Step::Again)
+    }
+}
+
+/// Writes as much as can be written.
+fn write(file: &OwnedFd, bytes: &[u8]) -> Written {
+    let mut len = 0;
+    while len < bytes.len() {
+        let failed = match nix::unistd::write(file, &bytes[len..]) {
+            Ok(written) if written > 0 => {
+                len += written;
+                continue;
+            }
+            Err(Errno::EINTR) => continue,
+            failed => failed.err().unwrap_or(Errno::ENOSPC),
+        };
+        return Written {
+            len,
+            failed: Some(failed),
+        };
+    }
+    Written { len, failed: None }
+}
+
+impl fmt::Debug for Writing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Writing {} bytes", self.bytes.len())
+    }
+}
