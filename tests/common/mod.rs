@@ -9,6 +9,7 @@ pub mod containerd;
 pub mod events;
 pub mod results;
 pub mod shim;
+pub mod terminal;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
