@@ -21,8 +21,9 @@ fn gone(engine: &Engine, pid: u32) {
 }
 
 /// dockerd is restarted while containers live on and speak; others end while it is away.
-pub fn live_restore(line: Line) {
-    let mut engine = Engine::start_with(line, Form::DropIn, json!({ "live-restore": true }));
+pub fn live_restore(line: Line, runtime: &str) {
+    let mut engine =
+        Engine::start_with(line, Form::DropIn, runtime, json!({ "live-restore": true }));
     let before = engine.census();
     let script = "echo first; while read x; do echo got $x; done";
     engine.up("stays", &["-i"], &["sh", "-c", script]);
@@ -66,8 +67,9 @@ pub fn live_restore(line: Line) {
 }
 
 /// dockerd is killed. Its containers live on, to be kept or ended by the next one, as its configuration says.
-pub fn daemon_killed(line: Line) {
-    let mut engine = Engine::start_with(line, Form::DropIn, json!({ "live-restore": true }));
+pub fn daemon_killed(line: Line, runtime: &str) {
+    let mut engine =
+        Engine::start_with(line, Form::DropIn, runtime, json!({ "live-restore": true }));
     let before = engine.census();
     engine.up("kept", &[], &["sleep", "1000"]);
     let pid = engine.pid("kept");
@@ -88,8 +90,8 @@ pub fn daemon_killed(line: Line) {
 }
 
 /// dockerd ends in order and takes its containers along; what is always restarted comes back with it.
-pub fn daemon_stopped(line: Line) {
-    let mut engine = Engine::start(line, Form::DropIn);
+pub fn daemon_stopped(line: Line, runtime: &str) {
+    let mut engine = Engine::start(line, runtime);
     let before = engine.census();
     let script = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done";
     engine.up("plain", &[], &["sh", "-c", script]);
@@ -114,8 +116,8 @@ pub fn daemon_stopped(line: Line) {
 }
 
 /// containerd is killed and comes back; dockerd finds its container again, and hears of its end.
-pub fn containerd_killed(line: Line) {
-    let mut engine = Engine::start(line, Form::DropIn);
+pub fn containerd_killed(line: Line, runtime: &str) {
+    let mut engine = Engine::start(line, runtime);
     let before = engine.census();
     engine.up("stays", &[], &["sleep", "1000"]);
     let pid = engine.pid("stays");

@@ -13,7 +13,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::common::census::{Census, MARK};
-use crate::common::containerd::{Containerd, Form, Version, shim_under_test};
+use crate::common::containerd::{Containerd, Form, Version};
 use crate::common::{
     Done, LIMIT, eventually, eventually_some, results, run, run_with_input, signal, tool, unique,
 };
@@ -24,9 +24,9 @@ const IMAGE: &str = "box";
 /// The engines the shim must work under, as Debian packages them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// 20.10, bookworm; with containerd 1.6 and runc 1.1.
+    /// 20.10, bookworm; with containerd 1.6.
     V20_10,
-    /// 28.5, forky; with containerd 2.1 and runc 1.3.
+    /// 28.5, forky; with containerd 2.1.
     V28_5,
 }
 
@@ -43,13 +43,6 @@ impl Line {
             Self::V20_10 => Version::V1_6,
             Self::V28_5 => Version::V2_1,
         }
-    }
-
-    fn runtime(self) -> PathBuf {
-        tool(match self {
-            Self::V20_10 => "RUNC",
-            Self::V28_5 => "RUNC_1_3",
-        })
     }
 }
 
@@ -68,6 +61,7 @@ pub struct Engine {
     pub line: Line,
     /// Its containerd.
     pub containerd: Containerd,
+    runtime: PathBuf,
     daemon: Option<Child>,
     config: Value,
 }
@@ -75,9 +69,8 @@ pub struct Engine {
 /// Something that must work, and its name in the table of results.
 pub type Case = (&'static str, fn(&Engine));
 
-/// Starts an engine, runs `cases` on it all at once, and checks that nothing stays behind.
-pub fn all_at_once(line: Line, form: Form, cases: &[Case]) {
-    let engine = Engine::start(line, form);
+/// Runs `cases` on an engine all at once, and checks that nothing stays behind.
+pub fn all_at_once(engine: Engine, cases: &[Case]) {
     let before = engine.census();
     let failed: Vec<&str> = thread::scope(|scope| {
         let begin = |(name, case): &Case| {
@@ -94,7 +87,11 @@ pub fn all_at_once(line: Line, form: Form, cases: &[Case]) {
         };
         begun.into_iter().filter_map(failed).collect()
     });
-    assert!(failed.is_empty(), "under {line} failed: {failed:?}");
+    assert!(
+        failed.is_empty(),
+        "under {} failed: {failed:?}",
+        engine.line
+    );
     engine.nothing_left_since(&before);
     for (name, _) in cases {
         engine.passed(name);
@@ -102,21 +99,17 @@ pub fn all_at_once(line: Line, form: Form, cases: &[Case]) {
 }
 
 impl Engine {
-    /// Starts `line` with the shim installed as `form` says: as a drop-in, with an OCI runtime in daemon.json, or by
-    /// name, with a runtimeType there.
-    pub fn start(line: Line, form: Form) -> Self {
-        Self::start_with(line, form, json!({}))
+    /// Starts `line` with the shim as a drop-in and the OCI runtime of that name in the list of tools.
+    pub fn start(line: Line, runtime: &str) -> Self {
+        Self::start_with(line, Form::DropIn, runtime, json!({}))
     }
 
-    /// As [`start`](Self::start), with more in daemon.json.
-    pub fn start_with(line: Line, form: Form, more: Value) -> Self {
-        let containerd = Containerd::start(line.containerd(), form, &line.runtime());
+    /// As [`start`](Self::start), with the shim installed as `form` says and more in daemon.json.
+    pub fn start_with(line: Line, form: Form, runtime: &str, more: Value) -> Self {
+        let runtime = tool(runtime);
+        let containerd = Containerd::start(line.containerd(), form, &runtime);
         let owner = &containerd.owner;
         let at = |name: &str| owner.dir.join(name);
-        let runtime = match form {
-            Form::DropIn => json!({ "path": line.runtime() }),
-            Form::Name | Form::Path => json!({ "runtimeType": runtime_type(line) }),
-        };
         // Nothing that would touch the machine's network, and no name that another engine has.
         let mut config = json!({
             "data-root": at("docker"),
@@ -136,7 +129,7 @@ impl Engine {
             "ip-masq": false,
             "userland-proxy": false,
             "init-path": line.dir().join("docker-init"),
-            "runtimes": { "cotter": runtime },
+            "runtimes": { "cotter": { "path": runtime } },
             "default-runtime": "cotter",
         });
         if line == Line::V20_10 {
@@ -151,6 +144,7 @@ impl Engine {
         let mut this = Self {
             line,
             containerd,
+            runtime,
             daemon: None,
             config,
         };
@@ -300,6 +294,11 @@ impl Engine {
         pid.try_into().unwrap()
     }
 
+    /// Whether the OCI runtime is crun.
+    pub fn crun(&self) -> bool {
+        self.runtime.ends_with("crun")
+    }
+
     /// Waits until a container has ended, and returns its exit code.
     #[track_caller]
     pub fn exited(&self, name: &str) -> i64 {
@@ -335,18 +334,14 @@ impl Engine {
         );
         let deadline = Instant::now() + LIMIT;
         loop {
-            // The host's network namespace stays mounted for the engine's life, from its first use.
             let census = before.diff(&self.census());
-            let mut left: Vec<String> = census
-                .lines()
-                .filter(|l| !l.ends_with("/run/netns/default"))
-                .map(str::to_owned)
-                .collect();
-            left.extend(
-                self.own_left()
-                    .iter()
-                    .map(|p| format!("+ entry {}", p.display())),
-            );
+            let own = self.own_left();
+            let own = own.iter().map(|p| format!("+ entry {}", p.display()));
+            let lines = census.lines().map(str::to_owned).chain(own);
+            // For the engine's life and for all containers: the host's network namespace stays mounted from its first
+            // use, and crun keeps what it has compiled.
+            let kept = |l: &String| l.ends_with("/run/netns/default") || l.ends_with("/.cache");
+            let left: Vec<String> = lines.filter(|l| !kept(l)).collect();
             if left.is_empty() {
                 return;
             }
@@ -383,8 +378,9 @@ impl Engine {
     /// Notes that `case` has passed; see [`results`].
     pub fn passed(&self, case: &str) {
         let engine = results::version(&self.line.dir().join("dockerd"), "--version");
-        let runtime = results::version(&self.line.runtime(), "--version");
-        results::passed("Docker", &engine, &format!("runc {runtime}"), case);
+        let name = self.runtime.file_name().unwrap().to_str().unwrap();
+        let runtime = results::version(&self.runtime, "--version");
+        results::passed("Docker", &engine, &format!("{name} {runtime}"), case);
     }
 
     fn log_file(&self) -> PathBuf {
@@ -408,14 +404,6 @@ impl Drop for Engine {
         // The containerd, which clears up next, does not know whose shim sockets to look for.
         self.containerd.owner.clear(&self.ids());
     }
-}
-
-/// The name by which a runtimeType asks for the shim under test.
-fn runtime_type(line: Line) -> String {
-    let shim = shim_under_test(line.containerd());
-    let file = shim.file_name().unwrap().to_str().unwrap();
-    let name = file.strip_prefix("containerd-shim-").unwrap();
-    format!("io.containerd.{}", name.replace('-', "."))
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {

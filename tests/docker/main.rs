@@ -1,4 +1,4 @@
-//! The shim under two Docker Engines, each with the containerd and the runc of its time.
+//! The shim under two Docker Engines, each with the containerd and the OCI runtimes of its time.
 //!
 //! Everything is asked through each engine's own `docker`. The cases of one test run at the same time on one engine,
 //! and every test ends with the census of what it started with. `COTTER_TEST_SHIM=go` runs the Go shims instead: what
@@ -19,81 +19,60 @@ mod run;
 mod signals;
 mod userns;
 
-use common::containerd::Form;
-use engine::{Line, all_at_once};
+use engine::{Engine, Line, all_at_once};
 
-/// One module per engine, one test per family of cases.
+/// One module per engine and OCI runtime, one test per family of cases.
 macro_rules! engines {
-    ($($module:ident: $line:ident;)*) => {$(
+    ($($module:ident: $line:ident, $runtime:literal, $($name:ident: $cases:path),*;)*) => {$(
         mod $module {
             use super::*;
 
-            const LINE: Line = Line::$line;
+            $(#[test]
+            fn $name() {
+                all_at_once(Engine::start(Line::$line, $runtime), $cases);
+            })*
+        }
+    )*};
+}
+
+// What the engine does by itself, and through other runtimes than runc, is no other matter for each runtime; nor is
+// what the runtime alone does.
+engines! {
+    docker_20_10: V20_10, "RUNC",
+        runs: run::CASES, execs: exec::CASES, streams: output::CASES, signals: signals::CASES,
+        resources: resources::CASES, policies: policies::CASES;
+    docker_20_10_crun: V20_10, "CRUN",
+        runs: run::CASES, execs: exec::CASES, signals: signals::CASES;
+    docker_28_5: V28_5, "RUNC_1_3",
+        runs: run::CASES, execs: exec::CASES, streams: output::CASES, signals: signals::CASES,
+        resources: resources::CASES, policies: policies::CASES;
+    docker_28_5_crun: V28_5, "CRUN_1_21",
+        runs: run::CASES, execs: exec::CASES, signals: signals::CASES;
+}
+
+/// One module per behaviour that needs an engine of its own, one test per engine.
+macro_rules! alone {
+    ($($name:ident: $test:path;)*) => {$(
+        mod $name {
+            use super::*;
 
             #[test]
-            fn runs() {
-                all_at_once(LINE, Form::DropIn, run::CASES);
+            fn docker_20_10() {
+                $test(Line::V20_10, "RUNC");
             }
 
             #[test]
-            fn execs() {
-                all_at_once(LINE, Form::DropIn, exec::CASES);
-            }
-
-            #[test]
-            fn output_and_input() {
-                all_at_once(LINE, Form::DropIn, output::CASES);
-            }
-
-            #[test]
-            fn signals_and_pauses() {
-                all_at_once(LINE, Form::DropIn, signals::CASES);
-            }
-
-            #[test]
-            fn resources_and_files() {
-                all_at_once(LINE, Form::DropIn, resources::CASES);
-            }
-
-            #[test]
-            fn restart_policies_and_health() {
-                all_at_once(LINE, Form::DropIn, policies::CASES);
-            }
-
-            #[test]
-            fn live_restore() {
-                away::live_restore(LINE);
-            }
-
-            #[test]
-            fn daemon_killed() {
-                away::daemon_killed(LINE);
-            }
-
-            #[test]
-            fn daemon_stopped() {
-                away::daemon_stopped(LINE);
-            }
-
-            #[test]
-            fn containerd_killed() {
-                away::containerd_killed(LINE);
-            }
-
-            #[test]
-            fn user_namespaces() {
-                userns::remapped(LINE);
+            fn docker_28_5() {
+                $test(Line::V28_5, "RUNC_1_3");
             }
         }
     )*};
 }
 
-engines! {
-    docker_20_10: V20_10;
-    docker_28_5: V28_5;
-}
-
-#[test]
-fn by_runtime_type() {
-    all_at_once(Line::V28_5, Form::Name, options::CASES);
+alone! {
+    live_restore: away::live_restore;
+    daemon_killed: away::daemon_killed;
+    daemon_stopped: away::daemon_stopped;
+    containerd_killed: away::containerd_killed;
+    user_namespaces: userns::remapped;
 }

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::common::containerd::go_shim;
 use crate::common::run_with_input as run_command;
 use crate::common::terminal::on_terminal;
 use crate::engine::{Case, Engine};
@@ -87,24 +88,30 @@ fn removed(engine: &Engine) {
 }
 
 fn missing(engine: &Engine) {
+    // Docker tells the reasons apart by runc's words.
+    let codes = if engine.crun() {
+        (125, 125)
+    } else {
+        (127, 126)
+    };
     let done = engine.run(&["--name", "missing"], &["nosuch"]);
-    assert_eq!(done.code, 127, "{done:?}");
+    assert_eq!(done.code, codes.0, "{done:?}");
+    // The runtime's reason is passed on.
     assert!(
-        done.err
-            .contains("exec: \"nosuch\": executable file not found in $PATH"),
-        "the runtime's reason is passed on: {done:?}"
+        done.err.contains("nosuch") && done.err.contains("not found in $PATH"),
+        "{done:?}"
     );
-    let state = engine.state("missing");
-    assert_eq!(
-        (&state["Status"], &state["ExitCode"]),
-        (&"created".into(), &127.into()),
-        "{state}"
-    );
+    assert_eq!(engine.state("missing")["Status"], "created");
     engine.docker(&["rm", "missing"]).ok();
 
     let done = engine.run(&["--rm"], &["/etc/passwd"]);
-    assert_eq!(done.code, 126, "{done:?}");
-    assert!(done.err.contains("permission denied"), "{done:?}");
+    assert_eq!(done.code, codes.1, "{done:?}");
+    let why = if engine.crun() {
+        "executable"
+    } else {
+        "permission denied"
+    };
+    assert!(done.err.contains(why), "{done:?}");
 }
 
 fn init(engine: &Engine) {
@@ -123,10 +130,10 @@ fn init(engine: &Engine) {
 
 /// No kernel kills what the init leaves behind in the host's pid namespace, and it holds the output open.
 fn host_pids(engine: &Engine) {
-    let done = engine.run(
-        &["--rm", "--pid", "host"],
-        &["sh", "-c", "sleep 1000 & echo $$; exit 3"],
-    );
+    // The Go shim kills it neither, when the init ends before its start has been dealt with.
+    let late = if go_shim() { "sleep 1;" } else { "" };
+    let script = format!("sleep 1000 & echo $$; {late} exit 3");
+    let done = engine.run(&["--rm", "--pid", "host"], &["sh", "-c", &script]);
     assert_eq!(done.code, 3, "{done:?}");
     assert!(done.out.trim().parse::<u32>().unwrap() > 1, "{done:?}");
 }

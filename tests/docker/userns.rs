@@ -14,7 +14,7 @@ const NONE: Option<&str> = None;
 
 /// dockerd reads the id ranges from /etc alone, so this test, with all that it starts, has an /etc of its own there: the
 /// mounts are this thread's and its children's.
-pub fn remapped(line: Line) {
+pub fn remapped(line: Line, runtime: &str) {
     let ranges = TempDir::new("ranges");
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
@@ -34,6 +34,7 @@ pub fn remapped(line: Line) {
     let engine = Engine::start_with(
         line,
         Form::DropIn,
+        runtime,
         json!({ "userns-remap": "nobody:nogroup" }),
     );
     let before = engine.census();
