@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::common::containerd::{Form, go_shim};
 use crate::common::tool;
-use crate::engine::{Case, Engine, Line, all_at_once};
+use crate::engine::{Engine, Line, all_at_once};
 
 /// An engine whose default runtime is `runtime`, with more in daemon.json.
 fn start(form: Form, runtime: &Value, more: &Value) -> Engine {
@@ -26,6 +26,22 @@ fn lives(engine: &Engine) {
     engine.docker(&["rm", "lives"]).ok();
 }
 
+/// A whole life, and that it was crun's.
+fn lives_with_crun(engine: &Engine) {
+    lives(engine);
+    engine.up("crun", &[], &["sleep", "1000"]);
+    let id = engine.inspect("crun")["Id"].as_str().unwrap().to_owned();
+    // What crun keeps of a container, and runc does not.
+    let status = engine
+        .containerd
+        .owner
+        .runtime_state()
+        .join(id)
+        .join("status");
+    assert!(status.exists(), "{}", status.display());
+    engine.remove("crun");
+}
+
 #[test]
 fn runtime_type() {
     let kind = if go_shim() { "runc" } else { "cotter" };
@@ -38,21 +54,11 @@ fn runtime_type() {
 fn runc_options() {
     let options = json!({ "BinaryName": tool("CRUN_1_21") });
     let runtime = json!({ "runtimeType": "io.containerd.runc.v2", "options": options });
-    let case: Case = ("runtimeType and options of runc", |engine| {
-        lives(engine);
-        engine.up("crun", &[], &["sleep", "1000"]);
-        let id = engine.inspect("crun")["Id"].as_str().unwrap().to_owned();
-        // What crun keeps of a container, and runc does not.
-        let status = engine
-            .containerd
-            .owner
-            .runtime_state()
-            .join(id)
-            .join("status");
-        assert!(status.exists(), "{}", status.display());
-        engine.remove("crun");
-    });
-    all_at_once(start(Form::DropIn, &runtime, &json!({})), &[case]);
+    let engine = start(Form::DropIn, &runtime, &json!({}));
+    all_at_once(
+        engine,
+        &[("runtimeType and options of runc", lives_with_crun)],
+    );
 }
 
 /// The way in which Docker 29 keeps images by default.
