@@ -25,6 +25,9 @@ pub struct Limits {
     /// ([`Operation::limit`](crate::runtime::Operation::limit)). At its end the runtime is killed
     /// and the operation fails.
     pub runtime_call: Option<Duration>,
+    /// How old a manager that was away must be before events go to it again
+    /// ([`settling`](crate::events::Limits::settling)).
+    pub manager_settling: Duration,
 }
 
 impl Default for Limits {
@@ -35,6 +38,7 @@ impl Default for Limits {
             killed_exit: Duration::from_secs(15),
             console: Duration::from_secs(5),
             runtime_call: None,
+            manager_settling: crate::events::Limits::default().settling,
         }
     }
 }
@@ -61,6 +65,8 @@ impl Limits {
             killed_exit: limit("COTTER_LIMIT_KILLED_EXIT").unwrap_or(default.killed_exit),
             console: limit("COTTER_LIMIT_CONSOLE").unwrap_or(default.console),
             runtime_call: limit("COTTER_LIMIT_RUNTIME_CALL").or(default.runtime_call),
+            manager_settling: limit("COTTER_LIMIT_MANAGER_SETTLING")
+                .unwrap_or(default.manager_settling),
         }
     }
 }
