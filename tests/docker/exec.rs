@@ -2,9 +2,9 @@
 
 use std::thread;
 
-use crate::common::terminal::on_terminal;
 use crate::common::{eventually, run_with_input};
 use crate::engine::{Case, Engine, Line};
+use crate::run::{SIZED, check_typed};
 
 pub const CASES: &[Case] = &[
     ("exec: output and exit code", output),
@@ -67,17 +67,7 @@ fn terminal(engine: &Engine) {
 
 fn typed(engine: &Engine) {
     up(engine, "typed");
-    let script = "until [ \"$(stty size)\" = '33 77' ]; do sleep 0.05; done; echo sized; read x; echo \"got $x\"; exit 4";
-    let command = engine.command(&["exec", "-it", "typed", "sh", "-c", script]);
-    let done = run_with_input(
-        &mut on_terminal("stty rows 33 cols 77", &command),
-        b"hello\n",
-    );
-    assert_eq!(done.code, 4, "{done:?}");
-    assert!(
-        done.out.contains("sized\r") && done.out.contains("got hello\r"),
-        "{done:?}"
-    );
+    check_typed(&engine.command(&["exec", "-it", "typed", "sh", "-c", SIZED]));
     engine.remove("typed");
 }
 
