@@ -61,7 +61,8 @@ pub struct Engine {
     pub line: Line,
     /// Its containerd.
     pub containerd: Containerd,
-    runtime: PathBuf,
+    /// The OCI runtime that its containers use.
+    pub runtime: PathBuf,
     daemon: Option<Child>,
     config: Value,
 }

@@ -28,6 +28,7 @@ fn lives(engine: &Engine) {
 
 /// A whole life, and that it was crun's.
 fn lives_with_crun(engine: &Engine) {
+    assert!(engine.crun());
     lives(engine);
     engine.up("crun", &[], &["sleep", "1000"]);
     let id = engine.inspect("crun")["Id"].as_str().unwrap().to_owned();
@@ -52,9 +53,11 @@ fn runtime_type() {
 
 #[test]
 fn runc_options() {
-    let options = json!({ "BinaryName": tool("CRUN_1_21") });
+    let crun = tool("CRUN_1_21");
+    let options = json!({ "BinaryName": crun });
     let runtime = json!({ "runtimeType": "io.containerd.runc.v2", "options": options });
-    let engine = start(Form::DropIn, &runtime, &json!({}));
+    let mut engine = start(Form::DropIn, &runtime, &json!({}));
+    engine.runtime = crun;
     all_at_once(
         engine,
         &[("runtimeType and options of runc", lives_with_crun)],
