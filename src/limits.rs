@@ -43,6 +43,9 @@ pub struct Limits {
     /// ([`Operation::limit`](crate::runtime::Operation::limit)). At its end the runtime is killed
     /// and the operation fails.
     pub runtime_call: Option<Duration>,
+    /// How old a manager that was away must be before events go to it again
+    /// ([`settling`](crate::events::Limits::settling)).
+    pub manager_settling: Duration,
 }
 
 impl Default for Limits {
@@ -59,6 +62,7 @@ impl Default for Limits {
             logger_exit: Duration::from_secs(12),
             logger_backoff: Duration::from_secs(5),
             runtime_call: None,
+            manager_settling: crate::events::Limits::default().settling,
         }
     }
 }
@@ -91,6 +95,8 @@ impl Limits {
             logger_exit: limit("COTTER_LIMIT_LOGGER_EXIT").unwrap_or(default.logger_exit),
             logger_backoff: limit("COTTER_LIMIT_LOGGER_BACKOFF").unwrap_or(default.logger_backoff),
             runtime_call: limit("COTTER_LIMIT_RUNTIME_CALL").or(default.runtime_call),
+            manager_settling: limit("COTTER_LIMIT_MANAGER_SETTLING")
+                .unwrap_or(default.manager_settling),
         }
     }
 }

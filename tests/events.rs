@@ -15,6 +15,9 @@ use std::time::{Duration, SystemTime};
 
 use cotter::events::{Event, Limits, MAX_PAYLOAD, Publisher, Queue};
 use cotter::proto::events::{TaskCreate, TaskExit, TaskOOM, TaskStart};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use protobuf::Message;
 use tokio::sync::mpsc;
 use ttrpc::Code;
@@ -58,8 +61,17 @@ async fn pids(manager: &mut Manager, count: usize) -> Vec<u32> {
     pids
 }
 
+/// Without time for managers that come back: here nobody but the manager listens.
 fn publisher(queue: &Queue, dir: &Dir) -> Publisher {
-    Publisher::start(queue.clone(), dir.address(), "ns".to_owned())
+    settling(queue, dir, Duration::ZERO)
+}
+
+fn settling(queue: &Queue, dir: &Dir, settling: Duration) -> Publisher {
+    let limits = Limits {
+        settling,
+        ..Limits::default()
+    };
+    Publisher::with_limits(queue.clone(), dir.address(), "ns".to_owned(), limits)
 }
 
 /// Waits for something that is known to come but tells nobody.
@@ -178,12 +190,51 @@ async fn a_restart_while_idle_costs_no_event() {
     assert_eq!(publisher.stats().delivered, 5);
 }
 
+/// What a manager is told before its own listeners are back, nobody hears.
+#[tokio::test]
+async fn a_manager_just_back_is_told_nothing_yet_and_one_long_back_at_once() {
+    let dir = Dir::new();
+    let queue = Queue::new();
+    let publisher = settling(&queue, &dir, Duration::from_secs(3600));
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    queue.push(exit(1));
+    assert_eq!(pids(&mut manager, 1).await, [1], "it was never away");
+    until(|| queue.is_empty()).await;
+    drop(manager);
+
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    queue.push(exit(2));
+    assert_eq!(publisher.drain(Duration::from_millis(50)).await, 1);
+    assert!(manager.all().is_empty());
+    drop((manager, publisher));
+
+    // Another shim, to which the same manager is no news: it has been back for long.
+    let publisher = settling(&queue, &dir, Duration::from_secs(3600));
+    fs::remove_file(dir.socket()).unwrap();
+    until(|| publisher.stats().failures > 0).await;
+    let elsewhere = dir.socket().with_extension("new");
+    let mut manager = Manager::start(&elsewhere, |_| Answer::Take);
+    let before = TimeSpec::new(0, 0);
+    utimensat(
+        AT_FDCWD,
+        &elsewhere,
+        &before,
+        &before,
+        UtimensatFlags::NoFollowSymlink,
+    )
+    .unwrap();
+    fs::rename(&elsewhere, dir.socket()).unwrap();
+    assert_eq!(pids(&mut manager, 1).await, [2]);
+    assert_eq!(publisher.drain(LONG).await, 0);
+}
+
 #[tokio::test]
 async fn a_manager_that_never_answers_is_asked_again_on_a_new_connection() {
     let dir = Dir::new();
     let queue = Queue::new();
     let limits = Limits {
         first_try: Duration::from_millis(20),
+        settling: Duration::ZERO,
         ..Limits::default()
     };
     let silent = UnixListener::bind(dir.socket()).unwrap();
@@ -356,6 +407,7 @@ async fn a_busy_manager_is_asked_until_it_takes_the_event() {
     let queue = Queue::new();
     let limits = Limits {
         longest_pause: Duration::from_millis(1),
+        settling: Duration::ZERO,
         ..Limits::default()
     };
     let publisher = Publisher::with_limits(queue.clone(), dir.address(), "ns".to_owned(), limits);
@@ -411,6 +463,7 @@ async fn a_drain_does_not_sit_out_a_pause() {
     let limits = Limits {
         first_pause: LONG * 60,
         longest_pause: LONG * 60,
+        settling: Duration::ZERO,
         ..Limits::default()
     };
     let publisher = Publisher::with_limits(queue.clone(), dir.address(), "ns".to_owned(), limits);
@@ -485,6 +538,7 @@ async fn a_dropped_publisher_leaves_the_queue_as_it_is_and_lets_go_of_the_manage
     let limits = Limits {
         first_try: LONG * 60,
         longest_try: LONG * 60,
+        settling: Duration::ZERO,
         ..Limits::default()
     };
     let publisher = Publisher::with_limits(queue.clone(), dir.address(), "ns".to_owned(), limits);

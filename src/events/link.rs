@@ -49,6 +49,13 @@ impl Link {
         Ok(Self(EventsClient::new(Client::new(Socket::from(stream)))))
     }
 
+    /// How long ago the manager at `address` bound its socket; a clock set back makes it young.
+    /// `None` for an abstract address, which has no file.
+    pub(super) fn age(address: &str) -> Option<Duration> {
+        let bound = std::fs::metadata(address).ok()?.modified().ok()?;
+        Some(bound.elapsed().unwrap_or_default())
+    }
+
     /// Sends one event and waits at most `limit` for the answer.
     pub(super) async fn forward(
         &self,

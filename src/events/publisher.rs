@@ -1,7 +1,8 @@
 //! Moves the queue's head to the manager.
 //!
 //! Invariant: one event is in flight, and it leaves the queue only when the manager has taken it or
-//! refused it for good; no failure of the connection loses, skips or reorders anything. Idle and
+//! refused it for good; no failure of the connection loses, skips or reorders anything. A manager
+//! that was away is told nothing before its own listeners had time to find it again. Idle and
 //! connected it has no timer; idle and disconnected neither. Pinned by `tests/events.rs`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +51,7 @@ pub struct Stats {
 struct Shared {
     stats: Mutex<Stats>,
     draining: AtomicBool,
+    settling: AtomicBool,
     hurry: Notify,
 }
 
@@ -96,7 +98,8 @@ impl Publisher {
 
     /// Waits until everything pushed is delivered; returns how many events are left when the
     /// manager has taken none for `limit`, or in the end after [`DRAIN_ROUNDS`] times `limit`: what
-    /// a busy manager is still taking must not be lost. From here on tries follow each other
+    /// a busy manager is still taking, or one that has just come back will take, must not be lost.
+    /// From here on tries follow each other
     /// quickly. Publishing goes on afterwards.
     pub async fn drain(&self, limit: Duration) -> usize {
         self.shared.draining.store(true, Ordering::Relaxed);
@@ -107,7 +110,7 @@ impl Publisher {
                 return 0;
             }
             let before = std::mem::replace(&mut settled, self.settled());
-            if settled == before {
+            if settled == before && !self.shared.settling.load(Ordering::Relaxed) {
                 break;
             }
         }
@@ -143,6 +146,8 @@ enum State {
     /// None; the next try is due at the time given, once there is an event.
     Disconnected(Instant),
     Connecting,
+    /// To a manager that has just come back; it is told nothing before the time given.
+    Settling(Link, Instant),
     Connected(Link),
 }
 
@@ -172,6 +177,8 @@ impl Worker {
         loop {
             self.shared
                 .stats(|stats| stats.connected = matches!(state, State::Connected(_)));
+            let settling = matches!(state, State::Settling(..));
+            self.shared.settling.store(settling, Ordering::Relaxed);
             state = match state {
                 State::Disconnected(due) => {
                     self.queue.head().await;
@@ -179,15 +186,31 @@ impl Worker {
                     State::Connecting
                 }
                 State::Connecting => match Link::connect(&self.address).await {
-                    Ok(link) => State::Connected(link),
+                    Ok(link) => self.connected(link),
                     Err(why) => self.failed(format!("connecting to {}: {why}", self.address)),
                 },
+                State::Settling(link, due) => {
+                    tokio::time::sleep_until(due).await;
+                    State::Connected(link)
+                }
                 State::Connected(link) => {
                     let entry = self.queue.head().await;
                     self.publish(link, &entry).await
                 }
             }
         }
+    }
+
+    fn connected(&self, link: Link) -> State {
+        let hold = match self.failures {
+            0 => Duration::ZERO,
+            _ => self.limits.hold(Link::age(&self.address)),
+        };
+        if hold.is_zero() {
+            return State::Connected(link);
+        }
+        log::debug!("publishing events: the manager is back; going on in {hold:?}");
+        State::Settling(link, Instant::now() + hold)
     }
 
     async fn publish(&mut self, link: Link, entry: &Entry) -> State {

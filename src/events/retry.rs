@@ -18,6 +18,10 @@ pub struct Limits {
     pub first_pause: Duration,
     /// The longest pause between two tries.
     pub longest_pause: Duration,
+    /// How old a manager that was away must be before it is told anything. Those whom it tells have
+    /// to find it again first, and it keeps nothing for them: dockerd tries every 3 s, give or take
+    /// a fifth (gRPC's backoff), and believes until its own restart in what it did not hear.
+    pub settling: Duration,
 }
 
 impl Default for Limits {
@@ -27,6 +31,7 @@ impl Default for Limits {
             longest_try: Duration::from_secs(60),
             first_pause: Duration::from_millis(20),
             longest_pause: Duration::from_secs(2),
+            settling: Duration::from_secs(5),
         }
     }
 }
@@ -40,6 +45,13 @@ impl Limits {
             0 | 1 => Duration::ZERO,
             n => doubled(self.first_pause, n - 2, self.longest_pause),
         }
+    }
+
+    /// How long to hold events back on a new connection, after a failed try, to a manager that is
+    /// `age` old; `None` is an age that cannot be known, and not waited for.
+    #[must_use]
+    pub fn hold(&self, age: Option<Duration>) -> Duration {
+        age.map_or(Duration::ZERO, |age| self.settling.saturating_sub(age))
     }
 
     /// The time limit for a try after `timeouts` tries of the same event ran out of theirs.
@@ -99,6 +111,15 @@ mod tests {
             [0, 0, 20, 40, 80, 160, 320, 640, 1280, 2000, 2000, 2000]
         );
         assert_eq!(limits.backoff(u32::MAX), limits.longest_pause);
+    }
+
+    #[test]
+    fn a_manager_just_back_is_given_time_and_an_old_one_is_not() {
+        let limits = Limits::default();
+        let held = |ms| limits.hold(Some(Duration::from_millis(ms))).as_millis();
+        let holds = [0, 1, 4_999, 5_000, 5_001, u64::MAX].map(held);
+        assert_eq!(holds, [5_000, 4_999, 1, 0, 0, 0]);
+        assert_eq!(limits.hold(None), Duration::ZERO);
     }
 
     #[test]

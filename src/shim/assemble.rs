@@ -20,7 +20,7 @@ use super::serve::{Config, DRAIN_LIMIT};
 use crate::container::tracker::Tracker;
 use crate::container::{Registry, Shared};
 use crate::error::{Error, Result};
-use crate::events::{Publisher, Queue};
+use crate::events::{self, Publisher, Queue};
 use crate::limits::Limits;
 use crate::monitor::Monitor;
 use crate::service::{Shutdown, TaskService};
@@ -44,10 +44,15 @@ pub struct Parts {
 /// When a part cannot be made.
 pub fn assemble(config: &Config) -> Result<Parts> {
     let queue = Queue::new();
-    let publisher = Publisher::start(
+    let limits = Limits::from_env();
+    let publisher = Publisher::with_limits(
         queue.clone(),
         config.ttrpc_address.clone(),
         config.namespace.clone(),
+        events::Limits {
+            settling: limits.manager_settling,
+            ..events::Limits::default()
+        },
     );
     let tracker = Arc::new(Tracker::new(queue));
     let reaped = Arc::clone(&tracker);
@@ -57,7 +62,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         namespace: config.namespace.clone(),
         tracker,
         monitor,
-        limits: Limits::from_env(),
+        limits,
     })));
     let (ask, shutdown) = watch::channel(Shutdown::default());
     Ok(Parts {

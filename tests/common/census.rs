@@ -140,7 +140,7 @@ impl Owner {
 
     /// Mount points below the test's directory, deepest first.
     pub fn mounts(&self) -> Vec<PathBuf> {
-        let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let mut found: Vec<PathBuf> = text
             .lines()
             .filter_map(|l| l.split(' ').nth(4))
@@ -193,7 +193,7 @@ impl Owner {
 
     /// The namespace's directory in every cgroup hierarchy that has one.
     pub fn cgroups(&self) -> Vec<PathBuf> {
-        let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         text.lines()
             .filter(|l| l.contains(" - cgroup"))
             .filter_map(|l| l.split(' ').nth(4))

@@ -12,6 +12,7 @@ pub mod logger;
 pub mod results;
 pub mod script;
 pub mod shim;
+pub mod terminal;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
