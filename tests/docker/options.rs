@@ -1,9 +1,11 @@
 //! Ways of daemon.json to ask for the shim, and for what it runs, that Docker has since 23.0.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::common::containerd::{Form, go_shim};
-use crate::common::tool;
+use crate::common::{TempDir, tool};
 use crate::engine::{Engine, Line, all_at_once};
 
 /// An engine whose default runtime is `runtime`, with more in daemon.json.
@@ -61,6 +63,27 @@ fn runc_options() {
     all_at_once(
         engine,
         &[("runtimeType and options of runc", lives_with_crun)],
+    );
+}
+
+/// For a type that Docker does not know, options are in a file.
+#[test]
+fn toml_options() {
+    if go_shim() {
+        // Its type is one that Docker knows.
+        return;
+    }
+    let dir = TempDir::new("toml");
+    let file = dir.path().join("options.toml");
+    let crun = tool("CRUN_1_21");
+    fs::write(&file, format!("BinaryName = \"{}\"\n", crun.display())).unwrap();
+    let options = json!({ "ConfigPath": file });
+    let runtime = json!({ "runtimeType": "io.containerd.cotter.v2", "options": options });
+    let mut engine = start(Form::Name, &runtime, &json!({}));
+    engine.runtime = crun;
+    all_at_once(
+        engine,
+        &[("runtimeType and options in TOML", lives_with_crun)],
     );
 }
 
