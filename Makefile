@@ -6,7 +6,7 @@ PREFIX  ?= /usr/local
 CARGO   ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help build run install test tools
+.PHONY: help build run install test test-vm tools
 
 ## For users
 
@@ -37,9 +37,12 @@ test: tools ## Check formatting, lints and docs, then run every test (needs root
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked
 
+test-vm: tools ## Run the tests of cgroup v2, systemd and CRIU in a virtual machine (needs root)
+	@tests/vm/run
+
 ## Other
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	    /^## / { printf "\n%s\n", substr($$0, 4) } \
-	    /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile

@@ -7,6 +7,7 @@
 pub mod census;
 pub mod containerd;
 pub mod events;
+pub mod resources;
 pub mod shim;
 
 use std::io::Write;

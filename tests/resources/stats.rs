@@ -1,31 +1,11 @@
 //! Stats of our shim, from Create to Delete.
 
 use cotter::cgroup::Metrics;
-use cotter::error::{Code, Result};
-use cotter::proto::task::StatsRequest;
-use cotter::proto::{cgroups_v1, cgroups_v2, unpack};
+use cotter::error::Code;
 
-use crate::cgroup;
 use crate::common::eventually;
 use crate::common::shim::{RUNTIMES, Shim, run};
-use crate::pause::{pause, resume};
-
-pub async fn stats(tasks: &cotter::manager::client::Tasks, id: &str) -> Result<Metrics> {
-    let request = StatsRequest {
-        id: id.into(),
-        ..Default::default()
-    };
-    let any = tasks.stats(&request).await?.stats.unwrap();
-    if any.type_url == "io.containerd.cgroups.v1.Metrics" {
-        return Ok(Metrics::V1(
-            unpack::<cgroups_v1::Metrics>(&any).unwrap().unwrap(),
-        ));
-    }
-    assert_eq!(any.type_url, "io.containerd.cgroups.v2.Metrics");
-    Ok(Metrics::V2(
-        unpack::<cgroups_v2::Metrics>(&any).unwrap().unwrap(),
-    ))
-}
+use crate::{cgroup, pause, resume, stats};
 
 /// What both versions have: processes, nanoseconds of CPU, memory in use and its limit.
 fn gist(metrics: &Metrics) -> (u64, u64, u64, u64) {
