@@ -48,6 +48,15 @@ impl Scope {
         Path::new("/sys/fs/cgroup/system.slice").join(&self.unit)
     }
 
+    /// Where the runtime puts the container: crun makes a cgroup of its own below the scope.
+    fn home(&self, runtime: &str) -> PathBuf {
+        if runtime.starts_with("CRUN") {
+            self.dir().join("container")
+        } else {
+            self.dir()
+        }
+    }
+
     /// A property of the unit, as systemd knows it.
     fn property(&self, name: &str) -> String {
         systemctl(&["show", "--value", "--property", name, &self.unit])
@@ -85,11 +94,8 @@ fn all_operations_reach_the_scope() {
             let (shim, pid) = create(runtime, &scope, &["sleep", "1000"]).await;
             let found = cgroup(pid);
             assert_eq!(found.version(), Version::V2);
-            assert_eq!(
-                found.dir("memory"),
-                Some(scope.dir().as_path()),
-                "{runtime}"
-            );
+            let home = scope.home(runtime);
+            assert_eq!(found.dir("memory"), Some(home.as_path()), "{runtime}");
             assert_eq!(scope.property("ActiveState"), "active");
             assert_eq!(scope.property("MemoryMax"), MEMORY.to_string());
             shim.start_process("c", "").await.unwrap();
@@ -137,14 +143,11 @@ fn a_scope_that_systemd_stops_is_an_exit() {
         run(async {
             let scope = Scope::new();
             let script = "trap 'exit 7' TERM; while :; do sleep 1000 & wait; done";
-            let (mut shim, _) = create(runtime, &scope, &["sh", "-c", script]).await;
+            let (mut shim, pid) = create(runtime, &scope, &["sh", "-c", script]).await;
             shim.start_process("c", "").await.unwrap();
             // Ready once it has a child: the trap is set.
-            let found = scope.dir().join("cgroup.procs");
-            until("the script waits", || {
-                std::fs::read_to_string(&found).unwrap().lines().count() == 2
-            })
-            .await;
+            let found = cgroup(pid);
+            until("the script waits", || found.procs().unwrap().len() == 2).await;
             systemctl(&["stop", "--no-block", &scope.unit]);
             let told = shim.events_until(|e| matches!(e, Event::Exit(_))).await;
             let Some(Event::Exit(exit)) = told.last().map(|told| &told.event) else {
@@ -212,7 +215,8 @@ fn under_containerd() {
         common::run(&mut daemon.run_command(&flags, "web", &["sleep", "1000"])).ok();
         assert_eq!(scope.property("ActiveState"), "active", "{runtime}");
         let pid = daemon.pid("web").unwrap();
-        assert_eq!(cgroup(pid).dir("memory"), Some(scope.dir().as_path()));
+        let home = scope.home(runtime);
+        assert_eq!(cgroup(pid).dir("memory"), Some(home.as_path()));
         assert_eq!(daemon.exec("web", &["echo", "in"]).ok(), "in\n");
         let metrics = daemon.ctr(&["tasks", "metrics", "--format", "json", "web"]);
         let metrics: serde_json::Value = serde_json::from_str(&metrics.ok()).unwrap();

@@ -16,7 +16,7 @@ mod update;
 
 use cotter::manager::events::{Event, Told};
 
-use common::resources::{cgroup, pause, read, resources, resume, stats, status, update};
+use common::resources::{WORK, cgroup, pause, read, resources, resume, stats, status, update};
 
 fn topics(told: &[Told]) -> Vec<&str> {
     told.iter().map(|t| t.topic.as_str()).collect()
