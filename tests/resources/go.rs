@@ -20,8 +20,7 @@ use cotter::proto::task::{
 use crate::common::census::{MARK, Owner};
 use crate::common::shim::{process, run};
 use crate::common::{LIMIT, TempDir, tool, unique};
-use crate::stats::stats;
-use crate::{cgroup, resources};
+use crate::{WORK, cgroup, resources, stats};
 
 /// A Go shim with one running container.
 struct Go {
@@ -172,8 +171,7 @@ fn compare(containerd: &str, dialect: Dialect) {
             ..Default::default()
         };
         go.tasks.update(&update).await.unwrap();
-        go.exec("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
-            .await;
+        go.exec(WORK).await;
         go.exec("head -c 3000000 /dev/zero >/run/some").await;
         have_block_io_counted(&go.cgroup);
         // Not every file system reads past the cache.
@@ -196,13 +194,31 @@ fn compare(containerd: &str, dialect: Dialect) {
                 break;
             }
         }
-        let (theirs, ours) = theirs.expect("a frozen container comes to rest");
-        if let Metrics::V1(m) = &ours {
-            assert!(m.cpu.throttling.periods > 0, "{m:?}");
-            assert!(m.cpu.usage.user + m.cpu.usage.kernel > 0, "{m:?}");
-            assert!(m.memory.total_cache >= 3_000_000, "{m:?}");
-            assert_eq!((m.pids.limit, m.memory.usage.limit), (99, 256 << 20));
-            assert!(!m.hugetlb.is_empty() && !m.cpu.usage.per_cpu.is_empty());
+        let (mut theirs, mut ours) = theirs.expect("a frozen container comes to rest");
+        match &ours {
+            Metrics::V1(m) => {
+                assert!(m.cpu.throttling.periods > 0, "{m:?}");
+                assert!(m.cpu.usage.user + m.cpu.usage.kernel > 0, "{m:?}");
+                assert!(m.memory.total_cache >= 3_000_000, "{m:?}");
+                assert_eq!((m.pids.limit, m.memory.usage.limit), (99, 256 << 20));
+                assert!(!m.hugetlb.is_empty() && !m.cpu.usage.per_cpu.is_empty());
+            }
+            Metrics::V2(m) => {
+                assert!(m.cpu.nr_periods > 0 && m.cpu.throttled_usec > 0, "{m:?}");
+                assert!(m.cpu.user_usec + m.cpu.system_usec > 0, "{m:?}");
+                assert!(m.cpu.psi.some.total > 0, "{m:?}");
+                assert!(m.memory.shmem >= 3_000_000, "{m:?}");
+                assert!(m.memory.max_usage >= m.memory.usage, "{m:?}");
+                assert_eq!((m.pids.limit, m.memory.usage_limit), (99, 256 << 20));
+                assert!(!m.io.usage.is_empty() && !m.hugetlb.is_empty(), "{m:?}");
+                assert!(m.memory_events.is_some(), "{m:?}");
+            }
+        }
+        for metrics in [&mut theirs, &mut ours] {
+            sort(metrics);
+        }
+        if containerd == "CONTAINERD_1_6" {
+            as_in_1_6(&mut ours);
         }
         assert_eq!(
             field_by_field(&ours),
@@ -229,6 +245,25 @@ fn have_block_io_counted(cgroup: &Cgroup) {
             dir.join("blkio.throttle.read_bps_device"),
             format!("{major}:{minor} 1073741824"),
         );
+    }
+}
+
+/// Page sizes have no order: the Go shim takes them as the directory yields them.
+fn sort(metrics: &mut Metrics) {
+    match metrics {
+        Metrics::V1(m) => m.hugetlb.sort_by(|a, b| a.pagesize.cmp(&b.pagesize)),
+        Metrics::V2(m) => m.hugetlb.sort_by(|a, b| a.pagesize.cmp(&b.pagesize)),
+    }
+}
+
+/// The Go shim of containerd 1.6 knows neither pressure nor the peak of cgroup v2's memory.
+fn as_in_1_6(metrics: &mut Metrics) {
+    if let Metrics::V2(m) = metrics {
+        m.cpu.mut_or_insert_default().psi.take();
+        m.io.mut_or_insert_default().psi.take();
+        let memory = m.memory.mut_or_insert_default();
+        memory.psi.take();
+        memory.max_usage = 0;
     }
 }
 

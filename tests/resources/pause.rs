@@ -4,29 +4,11 @@ use cotter::error::{Code, Result};
 use cotter::manager::client::{Tasks, gone};
 use cotter::manager::events::Event;
 use cotter::manager::spec::Spec;
-use cotter::proto::task::{
-    KillRequest, PauseRequest, ResumeRequest, Status, UpdateTaskRequest, WaitRequest,
-};
+use cotter::proto::task::{KillRequest, Status, UpdateTaskRequest, WaitRequest};
 
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::common::{LIMIT, signal};
-use crate::{cgroup, is_delete, resources, status, topics};
-
-pub async fn pause(shim: &Shim, id: &str) -> Result<()> {
-    let request = PauseRequest {
-        id: id.into(),
-        ..Default::default()
-    };
-    shim.tasks.pause(&request).await.map(drop)
-}
-
-pub async fn resume(shim: &Shim, id: &str) -> Result<()> {
-    let request = ResumeRequest {
-        id: id.into(),
-        ..Default::default()
-    };
-    shim.tasks.resume(&request).await.map(drop)
-}
+use crate::{cgroup, is_delete, pause, resources, resume, status, topics};
 
 /// Wait, as a client that asked before the test goes on.
 fn waiting(shim: &Shim, id: &str) -> tokio::task::JoinHandle<u32> {

@@ -5,8 +5,7 @@ use cotter::proto::task::{StatsRequest, Status};
 
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::gate::Gated;
-use crate::pause::{pause, resume};
-use crate::{cgroup, is_delete, status, topics};
+use crate::{cgroup, is_delete, pause, resume, status, topics};
 
 #[test]
 fn a_failed_pause_changes_nothing() {

@@ -1,24 +1,11 @@
 //! Update.
 
 use cotter::cgroup::Version;
-use cotter::error::{Code, Result};
-use cotter::proto::Any;
-use cotter::proto::task::UpdateTaskRequest;
+use cotter::error::Code;
 
 use crate::common::shim::{RUNTIMES, Shim, run, until};
 use crate::gate::Gated;
-use crate::{cgroup, read, resources};
-
-async fn update(shim: &Shim, resources: Option<Any>, annotations: &[(&str, &str)]) -> Result<()> {
-    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-    let request = UpdateTaskRequest {
-        id: "c".into(),
-        resources: resources.into(),
-        annotations: annotations.iter().map(own).collect(),
-        ..Default::default()
-    };
-    shim.tasks.update(&request).await.map(drop)
-}
+use crate::{cgroup, read, resources, update};
 
 #[test]
 fn limits_change_from_create_to_exit() {
