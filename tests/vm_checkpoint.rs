@@ -20,9 +20,11 @@ use cotter::proto::task::{
     StatsRequest, Status,
 };
 
-use common::LIMIT;
+use common::containerd::{Containerd, Form, Version};
 use common::dumper::work_dir;
+use common::events::Events;
 use common::shim::{Shim, run};
+use common::{LIMIT, TempDir, tool};
 
 /// Those that know how.
 const RUNTIMES: [&str; 2] = ["RUNC", "RUNC_1_3"];
@@ -393,4 +395,41 @@ fn a_terminal_comes_back() {
         shim.remove("c").await;
         end(shim).await;
     });
+}
+
+/// As an operator does it: the container goes on, and everybody is told.
+fn by_ctr(version: Version) {
+    let daemon = Containerd::start(version, Form::Name, &tool("RUNC_1_3"));
+    let before = daemon.census();
+    let events = Events::record(&daemon);
+    daemon.run_detached("web", &["sleep", "1000"]);
+    let image = TempDir::new("image");
+    let path = image.path().to_str().unwrap();
+    daemon
+        .ctr(&["tasks", "checkpoint", "--image-path", path, "web"])
+        .ok();
+    assert!(image.path().join("inventory.img").exists());
+    events.wait("/tasks/checkpointed", "web");
+    assert_eq!(daemon.status("web").as_deref(), Some("RUNNING"));
+    assert_eq!(daemon.exec("web", &["echo", "on"]).ok(), "on\n");
+    daemon
+        .ctr(&["tasks", "kill", "--signal", "SIGKILL", "web"])
+        .ok();
+    assert_eq!(events.wait("/tasks/exit", "web").exit_status(), 137);
+    drop(events);
+    daemon.ctr(&["tasks", "delete", "web"]);
+    daemon.ctr(&["containers", "delete", "web"]).ok();
+    daemon.nothing_left_since(&before);
+}
+
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn by_ctr_of_1_7() {
+    by_ctr(Version::V1_7);
+}
+
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn by_ctr_of_2_1() {
+    by_ctr(Version::V2_1);
 }
