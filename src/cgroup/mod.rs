@@ -8,6 +8,7 @@ mod freezer;
 mod locate;
 mod manage;
 mod metrics;
+mod oom;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use locate::Place;
 pub use locate::Version;
 pub use manage::add_process;
 pub use metrics::Metrics;
+pub use oom::OomWatch;
 
 /// The cgroup a process was in when it was looked at, in every hierarchy.
 ///

@@ -178,8 +178,7 @@ async fn build(
 
     let container = container(shared, create, key, runtime, &spec, None);
     if let Some(cgroup) = cgroup_of(&create.id, pid) {
-        // Nobody else has seen the container.
-        let _ = container.cgroup.set(cgroup);
+        container.has_cgroup(cgroup);
     }
     container.init.set_io(io);
     shared
@@ -216,6 +215,7 @@ fn container(
         )),
         execs: Mutex::new(BTreeMap::new()),
         cgroup: OnceLock::new(),
+        oom: Default::default(),
         restore,
         joining: RwLock::new(()),
         shared: Arc::clone(shared),

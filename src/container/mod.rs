@@ -17,6 +17,7 @@ mod delete;
 mod exec;
 mod files;
 mod kill;
+mod oom;
 mod pause;
 pub mod process;
 mod program;
@@ -73,6 +74,7 @@ pub struct Container {
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
     /// Known when there is an init: from Create on, or from the Start that restores it.
     cgroup: OnceLock<Cgroup>,
+    oom: oom::Told,
     /// The checkpoint that Start restores; none for a container with a fresh init.
     restore: Option<Restore>,
     /// Held to read while a process joins the container, to write while none may.

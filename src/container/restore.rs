@@ -103,7 +103,7 @@ fn has_images(image: &Path) -> Result<()> {
 impl Container {
     /// The runtime's part of a Start that restores, and the announcement.
     pub(super) async fn restore_init(
-        &self,
+        self: &Arc<Self>,
         init: &Arc<Process>,
         restore: &Restore,
         start: StartId,
@@ -114,8 +114,7 @@ impl Container {
             let announced = self.shared.tracker.announce(start, pid, init, None);
             announced.map_err(no_pid).inspect_err(|_| init.close_io())?;
             if let Some(cgroup) = cgroup {
-                // Nobody else sets it, and no other init was announced.
-                let _ = self.cgroup.set(cgroup);
+                self.has_cgroup(cgroup);
             }
             Ok(pid)
         });
@@ -135,7 +134,7 @@ impl Container {
     ) -> Result<(Pid, Option<Cgroup>)> {
         let io = match init.io() {
             Some(io) => io,
-            None => self.reopen(init, restore)?,
+            None => self.reopen(init, restore).await?,
         };
         let options = RestoreOptions {
             image_path: restore.image.clone(),
@@ -161,12 +160,21 @@ impl Container {
         Ok((pid, cgroup))
     }
 
-    fn reopen(&self, init: &Process, restore: &Restore) -> Result<Arc<Io>> {
+    async fn reopen(&self, init: &Process, restore: &Restore) -> Result<Arc<Io>> {
         let plan = stdio::plan(&init.stdio);
         let (io, fds) = plan
             .and_then(|plan| Io::open(&plan, self.io_owner.0, self.io_owner.1))
             .map_err(|e| e.context("failed to create init process I/O"))?;
         let io = Arc::new(io);
+        let host = stdio::Host {
+            monitor: &self.shared.monitor,
+            id: &self.id,
+            namespace: &self.shared.namespace,
+            limits: &self.shared.limits,
+        };
+        io.start_loggers(&host)
+            .await
+            .map_err(|e| e.context("failed to create init process I/O"))?;
         restore.keep(fds);
         init.set_io(Arc::clone(&io));
         Ok(io)

@@ -30,7 +30,7 @@ impl Container {
         }
     }
 
-    async fn start_init(&self, init: &Arc<Process>) -> Result<Pid> {
+    async fn start_init(self: &Arc<Self>, init: &Arc<Process>) -> Result<Pid> {
         let facts = init.facts();
         init_allows(facts.state, InitOp::Start)?;
         let tracker = &self.shared.tracker;

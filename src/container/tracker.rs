@@ -125,6 +125,11 @@ impl Tracker {
 
     /// A child of the shim that is no runtime call was reaped.
     pub fn exited(&self, exit: Exit) {
+        // A file of the kernel's, read without the lock: nobody else reaps meanwhile.
+        let owners = self.lock().owners(exit.pid);
+        for container in owners.iter().filter_map(|owner| owner.container.upgrade()) {
+            container.tell_oom();
+        }
         let mut life = self.lock();
         let effects = life.exited(exit);
         self.apply(effects);

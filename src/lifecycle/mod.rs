@@ -340,6 +340,13 @@ impl<P: Clone> Lifecycle<P> {
         self.running.range(all).next().is_some()
     }
 
+    /// The announced processes that have this pid and were not reaped.
+    pub fn owners(&self, pid: Pid) -> Vec<P> {
+        let all = (pid, StartId(0))..=(pid, StartId(u64::MAX));
+        let owners = self.running.range(all);
+        owners.map(|(_, owner)| owner.process.clone()).collect()
+    }
+
     /// What is held at this moment, for the dump and the leak tests.
     pub fn census(&self) -> Census {
         Census {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::api::*;
 use crate::common::eventually;
-use crate::node::{Node, shell};
+use crate::node::{Node, shell, words};
 
 const MIB: i64 = 1 << 20;
 
@@ -48,6 +48,23 @@ pub fn figures(node: &Node) {
         used(stats.cpu, stats.memory) && value(processes) == 1 && stats.containers.len() == 1
     });
     node.done(&pod, "stats of containers and pods");
+}
+
+/// A container that the kernel ends for its use of memory is told of as such.
+pub fn out_of_memory(node: &Node) {
+    let pod = node.pod();
+    let beside = node.run(&pod, "beside", "sleep 1000");
+    let hungry = limited(24 * MIB, "");
+    let config = ContainerConfig {
+        // No shell that outlives its child: what is killed is the container's own process.
+        command: words(&["tail", "/dev/zero"]),
+        ..hungry
+    };
+    let id = node.run_config(&pod, "hungry", config);
+    let status = node.ended(&id);
+    assert_eq!((status.exit_code, &*status.reason), (137, "OOMKilled"));
+    assert_eq!(node.sh(&beside, "echo hi"), "hi\n");
+    node.done(&pod, "OOMKilled");
 }
 
 /// Limits are changed while the container runs.

@@ -9,6 +9,7 @@
 mod common;
 mod gate;
 mod go;
+mod oom;
 mod pause;
 mod pause_races;
 mod stats;

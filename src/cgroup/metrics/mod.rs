@@ -12,6 +12,8 @@ mod text;
 mod v1;
 mod v2;
 
+pub(super) use text::keyed;
+
 use std::fs;
 use std::path::Path;
 

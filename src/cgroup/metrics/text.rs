@@ -11,7 +11,7 @@ pub(super) fn number(text: &str, max: u64) -> Option<u64> {
 }
 
 /// A file of lines `key value`.
-pub(super) fn keyed(text: &str) -> impl Iterator<Item = (&str, u64)> {
+pub(in crate::cgroup) fn keyed(text: &str) -> impl Iterator<Item = (&str, u64)> {
     text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let (key, value) = (words.next()?, unsigned(words.next()?)?);

@@ -1,0 +1,122 @@
+//! TaskOOM: before the exit it caused, once, whoever was killed.
+
+use cotter::manager::dialect::Dialect;
+use cotter::manager::events::{Event, Told};
+use cotter::manager::spec::Spec;
+
+use crate::common::shim::{RUNTIMES, Shim, run};
+use crate::{is_delete, topics};
+
+const MIB: i64 = 1 << 20;
+
+/// `tail` keeps all of a line that never ends.
+const HUNGRY: &str = "tail /dev/zero";
+
+/// A container of 24 MiB that runs `script`.
+async fn limited(runtime: &str, script: &str) -> Shim {
+    let mut spec = Spec::new("c", ["sh", "-c", script]);
+    spec.memory_limit = Some(24 * MIB);
+    let shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
+    shim.create("c").await.unwrap();
+    shim
+}
+
+/// The life of the container, with what was told of its memory.
+async fn life(mut shim: Shim) -> Vec<String> {
+    let told: Vec<Told> = shim.events_until(is_delete).await;
+    for told in &told {
+        if let Event::Oom(oom) = &told.event {
+            assert_eq!(oom.container_id, "c");
+        }
+    }
+    let topics = topics(&told).into_iter().map(str::to_owned).collect();
+    let rest = shim.end().await;
+    assert!(rest.is_empty(), "{rest:?}");
+    topics
+}
+
+/// What is killed is the container's own process.
+#[test]
+fn an_init_is_killed() {
+    for runtime in RUNTIMES {
+        for _ in 0..5 {
+            run(async {
+                let shim = limited(runtime, &format!("exec {HUNGRY}")).await;
+                shim.start_process("c", "").await.unwrap();
+                assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+                shim.delete("c", "").await.unwrap();
+                let seen = life(shim).await;
+                // The kernel may be faster than the runtime is with its return from start.
+                let of = |life: [&str; 5]| life.map(|t| format!("/tasks/{t}"));
+                let expected = of(["create", "start", "oom", "exit", "delete"]);
+                let early = of(["create", "oom", "start", "exit", "delete"]);
+                assert!(seen == expected || seen == early, "{seen:?}");
+            });
+        }
+    }
+}
+
+/// A child that init survives, which nobody but the kernel tells of; and a second one, later.
+#[test]
+fn a_child_is_killed_and_init_goes_on() {
+    for runtime in RUNTIMES {
+        run(async {
+            let script = format!("trap '{HUNGRY}' USR1; while :; do sleep 0.05; done");
+            let mut shim = limited(runtime, &script).await;
+            shim.start_process("c", "").await.unwrap();
+            for _ in 0..2 {
+                shim.kill("c", "", 10).await.unwrap();
+                let oom = |e: &Event| matches!(e, Event::Oom(_));
+                let told = shim.events_until(oom).await;
+                assert!(!topics(&told).contains(&"/tasks/exit"));
+            }
+            shim.remove("c").await;
+            assert_eq!(life(shim).await, ["/tasks/exit", "/tasks/delete"]);
+        });
+    }
+}
+
+/// An exec is killed: before its exit, and init's is not another one's.
+#[test]
+fn an_exec_is_killed() {
+    for runtime in RUNTIMES {
+        run(async {
+            let shim = limited(runtime, "while :; do sleep 0.05; done").await;
+            shim.start_process("c", "").await.unwrap();
+            shim.exec("c", "x", &["sh", "-c", &format!("exec {HUNGRY}")])
+                .await
+                .unwrap();
+            assert_eq!(shim.wait("c", "x").await.unwrap().exit_status, 137);
+            shim.delete("c", "x").await.unwrap();
+            shim.remove("c").await;
+            let seen = life(shim).await;
+            // Where the kernel ends the exec before the runtime has told of it, the start comes second.
+            let expected = [
+                "create",
+                "start",
+                "exec-added",
+                "exec-started",
+                "oom",
+                "exit",
+                "exit",
+                "delete",
+            ];
+            let mut early = expected;
+            early.swap(3, 4);
+            let of = |life: [&str; 8]| life.map(|t| format!("/tasks/{t}"));
+            assert!(seen == of(expected) || seen == of(early), "{seen:?}");
+        });
+    }
+}
+
+/// A limit that is never reached, and a container without one, are not told of.
+#[test]
+fn nobody_is_killed() {
+    run(async {
+        let shim = limited("RUNC", "sleep 1000").await;
+        shim.start_process("c", "").await.unwrap();
+        shim.remove("c").await;
+        let expected = ["create", "start", "exit", "delete"];
+        assert_eq!(life(shim).await, expected.map(|t| format!("/tasks/{t}")));
+    });
+}
