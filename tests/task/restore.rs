@@ -23,7 +23,7 @@ use crate::wait::waiting;
 
 with_each_runtime! {
     from_nothing_to_a_container, there_and_back_again, deleted_unstarted, an_exit_at_once,
-    a_place_without_images, a_name_that_is_taken, without_a_runtime, a_terminal,
+    a_place_without_images, a_name_that_is_taken, without_a_runtime, a_terminal, its_memory_is_watched,
 }
 
 async fn shim(runtime: &'static str, spec: Spec) -> (Shim, Dumper) {
@@ -383,6 +383,22 @@ async fn a_terminal(runtime: &'static str) {
         seen.extend(more.unwrap());
     }
     works(&shim, "c").await;
+    shim.remove("c").await;
+    end(shim).await;
+}
+
+/// An OOM kill of a child, which only the watch of its cgroup can tell of.
+async fn its_memory_is_watched(runtime: &'static str) {
+    let hungry = "trap 'tail /dev/zero' USR1; while :; do sleep 0.05; done";
+    let mut spec = shell("c", hungry);
+    spec.memory_limit = Some(24 << 20);
+    let (mut shim, dumper) = shim(runtime, spec).await;
+    let image = dumper.image("image");
+    shim.tasks.create(&from(&shim, &image)).await.unwrap();
+    shim.start_process("c", "").await.unwrap();
+    shim.kill("c", "", 10).await.unwrap();
+    shim.events_until(|e| matches!(e, Event::Oom(_))).await;
+    assert_eq!(status(&shim).await, Status::RUNNING);
     shim.remove("c").await;
     end(shim).await;
 }

@@ -100,6 +100,11 @@ fn run_with(version: Version, runtime: &str, remap: &[&str]) {
     daemon.ctr(&["tasks", "delete", "stays"]);
     daemon.ctr(&["containers", "delete", "stays"]).ok();
     daemon.nothing_left_since(&before);
+    daemon.passed(if remap.is_empty() {
+        "user namespace"
+    } else {
+        "user namespace, mapped by the shim"
+    });
 }
 
 /// A test per way, containerd and runtime. Only containerd 2.1 leaves the map to the shim.
@@ -113,6 +118,8 @@ macro_rules! tests {
 }
 
 tests! {
+    owned_by_1_6_runc V1_6 "RUNC" &[];
+    owned_by_1_6_crun V1_6 "CRUN" &[];
     owned_by_1_7_runc V1_7 "RUNC_1_3" &[];
     owned_by_1_7_runc_1_1 V1_7 "RUNC" &[];
     owned_by_1_7_crun V1_7 "CRUN_1_21" &[];
