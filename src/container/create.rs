@@ -137,13 +137,7 @@ async fn build(
         .map_err(|e| e.context("failed to create init process I/O"))?;
     let io = Arc::new(io);
     progress.io = Some(Arc::clone(&io));
-    let host = stdio::Host {
-        monitor: &shared.monitor,
-        id: &create.id,
-        namespace: &shared.namespace,
-        limits: &shared.limits,
-    };
-    io.start_loggers(&host)
+    io.start_loggers(&shared.host(&create.id))
         .await
         .map_err(|e| e.context("failed to create init process I/O"))?;
 

@@ -13,6 +13,7 @@ use super::tracker::Tracker;
 use crate::error::{Code, Error, Result};
 use crate::limits::Limits;
 use crate::monitor::Monitor;
+use crate::stdio;
 
 /// What all containers of a shim share.
 pub struct Shared {
@@ -24,6 +25,18 @@ pub struct Shared {
     pub monitor: Monitor,
     /// The ends of waits.
     pub limits: Limits,
+}
+
+impl Shared {
+    /// What the loggers of a container or exec need to know.
+    pub(super) fn host<'a>(&'a self, id: &'a str) -> stdio::Host<'a> {
+        stdio::Host {
+            monitor: &self.monitor,
+            id,
+            namespace: &self.namespace,
+            limits: &self.limits,
+        }
+    }
 }
 
 enum Slot {

@@ -166,13 +166,7 @@ impl Container {
             .and_then(|plan| Io::open(&plan, self.io_owner.0, self.io_owner.1))
             .map_err(|e| e.context("failed to create init process I/O"))?;
         let io = Arc::new(io);
-        let host = stdio::Host {
-            monitor: &self.shared.monitor,
-            id: &self.id,
-            namespace: &self.shared.namespace,
-            limits: &self.shared.limits,
-        };
-        io.start_loggers(&host)
+        io.start_loggers(&self.shared.host(&self.id))
             .await
             .map_err(|e| e.context("failed to create init process I/O"))?;
         restore.keep(fds);

@@ -110,13 +110,7 @@ impl Container {
     }
 
     async fn run_exec_with(&self, exec: &Process, io: &Io, fds: Fds) -> Result<Pid> {
-        let host = stdio::Host {
-            monitor: &self.shared.monitor,
-            id: &exec.exec_id,
-            namespace: &self.shared.namespace,
-            limits: &self.shared.limits,
-        };
-        io.start_loggers(&host)
+        io.start_loggers(&self.shared.host(&exec.exec_id))
             .await
             .map_err(|e| e.context("failed to create exec process I/O"))?;
         let options = ExecOptions {
