@@ -399,7 +399,8 @@ fn a_terminal_comes_back() {
 
 /// As an operator does it: the container goes on, and everybody is told.
 fn by_ctr(version: Version) {
-    let daemon = Containerd::start(version, Form::Name, &tool("RUNC_1_3"));
+    // Under another name containerd 1.7 puts the image into its content store only.
+    let daemon = Containerd::start(version, Form::DropIn, &tool("RUNC_1_3"));
     let before = daemon.census();
     let events = Events::record(&daemon);
     daemon.run_detached("web", &["sleep", "1000"]);
