@@ -456,6 +456,23 @@ async fn a_drain_goes_on_while_events_are_taken() {
     assert_eq!(pids(&mut manager, 25).await, (0..25).collect::<Vec<_>>());
 }
 
+/// The time a manager is given to settle is none in which it could have taken anything.
+#[tokio::test]
+async fn a_drain_gives_a_manager_just_back_its_limit_after_it_has_settled() {
+    let dir = Dir::new();
+    let queue = Queue::new();
+    let limit = Duration::from_secs(1);
+    let publisher = settling(&queue, &dir, limit - Duration::from_millis(100));
+    queue.push(exit(0));
+    until(|| publisher.stats().failures > 0).await;
+    let mut manager = Manager::start(&dir.socket(), |_| {
+        thread::sleep(Duration::from_millis(200));
+        Answer::Take
+    });
+    assert_eq!(publisher.drain(limit).await, 0);
+    assert_eq!(pids(&mut manager, 1).await, [0]);
+}
+
 #[tokio::test]
 async fn a_drain_does_not_sit_out_a_pause() {
     let dir = Dir::new();

@@ -5,7 +5,7 @@
 //! that was away is told nothing before its own listeners had time to find it again. Idle and
 //! connected it has no timer; idle and disconnected neither. Pinned by `tests/events.rs`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ struct Shared {
     stats: Mutex<Stats>,
     draining: AtomicBool,
     settling: AtomicBool,
+    /// How many times a manager has been given time to settle.
+    settled: AtomicU64,
     hurry: Notify,
 }
 
@@ -104,22 +106,24 @@ impl Publisher {
     pub async fn drain(&self, limit: Duration) -> usize {
         self.shared.draining.store(true, Ordering::Relaxed);
         self.shared.hurry.notify_one();
-        let mut settled = self.settled();
+        let mut progress = self.progress();
         for _ in 0..DRAIN_ROUNDS {
             if let Ok(()) = tokio::time::timeout(limit, self.queue.emptied()).await {
                 return 0;
             }
-            let before = std::mem::replace(&mut settled, self.settled());
-            if settled == before && !self.shared.settling.load(Ordering::Relaxed) {
+            let before = std::mem::replace(&mut progress, self.progress());
+            if progress == before && !self.shared.settling.load(Ordering::Relaxed) {
                 break;
             }
         }
         self.queue.len()
     }
 
-    /// How many events have left the queue by way of the manager.
-    fn settled(&self) -> u64 {
-        self.shared.stats(|stats| stats.delivered + stats.refused)
+    /// Grows with every event that leaves the queue by way of the manager, and when the wait for a
+    /// manager that has just come back is over: its own time to answer begins only then.
+    fn progress(&self) -> u64 {
+        let left = self.shared.stats(|stats| stats.delivered + stats.refused);
+        left + self.shared.settled.load(Ordering::Relaxed)
     }
 
     /// What was done so far. What waits, the [`Queue`] knows.
@@ -191,6 +195,7 @@ impl Worker {
                 },
                 State::Settling(link, due) => {
                     tokio::time::sleep_until(due).await;
+                    self.shared.settled.fetch_add(1, Ordering::Relaxed);
                     State::Connected(link)
                 }
                 State::Connected(link) => {
