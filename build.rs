@@ -11,12 +11,13 @@ use std::path::PathBuf;
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const MESSAGES: [&str; 11] = [
+const MESSAGES: [&str; 12] = [
     "bootstrap",
     "cgroups_v1",
     "cgroups_v2",
     "events",
     "events_service",
+    "journal",
     "process",
     "runc_options",
     "runtime_options",

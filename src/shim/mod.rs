@@ -21,6 +21,7 @@ pub mod delete;
 pub mod fds;
 pub mod flags;
 pub mod info;
+mod last_events;
 mod life;
 pub mod log;
 pub mod serve;
