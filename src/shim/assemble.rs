@@ -68,6 +68,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         limits,
     })));
     let (ask, shutdown) = watch::channel(Shutdown::default());
+    let at_end = Arc::clone(&registry);
     Ok(Parts {
         services: TaskService::new(Arc::clone(&registry), ask).services(),
         registry,
@@ -77,6 +78,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
             if left > 0 {
                 log::error!("ending with {left} events that no manager took");
             }
+            at_end.shared.keeper.finish(limits.bundle).await;
         }),
     })
 }
