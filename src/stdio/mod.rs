@@ -41,6 +41,7 @@
 //! called. A container that closed its stdin ends the relay quietly at the next byte: the FIFO is
 //! closed, and the client gets EPIPE as it would from a pipe of its own.
 
+mod buffering;
 mod console;
 mod io;
 mod logger;
@@ -53,6 +54,7 @@ mod uri;
 
 use std::fmt;
 
+pub use buffering::{Buffering, Overflow};
 pub use console::Size;
 pub use io::{Io, UNREAD_GRACE};
 pub use logger::Host;
@@ -98,8 +100,8 @@ pub enum Drain {
     /// All output is where it belongs: in a file, or in a FIFO that somebody has open (or that is
     /// empty).
     Done,
-    /// Everything written is in this stream's FIFO, but nobody has opened it to read. [`Io::close`]
-    /// would discard it.
+    /// Everything written is in this stream's FIFO and the buffer behind it, but nobody has opened it
+    /// to read. [`Io::close`] would discard it.
     Unread(Stream),
     /// The limit ran out: somebody still holds this stream's pipe open, or its reader is slow.
     TimedOut(Stream),
@@ -114,8 +116,10 @@ pub struct Counters {
     pub stdout: u64,
     /// Bytes delivered from the container's stderr.
     pub stderr: u64,
-    /// Output bytes that a file refused (a full disk, say) or that no logging program would read,
-    /// and that were dropped so that the container goes on.
+    /// Output bytes that wait in the shim because nobody reads them.
+    pub buffered: u64,
+    /// Output bytes that a file refused (a full disk, say), that no logging program would read, or
+    /// for which no buffer had room, and that were dropped so that the container goes on.
     pub lost: u64,
     /// How often a relay was woken; stands still when nothing moves.
     pub turns: u64,

@@ -6,6 +6,7 @@
 mod cost;
 mod desk;
 mod disk;
+mod stalled;
 mod targets;
 
 use std::fs::{self, OpenOptions};
