@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Bytes move with splice(2): whole pages change their owner, nothing passes through user space,
-//! there is no thread and no buffer per stream (but for a file while it is written to). Two descriptors per stream, so six for a process
+//! there is no thread and no buffer per stream (but for a file while it is written to, and while nobody
+//! reads). Two descriptors per stream, so six for a process
 //! with all three: our end of the pipe, and the FIFO opened for reading *and* writing, which makes
 //! one descriptor both the end we use and the end that keeps the other side alive.
 //!
@@ -26,7 +27,10 @@
 //!
 //! A reader that dies after the first of these, with the tail unread, takes the tail along.
 //!
-//! A logging program has no relay: it reads the container's pipes itself, and is kept running
+//! A FIFO that nobody reads for a moment is grown and then backed by a buffer of a given size, and what
+//! happens beyond that can be chosen ([`Buffering`]): by default the container waits.
+//!
+//! A logging program has no relay, unless output may be dropped: it reads the container's pipes itself, and is kept running
 //! (`logger`). Only a terminal's output is relayed to it. Which programs may be loggers can be
 //! limited by the environment (`logger::allow`).
 //!

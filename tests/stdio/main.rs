@@ -6,6 +6,8 @@
 mod cost;
 mod desk;
 mod disk;
+#[path = "../common/gaps.rs"]
+mod gaps;
 mod stalled;
 mod targets;
 

@@ -186,7 +186,7 @@ mod tests {
             backlog.taken(&got);
         }
         assert!(put > 16 << 20);
-        while backlog.len() > 0 {
+        while !backlog.is_empty() {
             let got = backlog.peek(&mut chunk).unwrap().to_vec();
             backlog.taken(&got);
         }

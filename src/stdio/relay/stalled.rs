@@ -88,6 +88,8 @@ pub(super) struct Stalled {
     grown_from: Option<u64>,
     /// The container waits for the reader to catch up, or for it to be [`ABSENT`].
     wait: Option<(Wait, Timer)>,
+    /// How lines end on the stream.
+    line_end: &'static str,
     /// What to do afterwards.
     copies: bool,
     /// Dropping was logged and no gap has been told since.
@@ -147,6 +149,10 @@ impl Relay {
             untried: false,
             grown_from: self.grow(),
             wait: None,
+            line_end: match self.source {
+                Source::Terminal(_) => "\r\n",
+                Source::Pipe => "\n",
+            },
             copies,
             dropping: false,
         })
@@ -233,12 +239,8 @@ impl Relay {
                 }
                 continue;
             }
-            let line_end = match self.source {
-                Source::Terminal(_) => "\r\n",
-                Source::Pipe => "\n",
-            };
             // Shorter than PIPE_BUF, so all of it or nothing (pipe(7)).
-            let mark = stalled.backlog.mark(line_end);
+            let mark = stalled.backlog.mark(stalled.line_end);
             let mut chunk = [0; COPY_LEN];
             let peeked = match &mark {
                 Some(mark) => Ok(mark.as_bytes()),
