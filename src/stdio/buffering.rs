@@ -7,6 +7,7 @@
 //! container's annotations ([`SIZE_ANNOTATION`], [`OVERFLOW_ANNOTATION`]), for its execs too.
 
 use crate::error::{Error, Result};
+use crate::limits::amount;
 use crate::spec::Annotations;
 
 /// The environment variable for the size.
@@ -117,17 +118,13 @@ fn policy(text: &str) -> Option<Overflow> {
 }
 
 fn bytes(text: &str) -> Option<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let factor = match unit {
-        "" => 1,
-        "k" | "K" => 1 << 10,
-        "m" | "M" => 1 << 20,
-        "g" | "G" => 1 << 30,
-        _ => return None,
-    };
-    let size = number.checked_mul(factor)?;
+    let size = amount(text, |unit| match unit {
+        "" => Some(1),
+        "k" | "K" => Some(1 << 10),
+        "m" | "M" => Some(1 << 20),
+        "g" | "G" => Some(1 << 30),
+        _ => None,
+    })?;
     (size == 0 || (SMALLEST..=LARGEST).contains(&size)).then_some(size)
 }
 

@@ -15,6 +15,7 @@ use crate::client::Reader;
 use crate::common::logger::Logger;
 use crate::common::shim::{RUNTIMES, Shim, a_moment, run, until};
 use crate::gaps::with_gaps;
+use crate::logger::both;
 
 fn lines(to: u32) -> String {
     (1..=to).map(|n| format!("{n}\n")).collect()
@@ -154,7 +155,7 @@ fn where_asked_for_output_is_dropped_and_the_gap_is_told() {
             assert_eq!(arrived + missing, written.len() as u64);
             assert_eq!((gaps, err), (1, lines(9)));
             // The FIFO's, the buffer's, and what the pipe held.
-            assert!(arrived <= 3 * 256 << 10, "{arrived} were kept");
+            assert!(arrived <= 3 * (256 << 10), "{arrived} were kept");
             let said = format!("{missing} bytes of output dropped");
             until("the gap is logged", || logged(&shim, &said) == 1).await;
             assert_eq!(logged(&shim, "nobody reads, dropping output"), 1);
@@ -237,13 +238,9 @@ fn a_logger_that_does_not_read_stops_no_container_where_output_may_be_dropped() 
             let spec = Spec::new("c", ["sh", "-c", "seq 1 2000000; echo e >&2"]);
             let shim = Shim::start_with(Dialect::Proto23, runtime, spec, "c", &policy).await;
             let logger = Logger::new(&shim, "l", READS_LATE);
-            let uri = logger.uri("binary");
-            let streams = Fifos {
-                stdin: String::new(),
-                stdout: uri.clone(),
-                stderr: uri,
-            };
-            shim.create_with("c", &streams).await.unwrap();
+            shim.create_with("c", &both(&logger.uri("binary")))
+                .await
+                .unwrap();
             shim.start_process("c", "").await.unwrap();
             assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 0);
             fs::write(format!("{}.go", logger.out.display()), "").unwrap();
@@ -291,12 +288,7 @@ fn a_log_file_on_a_full_disk_stops_no_container() {
             let shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
             let disk = Disk::new(&shim, "64k");
             let log = disk.0.join("log");
-            let uri = format!("file://{}", log.display());
-            let streams = Fifos {
-                stdin: String::new(),
-                stdout: uri.clone(),
-                stderr: uri,
-            };
+            let streams = both(&format!("file://{}", log.display()));
             shim.create_with("c", &streams).await.unwrap();
             shim.start_process("c", "").await.unwrap();
             assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 3);
