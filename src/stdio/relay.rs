@@ -8,6 +8,7 @@
 //! between is never lost.
 
 mod file;
+mod report;
 mod terminal;
 
 use std::io;
