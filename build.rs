@@ -11,13 +11,14 @@ use std::path::PathBuf;
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const MESSAGES: [&str; 12] = [
+const MESSAGES: [&str; 13] = [
     "bootstrap",
     "cgroups_v1",
     "cgroups_v2",
     "events",
     "events_service",
     "introspection",
+    "journal",
     "process",
     "runc_options",
     "runtime_options",

@@ -18,6 +18,9 @@ pub struct Limits {
     /// How long Delete of a created container waits for the exit of the init it had killed. At its
     /// end Delete fails and can be repeated. Longer than `exec_drain`, which may delay that exit.
     pub killed_exit: Duration,
+    /// How long Delete waits for what is being written into the bundle that it is the end of. At its
+    /// end Delete goes on.
+    pub bundle: Duration,
     /// How long a runtime that has returned may take to send the terminal it was asked for. At its
     /// end the process is killed and Create or Start fails.
     pub console: Duration,
@@ -54,6 +57,7 @@ impl Default for Limits {
             exec_drain: Duration::from_secs(10),
             io_drain: Duration::from_secs(10),
             killed_exit: Duration::from_secs(15),
+            bundle: Duration::from_secs(2),
             console: Duration::from_secs(5),
             leave: Duration::from_secs(2),
             orphan: Duration::from_secs(60),
@@ -87,6 +91,7 @@ impl Limits {
             exec_drain: limit("COTTER_LIMIT_EXEC_DRAIN").unwrap_or(default.exec_drain),
             io_drain: limit("COTTER_LIMIT_IO_DRAIN").unwrap_or(default.io_drain),
             killed_exit: limit("COTTER_LIMIT_KILLED_EXIT").unwrap_or(default.killed_exit),
+            bundle: limit("COTTER_LIMIT_BUNDLE").unwrap_or(default.bundle),
             console: limit("COTTER_LIMIT_CONSOLE").unwrap_or(default.console),
             leave: limit("COTTER_LIMIT_LEAVE").unwrap_or(default.leave),
             orphan: limit("COTTER_LIMIT_ORPHAN").unwrap_or(default.orphan),

@@ -70,6 +70,11 @@ pub mod types {
     pub use super::generated::types::*;
 }
 
+/// `cotter.journal.v1`: what is kept of unpublished events, in files of our own.
+pub mod journal {
+    pub use super::generated::journal::*;
+}
+
 /// `containerd.runtime.bootstrap.v1`: the start dialect of containerd 2.3 and newer.
 pub mod bootstrap {
     pub use super::generated::bootstrap::*;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use cotter::events::{Event, Limits, MAX_PAYLOAD, Publisher, Queue};
+use cotter::events::{Event, Keeper, Limits, MAX_PAYLOAD, Publisher, Queue, journal};
 use cotter::proto::events::{TaskCreate, TaskExit, TaskOOM, TaskStart};
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
@@ -457,6 +457,109 @@ async fn a_drain_goes_on_while_events_are_taken() {
 }
 
 /// The time a manager is given to settle is none in which it could have taken anything.
+/// What the bundle in `dir` keeps, by pid.
+fn kept(dir: &Dir) -> Vec<u32> {
+    let kept = journal::read(&dir.bundle());
+    kept.iter().map(|kept| pid(&kept.event)).collect()
+}
+
+#[tokio::test]
+async fn what_no_manager_takes_is_kept_in_the_bundle_until_one_does() {
+    let dir = Dir::new();
+    let queue = Queue::new();
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    keeper.add("c", &dir.bundle());
+    let publisher = publisher(&queue, &dir);
+    let at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 5);
+    queue.push_at(exit(0), at);
+    queue.push(exit(1));
+    until(|| kept(&dir) == [0, 1]).await;
+    assert_eq!(journal::read(&dir.bundle())[0].at, at);
+    // More while it lasts.
+    for n in 2..10 {
+        queue.push(exit(n));
+    }
+    until(|| kept(&dir) == (0..10).collect::<Vec<_>>()).await;
+
+    // Back, and away again: what has been taken is not kept.
+    let mut manager = Manager::start(&dir.socket(), |event| match pid(event) {
+        0..5 => Answer::Take,
+        _ => Answer::Hang,
+    });
+    assert_eq!(pids(&mut manager, 6).await, (0..6).collect::<Vec<_>>());
+    until(|| kept(&dir) == (5..10).collect::<Vec<_>>()).await;
+    drop(manager);
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    assert_eq!(publisher.drain(LONG).await, 0);
+    assert_eq!(pids(&mut manager, 5).await, (5..10).collect::<Vec<_>>());
+    until(|| dir.files() == 0).await;
+}
+
+#[tokio::test]
+async fn a_manager_that_never_answers_is_an_outage_too() {
+    let dir = Dir::new();
+    let queue = Queue::new();
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    keeper.add("c", &dir.bundle());
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Hang);
+    let _publisher = publisher(&queue, &dir);
+    queue.push(exit(0));
+    manager.next().await;
+    until(|| kept(&dir) == [0]).await;
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_the_manager_answers() {
+    let dir = Dir::new();
+    let queue = Queue::new();
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    keeper.add("c", &dir.bundle());
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    let publisher = publisher(&queue, &dir);
+    let before = fs::metadata(dir.bundle()).unwrap().modified().unwrap();
+    for n in 0..500 {
+        queue.push(exit(n));
+    }
+    assert_eq!(publisher.drain(LONG).await, 0);
+    assert_eq!(pids(&mut manager, 500).await.len(), 500);
+    let after = fs::metadata(dir.bundle()).unwrap().modified().unwrap();
+    assert_eq!((dir.files(), before), (0, after));
+}
+
+#[tokio::test]
+async fn a_removed_container_s_bundle_is_left_alone() {
+    let dir = Dir::new();
+    let queue = Queue::new();
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    keeper.add("c", &dir.bundle());
+    let publisher = publisher(&queue, &dir);
+    queue.push(exit(0));
+    until(|| kept(&dir) == [0]).await;
+    keeper.remove("c", LONG).await;
+    fs::remove_dir_all(dir.bundle()).unwrap();
+    queue.push(exit(1));
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    assert_eq!(publisher.drain(LONG).await, 0);
+    assert_eq!(pids(&mut manager, 2).await, [0, 1]);
+    assert!(!dir.bundle().exists());
+}
+
+/// A disk that was full: what could not be written is, once there is room.
+#[tokio::test]
+async fn a_write_that_fails_is_tried_again() {
+    let dir = Dir::new();
+    let queue = Queue::new();
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    keeper.add("c", &dir.bundle());
+    let in_the_way = dir.bundle().join(journal::NAME);
+    std::os::unix::fs::symlink("nowhere", &in_the_way).unwrap();
+    let _publisher = publisher(&queue, &dir);
+    queue.push(exit(0));
+    queue.push(exit(1));
+    until(|| kept(&dir) == [0, 1]).await;
+    assert!(!in_the_way.is_symlink());
+}
+
 #[tokio::test]
 async fn a_drain_gives_a_manager_just_back_its_limit_after_it_has_settled() {
     let dir = Dir::new();

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::{fs, io};
 
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;
 
 use super::kill::Kills;
 use super::registry::{Registry, Shared};
 use super::restore::Restore;
 use super::state::State;
-use super::{Container, Process, files, program};
+use super::{Container, Process, exit_file, files, program};
 use crate::blocking::blocking;
 use crate::cgroup::Cgroup;
 use crate::error::{Code, Error, Result};
@@ -61,6 +61,7 @@ impl Registry {
     pub async fn create(&self, create: Create) -> Result<Pid> {
         check(&create)?;
         let reservation = self.reserve(&create.id)?;
+        self.shared.keeper.add(&create.id, &create.bundle);
         let mut progress = Progress::default();
         match build(&self.shared, &create, &mut progress).await {
             Ok((container, pid)) => {
@@ -69,6 +70,8 @@ impl Registry {
             }
             Err(error) => {
                 progress.roll_back(&self.shared, &create).await;
+                let limit = self.shared.limits.bundle;
+                self.shared.keeper.remove(&create.id, limit).await;
                 Err(error)
             }
         }
@@ -132,6 +135,7 @@ async fn build(
     }
     progress.recorded = true;
     files::record(bundle, &create.options)?;
+    exit_file::remove(bundle);
 
     let (io, fds) = Io::open(&plan, create.options.io_uid, create.options.io_gid)
         .map_err(|e| e.context("failed to create init process I/O"))?;
@@ -210,6 +214,7 @@ fn container(
         execs: Mutex::new(BTreeMap::new()),
         cgroup: OnceLock::new(),
         oom: Default::default(),
+        recording: watch::Sender::new(false),
         restore,
         joining: RwLock::new(()),
         shared: Arc::clone(shared),
@@ -335,6 +340,7 @@ impl Progress {
         }
         if self.recorded {
             files::forget(&create.bundle);
+            exit_file::remove(&create.bundle);
         }
     }
 }

@@ -43,6 +43,8 @@ impl Registry {
             return container.delete_exec(&process).await;
         }
         let deleted = container.take_apart().await?;
+        let limit = self.shared.limits.bundle;
+        self.shared.keeper.remove(id, limit).await;
         self.remove(&container);
         Ok(deleted)
     }
@@ -99,6 +101,7 @@ impl Container {
                 .and_then(|done| done)
                 .map_err(|e| e.context("failed rootfs umount"))?;
         }
+        self.exit_recorded().await;
         let deleted = Deleted::of(init);
         self.shared
             .tracker

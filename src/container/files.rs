@@ -86,7 +86,11 @@ pub fn remove(path: &Path) {
     }
 }
 
-fn write(path: &Path, content: &[u8]) -> Result<()> {
+/// Writes a file that only its owner may read.
+///
+/// # Errors
+/// The file that could not be written and why.
+pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     fs::OpenOptions::new()
         .write(true)
         .create(true)

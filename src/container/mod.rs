@@ -15,7 +15,8 @@ mod checkpoint;
 mod create;
 mod delete;
 mod exec;
-mod files;
+pub mod exit_file;
+pub(crate) mod files;
 mod kill;
 mod oom;
 mod pause;
@@ -36,7 +37,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;
 
 pub use create::{Create, DEFAULT_RUNTIME};
@@ -76,6 +77,8 @@ pub struct Container {
     /// Known when there is an init: from Create on, or from the Start that restores it.
     cgroup: OnceLock<Cgroup>,
     oom: oom::Told,
+    /// Whether init's exit is still being written into the bundle.
+    recording: watch::Sender<bool>,
     /// The checkpoint that Start restores; none for a container with a fresh init.
     restore: Option<Restore>,
     /// Held to read while a process joins the container, to write while none may.

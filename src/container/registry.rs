@@ -11,6 +11,7 @@ use super::Container;
 use super::create::id_is_taken;
 use super::tracker::Tracker;
 use crate::error::{Code, Error, Result};
+use crate::events::Keeper;
 use crate::limits::Limits;
 use crate::monitor::Monitor;
 use crate::stdio;
@@ -21,6 +22,8 @@ pub struct Shared {
     pub namespace: String,
     /// The order of things.
     pub tracker: Arc<Tracker>,
+    /// What keeps the events that no manager takes.
+    pub keeper: Keeper,
     /// The only one who waits for children.
     pub monitor: Monitor,
     /// The ends of waits.

@@ -214,6 +214,7 @@ impl Tracker {
                     );
                     reaped_init = process.container.upgrade();
                     if let Some(container) = &reaped_init {
+                        container.record_exit(exit);
                         container.init_was_reaped();
                     }
                 }

@@ -84,7 +84,7 @@ impl Link {
     }
 }
 
-fn envelope(namespace: &str, entry: &Entry) -> Envelope {
+pub(super) fn envelope(namespace: &str, entry: &Entry) -> Envelope {
     let since = entry.time.duration_since(UNIX_EPOCH).unwrap_or_default();
     Envelope {
         timestamp: MessageField::some(Timestamp {

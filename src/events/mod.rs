@@ -7,14 +7,20 @@
 //! moves the queue's head to the manager, one event in flight, and settles it only when the
 //! manager has answered. Hence the order across reconnects, and hence also the one kind of
 //! duplicate there can be: the head, sent again byte for byte when its answer was lost.
+//!
+//! While no manager answers, the [`Keeper`] has what is unpublished written into the bundles, from
+//! where the `delete` action of a shim that died takes it ([`journal`]).
 
 mod event;
+pub mod journal;
+mod keeper;
 mod link;
 mod publisher;
 mod queue;
 mod retry;
 
 pub use event::Event;
+pub use keeper::Keeper;
 pub use publisher::{Publisher, Stats};
 pub use queue::{MAX_BYTES, MAX_EVENTS, MAX_PAYLOAD, Queue};
 pub use retry::Limits;

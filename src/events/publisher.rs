@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::event::Rank;
 use super::link::{Failure, Link};
@@ -108,7 +108,7 @@ impl Publisher {
         self.shared.hurry.notify_one();
         let mut progress = self.progress();
         for _ in 0..DRAIN_ROUNDS {
-            if let Ok(()) = tokio::time::timeout(limit, self.queue.emptied()).await {
+            if let Ok(()) = timeout(limit, self.queue.emptied()).await {
                 return 0;
             }
             let before = std::mem::replace(&mut progress, self.progress());
@@ -226,7 +226,7 @@ impl Worker {
             };
         }
         let limit = self.limits.try_limit(self.patience.timeouts);
-        match link.forward(&self.namespace, entry, limit).await {
+        match self.forward(&link, entry, limit).await {
             Ok(()) => {
                 self.queue.settle(entry.seq);
                 self.shared.stats(|stats| stats.delivered += 1);
@@ -262,6 +262,15 @@ impl Worker {
         }
     }
 
+    async fn forward(&self, link: &Link, entry: &Entry, limit: Duration) -> Result<(), Failure> {
+        let mut answer = std::pin::pin!(link.forward(&self.namespace, entry, limit));
+        if let Ok(prompt) = timeout(self.limits.prompt, answer.as_mut()).await {
+            return prompt;
+        }
+        self.queue.unanswered(true);
+        answer.await
+    }
+
     fn answered(&mut self) {
         if self.failures > 1 {
             log::info!(
@@ -271,12 +280,14 @@ impl Worker {
             );
         }
         self.failures = 0;
+        self.queue.unanswered(false);
         self.shared.stats(|stats| stats.failures = 0);
     }
 
     /// Notes a failed try; the link, if there was one, has been dropped by the caller's state.
     fn failed(&mut self, why: String) -> State {
         self.failures = self.failures.saturating_add(1);
+        self.queue.unanswered(true);
         // The first failure is as a rule a restarted manager; then a line per doubling.
         if self.failures > 1 && self.failures.is_power_of_two() {
             log::warn!(

@@ -12,11 +12,9 @@
 //! take is bounded by the number of processes started, below 0.5 KiB each, and a queue of exits
 //! only goes on growing. The head stays too, as it may be on its way to the manager.
 //!
-//! # Later
-//! An entry is kept as the bytes that go out, with its container's id, so that what is
-//! unpublished can be written to that container's bundle as it is.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -64,6 +62,8 @@ pub struct Report {
     pub size_bytes: usize,
     /// How many have been dropped.
     pub dropped: u64,
+    /// The manager leaves them unanswered, so they are kept in the bundles.
+    pub unanswered: bool,
     /// The topic of the oldest.
     pub head: Option<&'static str>,
     /// Its container.
@@ -83,6 +83,12 @@ struct Shared {
     pushed: Notify,
     /// Wakes those who wait for the queue to be empty.
     emptied: Notify,
+    /// The manager does not answer.
+    unanswered: AtomicBool,
+    /// The one keeper wants to know of every change.
+    watched: AtomicBool,
+    /// A permit for the keeper.
+    changed: Notify,
 }
 
 impl Default for Shared {
@@ -91,6 +97,9 @@ impl Default for Shared {
             inner: Mutex::new(Inner::new(MAX_EVENTS, MAX_BYTES)),
             pushed: Notify::new(),
             emptied: Notify::new(),
+            unanswered: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            changed: Notify::new(),
         }
     }
 }
@@ -189,6 +198,14 @@ impl Inner {
     }
 }
 
+impl Shared {
+    fn tell_keeper(&self) {
+        if self.watched.load(Ordering::Relaxed) {
+            self.changed.notify_one();
+        }
+    }
+}
+
 impl Queue {
     /// An empty queue.
     #[must_use]
@@ -202,6 +219,11 @@ impl Queue {
     /// An event larger than [`MAX_PAYLOAD`] could never leave and is dropped here; an exit is a
     /// few hundred bytes.
     pub fn push(&self, event: Event) {
+        self.push_at(event, SystemTime::now());
+    }
+
+    /// Appends an event that happened at the time given.
+    pub fn push_at(&self, event: Event, time: SystemTime) {
         let container: Arc<str> = event.container_id().into();
         let payload = match event.encode() {
             Ok(payload) if payload.len() <= MAX_PAYLOAD => payload,
@@ -221,7 +243,7 @@ impl Queue {
         let mut inner = self.lock();
         inner.push(Entry {
             seq: 0,
-            time: SystemTime::now(),
+            time,
             topic: event.topic(),
             type_name: event.type_name(),
             rank: event.rank(),
@@ -230,6 +252,7 @@ impl Queue {
         });
         drop(inner);
         self.0.pushed.notify_one();
+        self.0.tell_keeper();
     }
 
     /// How many events wait, the one on its way included.
@@ -271,6 +294,7 @@ impl Queue {
             events: inner.len(),
             size_bytes: inner.bytes,
             dropped: inner.dropped,
+            unanswered: self.is_unanswered(),
             head: head.map(|entry| entry.topic),
             head_container: head.map(|entry| entry.container.to_string()),
             head_age_ms: head.map(|entry| crate::dump::ms(age(entry))),
@@ -296,6 +320,42 @@ impl Queue {
         if empty {
             self.0.emptied.notify_waiters();
         }
+        self.0.tell_keeper();
+    }
+
+    /// Says whether the manager leaves events unanswered.
+    pub(super) fn unanswered(&self, unanswered: bool) {
+        if self.0.unanswered.swap(unanswered, Ordering::Relaxed) != unanswered && unanswered {
+            self.0.changed.notify_one();
+        }
+    }
+
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.0.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until events are left unanswered or, while [`watch`](Self::watch)ed, until the queue has
+    /// changed.
+    pub(super) async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    pub(super) fn watch(&self, watched: bool) {
+        self.0.watched.store(watched, Ordering::Relaxed);
+    }
+
+    /// The head's place, and the events from `seq` on, up to about so many bytes.
+    pub(super) fn from(&self, seq: u64, bytes: usize) -> (Option<u64>, Vec<Entry>) {
+        let inner = self.lock();
+        let mut room = bytes;
+        let fits = |(_, entry): &(&u64, &Entry)| {
+            let fits = room > 0;
+            room = room.saturating_sub(entry.cost());
+            fits
+        };
+        let entries = inner.entries.range(seq..).take_while(fits);
+        let entries = entries.map(|(_, entry)| entry.clone()).collect();
+        (inner.head().map(|head| head.seq), entries)
     }
 
     /// Waits until nothing waits.

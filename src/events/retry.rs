@@ -10,6 +10,9 @@ use ttrpc::Code;
 /// The publisher's time limits; the defaults are what a shim runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// A try that is unanswered for longer makes this shim keep its events elsewhere too
+    /// ([`Keeper`](super::Keeper)).
+    pub prompt: Duration,
     /// How long the first try of an event may stay unanswered (the Go shim's 5 s).
     pub first_try: Duration,
     /// How long a try may stay unanswered at most, after the doublings of [`Limits::try_limit`].
@@ -27,6 +30,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            prompt: Duration::from_millis(250),
             first_try: Duration::from_secs(5),
             longest_try: Duration::from_secs(60),
             first_pause: Duration::from_millis(20),

@@ -36,6 +36,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::error::{Error, Result};
 use options::Options;
 use tree::Tree;
+pub use tree::kernel_maps_ids;
 pub use unmount::{mounted_below, unmount_all};
 
 const OVERLAY: &str = "overlay";

@@ -133,6 +133,25 @@ pub(super) fn in_private<T: Send>(
     })
 }
 
+/// Whether the kernel has id-mapped mounts at all (Linux 5.12). Not every file system can be mapped.
+pub fn kernel_maps_ids() -> bool {
+    // SAFETY: all zeroes is a valid value, and one that asks for nothing.
+    let nothing: libc::mount_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: nix has no wrapper. The path is a literal, the struct a live local of the size given, and
+    // there is no such descriptor.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            -1,
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const nothing,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(done) != Err(Errno::ENOSYS)
+}
+
 fn unmappable(why: Errno) -> String {
     match why {
         Errno::EINVAL => "the file system, or this kernel for it, cannot be id-mapped".into(),

@@ -8,6 +8,7 @@
 //!                   │ in the same step
 //!                   ▼
 //!                 Queue ─▶ Publisher
+//!                   └────▶ Keeper, while no manager answers
 //! ```
 
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ use crate::container::tracker::Tracker;
 use crate::container::{Registry, Shared};
 use crate::dump::Reporter;
 use crate::error::{Error, Result};
-use crate::events::{self, Publisher, Queue};
+use crate::events::{self, Keeper, Publisher, Queue};
 use crate::limits::Limits;
 use crate::monitor::Monitor;
 use crate::service::{Shutdown, TaskService};
@@ -58,6 +59,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
             ..events::Limits::default()
         },
     ));
+    let keeper = Keeper::start(queue.clone(), config.namespace.clone());
     let tracker = Arc::new(Tracker::new(queue));
     let reaped = Arc::clone(&tracker);
     let monitor = Monitor::start(move |exit| reaped.exited(exit))
@@ -65,6 +67,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
     let registry = Arc::new(Registry::new(Arc::new(Shared {
         namespace: config.namespace.clone(),
         tracker,
+        keeper,
         monitor,
         limits,
     })));

@@ -3,7 +3,9 @@
 //! Invariant: it always answers, in less than five seconds, whatever is missing or malformed: the
 //! manager runs it after every container, and mostly there is nothing to do. It touches nothing that
 //! lives: not a socket somebody listens on, nor a process that is not in the container's cgroup. For a
-//! sandbox whose shim is dead that includes the pod's other containers ([`super::siblings`]).
+//! sandbox whose shim is dead that includes the pod's other containers ([`super::siblings`]). What the
+//! dead shim knew and had not told is told: how its init ended ([`exit_file`]) in the answer, the rest as
+//! events ([`super::last_events`]).
 //! What it could not clear goes to standard error, which the manager logs; nothing else does.
 
 use std::io::Write;
@@ -20,9 +22,12 @@ use serde_json::Value;
 use super::bootstrap::Environment;
 use super::call::{self, call};
 use super::flags::Flags;
+use super::last_events::LastEvents;
 use super::{siblings, socket, start};
 use crate::cgroup::Cgroup;
+use crate::container::exit_file;
 use crate::error::{Error, Result};
+use crate::monitor::Exit;
 use crate::mount;
 use crate::proto::Timestamp;
 use crate::proto::task::DeleteResponse;
@@ -38,6 +43,9 @@ const KILLED: u32 = 137;
 const RUNTIME_LIMIT: Duration = Duration::from_millis(2_500);
 const UNMOUNT_LIMIT: Duration = Duration::from_millis(1_500);
 
+/// When the answer goes out, whoever has not been told.
+const ANSWER_LIMIT: Duration = Duration::from_millis(4_600);
+
 /// How long the pod's other containers may take, once the sandbox is cleared away.
 const SIBLINGS_LIMIT: Duration = Duration::from_millis(3_000);
 
@@ -49,7 +57,6 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
     let begun = Instant::now();
     let bundle = bundle(flags);
     let mut warnings = Vec::new();
-    let pid = read_pid(&bundle);
     let sockets = sockets(&bundle, flags);
     let lives = sockets.iter().any(|path| socket::is_alive(path));
     // After an orderly end, which is nearly always, there is neither.
@@ -58,16 +65,24 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
     for path in sockets {
         warnings.extend(socket::remove_dead(&path).err());
     }
-    if died && !lives {
-        clear_siblings(&bundle, flags, begun, &mut warnings);
+    let mut events = LastEvents::default();
+    if !lives {
+        events.unpublished(&bundle, &flags.id);
     }
+    if died && !lives {
+        clear_siblings(&bundle, flags, begun, &mut events, &mut warnings);
+    }
+    let address = Environment::read().ttrpc_address;
+    let time = ANSWER_LIMIT.saturating_sub(begun.elapsed());
+    warnings.extend(events.tell(&address, &flags.namespace, time).err());
     for warning in warnings {
         let _ = writeln!(stderr, "{warning}");
     }
+    let exit = end_of(&bundle);
     let answer = DeleteResponse {
-        pid: pid.map_or(0, |pid| pid.as_raw().cast_unsigned()),
-        exit_status: KILLED,
-        exited_at: MessageField::some(Timestamp::from(SystemTime::now())),
+        pid: exit.pid.cast_unsigned(),
+        exit_status: exit.status,
+        exited_at: MessageField::some(Timestamp::from(exit.at)),
         ..DeleteResponse::default()
     };
     let failed =
@@ -88,9 +103,15 @@ fn clear(bundle: &Path, id: &str, flags: &Flags, warnings: &mut Vec<Error>) {
     step(unmount(bundle.join("rootfs")));
 }
 
-/// Clears away the pod's other containers, while there is time, and tells the manager of each.
-fn clear_siblings(bundle: &Path, flags: &Flags, begun: Instant, warnings: &mut Vec<Error>) {
-    let mut gone = Vec::new();
+/// Clears away the pod's other containers, while there is time; what is to be told of each goes to
+/// `events`.
+fn clear_siblings(
+    bundle: &Path,
+    flags: &Flags,
+    begun: Instant,
+    events: &mut LastEvents,
+    warnings: &mut Vec<Error>,
+) {
     for sibling in siblings::of(bundle, &flags.id) {
         if begun.elapsed() > SIBLINGS_LIMIT {
             warnings.push(Error::deadline_exceeded(format!(
@@ -99,13 +120,9 @@ fn clear_siblings(bundle: &Path, flags: &Flags, begun: Instant, warnings: &mut V
             )));
             continue;
         }
-        let pid = read_pid(&sibling.bundle);
         clear(&sibling.bundle, &sibling.id, flags, warnings);
-        gone.push((sibling, pid));
-    }
-    let address = Environment::read().ttrpc_address;
-    if !gone.is_empty() && !address.is_empty() {
-        warnings.extend(siblings::tell(&address, &flags.namespace, &gone, KILLED).err());
+        events.unpublished(&sibling.bundle, &sibling.id);
+        events.gone(&sibling.id, end_of(&sibling.bundle));
     }
 }
 
@@ -133,6 +150,20 @@ fn read_pid(bundle: &Path) -> Option<Pid> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let pid = text.parse().ok().filter(|pid| digits && *pid > 0);
     pid.map(Pid::from_raw)
+}
+
+/// How the container's init ended, now that it certainly has: as the shim that reaped it wrote down,
+/// else as if by SIGKILL and just now.
+fn end_of(bundle: &Path) -> Exit {
+    let pid = read_pid(bundle).map_or(0, Pid::as_raw);
+    exit_file::read(bundle)
+        // An earlier container's, in a bundle used again.
+        .filter(|exit| pid == 0 || exit.pid == pid)
+        .unwrap_or_else(|| Exit {
+            pid,
+            status: KILLED,
+            at: SystemTime::now(),
+        })
 }
 
 /// The runtime of a container, as its bundle tells.

@@ -1,19 +1,21 @@
 //! What the program says of itself: `-v` and `-info` (contract 1.2, 1.9).
 //!
-//! Invariant: the features told are the configured runtime's own, or none; never a guess.
+//! Invariant: the features told are the configured runtime's own, or none; never a guess. What the
+//! runtime was built for and this machine cannot do is taken back ([`mask`]): a manager that believes it
+//! would fail much later, with worse words.
 //!
-//! Nothing is taken away from them either. What a manager reads there is the runtime's business
-//! alone: containerd looks at `linux.mountExtensions.idmap` to know whether mounts of a config.json
-//! may be idmapped, and dockerd shows all of it. The annotation `containerd.io/runtime-allow-mounts`
-//! stays absent: it lists types of mounts that are the shim's own to bring about, which containerd
-//! (2.2 and newer) would else activate first and hand over as mounts of the kernel.
+//! Nothing else is masked: the shim itself brings about all that a runtime's features speak of. The
+//! annotation `containerd.io/runtime-allow-mounts` stays absent: it lists types of mounts that are the
+//! shim's own to bring about, which containerd (2.2 and newer) would else activate first and hand over as
+//! mounts of the kernel.
 
 use std::ffi::OsStr;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::unistd::{AccessFlags, access};
 use protobuf::{Message, MessageField};
 use serde_json::Value;
 
@@ -22,6 +24,7 @@ use super::{RUNTIME_NAME, start};
 use crate::container::DEFAULT_RUNTIME;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::mount;
 use crate::options::Given;
 use crate::proto::Any;
 use crate::proto::types::{RuntimeInfo, RuntimeVersion};
@@ -88,13 +91,97 @@ fn features(binary: &str) -> Result<Option<Any>> {
         Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Ok(None),
         Err(e) => return Err(Error::io(format!("run {binary} features"), &e)),
     };
-    let json = serde_json::from_slice::<Value>(&output.stdout);
-    Ok(json
-        .ok()
-        .filter(|json| json.is_object() && output.status.success())
-        .map(|json| Any {
+    let json = serde_json::from_slice::<Value>(&output.stdout).ok();
+    let features = json.filter(|json| json.is_object() && output.status.success());
+    Ok(features.map(|mut features| {
+        mask(&mut features, &Machine::look());
+        Any {
             type_url: FEATURES.to_owned(),
-            value: json.to_string().into_bytes(),
+            value: features.to_string().into_bytes(),
             ..Any::default()
-        }))
+        }
+    }))
+}
+
+/// What a runtime's features take for granted.
+#[derive(Clone, Copy, Debug)]
+struct Machine {
+    /// The kernel maps the ids of a mount.
+    idmap: bool,
+    /// There is a `criu`, which both runtimes look up in `PATH`.
+    criu: bool,
+}
+
+impl Machine {
+    fn look() -> Self {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let executable = |dir: PathBuf| access(&dir.join("criu"), AccessFlags::X_OK).is_ok();
+        Self {
+            idmap: mount::kernel_maps_ids(),
+            criu: std::env::split_paths(&path).any(executable),
+        }
+    }
+}
+
+/// Takes back what this machine cannot do. Says nothing where the runtime says nothing.
+fn mask(features: &mut Value, machine: &Machine) {
+    if !machine.idmap
+        && let Some(enabled) = features.pointer_mut("/linux/mountExtensions/idmap/enabled")
+    {
+        *enabled = false.into();
+    }
+    if !machine.criu
+        && let Some(Value::Object(annotations)) = features.get_mut("annotations")
+    {
+        for (name, value) in annotations {
+            if name.ends_with(".checkpoint.enabled") {
+                *value = "false".into();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_machine_cannot_do_is_taken_back() {
+        let features = |idmap: bool, checkpoint: &str| {
+            json!({
+                "ociVersionMax": "1.2.0",
+                "linux": { "mountExtensions": { "idmap": { "enabled": idmap } } },
+                "annotations": {
+                    "org.opencontainers.runc.checkpoint.enabled": checkpoint,
+                    "run.oci.crun.checkpoint.enabled": checkpoint,
+                    "run.oci.crun.wasm": "true",
+                },
+            })
+        };
+        for (idmap, criu, text) in [
+            (true, true, "true"),
+            (false, true, "true"),
+            (true, false, "false"),
+            (false, false, "false"),
+        ] {
+            let mut told = features(true, "true");
+            mask(&mut told, &Machine { idmap, criu });
+            assert_eq!(told, features(idmap, text));
+            // A runtime that was built without is believed.
+            let mut told = features(false, "false");
+            mask(&mut told, &Machine { idmap, criu });
+            assert_eq!(told, features(false, "false"));
+        }
+        for silent in [json!({}), json!({ "linux": [], "annotations": 7 })] {
+            let mut told = silent.clone();
+            let nothing = Machine {
+                idmap: false,
+                criu: false,
+            };
+            mask(&mut told, &nothing);
+            assert_eq!(told, silent);
+        }
+    }
 }

@@ -23,6 +23,7 @@ pub mod fds;
 pub mod flags;
 pub mod info;
 mod inspect;
+mod last_events;
 mod life;
 pub mod log;
 pub mod serve;

@@ -11,23 +11,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-
-use nix::unistd::Pid;
-
-use crate::error::{Error, Result};
-use crate::events::{Event, Publisher, Queue};
-use crate::proto::Timestamp;
-use crate::proto::events::{TaskDelete, TaskExit};
 
 /// File in the bundle of a container in which a manager notes the sandbox it belongs to.
 const SANDBOX: &str = "sandbox";
 
 /// The longest id of a sandbox; what is longer is none.
 const LONGEST: u64 = 1024;
-
-/// How long telling the manager may take; it waits for this action to end.
-const PUBLISH_LIMIT: Duration = Duration::from_millis(700);
 
 /// A container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,51 +57,4 @@ fn sandbox(bundle: &Path) -> Option<String> {
         return None;
     }
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
-}
-
-/// Tells the manager at `address` that these containers have ended and are gone.
-///
-/// # Errors
-/// When it has not taken it all within a limit.
-pub(super) fn tell(
-    address: &str,
-    namespace: &str,
-    gone: &[(Sibling, Option<Pid>)],
-    status: u32,
-) -> Result<()> {
-    let what = "tell the manager of the pod's other containers";
-    let queue = Queue::new();
-    for (sibling, pid) in gone {
-        let pid = pid.map_or(0, |pid| pid.as_raw().cast_unsigned());
-        let exited_at = Some(Timestamp::from(SystemTime::now()));
-        queue.push(Event::Exit(TaskExit {
-            container_id: sibling.id.clone(),
-            id: sibling.id.clone(),
-            pid,
-            exit_status: status,
-            exited_at: exited_at.clone().into(),
-            ..Default::default()
-        }));
-        queue.push(Event::Delete(TaskDelete {
-            container_id: sibling.id.clone(),
-            pid,
-            exit_status: status,
-            exited_at: exited_at.into(),
-            ..Default::default()
-        }));
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io(what, &e))?;
-    let left = runtime.block_on(async {
-        let publisher = Publisher::start(queue, address.to_owned(), namespace.to_owned());
-        publisher.drain(PUBLISH_LIMIT).await
-    });
-    match left {
-        0 => Ok(()),
-        left => Err(Error::deadline_exceeded(format!(
-            "{what}: {left} events not taken by {address} within {PUBLISH_LIMIT:?}"
-        ))),
-    }
 }

@@ -79,16 +79,55 @@ fn script(manager: &Manager, name: &str, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Runtimes are built for CRIU on machines that have none.
+fn without_criu(features: &mut Value) {
+    let mut which = Command::new("/bin/sh");
+    which.args(["-c", "command -v criu"]).stdout(Stdio::null());
+    if which.status().unwrap().success() {
+        return;
+    }
+    let annotations = features["annotations"].as_object_mut();
+    for (name, value) in annotations.into_iter().flatten() {
+        if name.contains("checkpoint") {
+            *value = "false".into();
+        }
+    }
+}
+
+#[test]
+fn checkpoints_are_claimed_where_there_is_a_criu() {
+    let manager = Manager::new("info-criu");
+    let told = |path: &str| {
+        let mut command = Command::new(SHIM);
+        command.arg("-info").env("PATH", path);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let any = runc(tool("RUNC_1_3").to_str().unwrap());
+        let output = run(command, &any.write_to_bytes().unwrap());
+        let info = RuntimeInfo::parse_from_bytes(&output.stdout).unwrap();
+        features(&info).unwrap()["annotations"]["org.opencontainers.runc.checkpoint.enabled"]
+            .clone()
+    };
+    let criu = script(&manager, "criu", "#!/bin/sh\n");
+    let dir = manager.dir.to_str().unwrap();
+    assert_eq!(told(&format!("/nonexistent:{dir}")), "true");
+    fs::set_permissions(&criu, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(told(dir), "false");
+    assert_eq!(told(""), "false");
+}
+
 #[test]
 fn the_features_are_the_runtimes_own() {
     for name in ["RUNC", "CRUN", "RUNC_1_3", "CRUN_1_21"] {
         let binary = tool(name).to_str().unwrap().to_owned();
         // runc 1.1 and crun 1.8.6 are the first to know the command.
         let own = Command::new(&binary).arg("features").output().unwrap();
-        let own: Option<Value> = own
+        let mut own: Option<Value> = own
             .status
             .success()
             .then(|| serde_json::from_slice(&own.stdout).unwrap());
+        if let Some(own) = &mut own {
+            without_criu(own);
+        }
         for any in [runc(&binary), toml("", &format!("BinaryName = '{binary}'"))] {
             let info = told(&any.write_to_bytes().unwrap());
             assert_eq!(features(&info), own, "{binary}");

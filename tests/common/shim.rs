@@ -352,6 +352,7 @@ impl Shim {
                         "log",
                         "log.json",
                         "bootstrap.json",
+                        "exitstatus.json",
                         "s",
                         "address",
                         "sandbox",

@@ -1,5 +1,9 @@
 //! Shims that are not ours, and ours when it cannot answer: what the tool makes of them.
 
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use cotter::manager::bundle::Bundle;
@@ -126,4 +130,44 @@ fn a_go_shim_is_told_from_a_stuck_one_and_lives_on() {
             owner.clear(&["c"]);
         });
     }
+}
+
+#[test]
+fn whoever_would_end_by_the_signal_does_not_get_it() {
+    let dir = TempDir::new("cotter-sleep");
+    let bundle = dir.path().join("c");
+    fs::create_dir(&bundle).unwrap();
+    let socket = dir.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    fs::write(
+        bundle.join("address"),
+        format!("unix://{}", socket.display()),
+    )
+    .unwrap();
+    // A process that has the socket and no handler for anything: it takes connections by the kernel's
+    // hand, and never answers.
+    let inherited = listener.as_raw_fd();
+    let mut command = Command::new("sleep");
+    // SAFETY: fcntl on a descriptor that is open in the child; it allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            nix::errno::Errno::result(libc::fcntl(inherited, libc::F_SETFD, 0))?;
+            Ok(())
+        });
+    }
+    let mut sleeper = command.arg("1000").spawn().unwrap();
+    drop(listener);
+
+    let done = cotter(&[&bundle.to_string_lossy()]);
+    assert_eq!(done.code, 1, "{done:?}");
+    let pid = format!("(pid {}): no answer within 2s", sleeper.id());
+    assert!(done.out.contains(&pid), "{done:?}");
+    assert!(
+        done.out.contains("clock_nanosleep") || done.out.contains("sleep"),
+        "{done:?}"
+    );
+    let ended = sleeper.try_wait().unwrap();
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    assert_eq!(ended, None, "it lives on");
 }

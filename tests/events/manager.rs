@@ -28,12 +28,22 @@ impl Dir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("cotter-events-{}-{n}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
+        fs::create_dir_all(path.join("bundle")).unwrap();
         Self(path)
     }
 
     pub fn socket(&self) -> PathBuf {
         self.0.join("s")
+    }
+
+    /// A container's bundle.
+    pub fn bundle(&self) -> PathBuf {
+        self.0.join("bundle")
+    }
+
+    /// How many files the bundle has.
+    pub fn files(&self) -> usize {
+        fs::read_dir(self.bundle()).unwrap().count()
     }
 
     pub fn address(&self) -> String {

@@ -14,7 +14,7 @@ use crate::runtime::Faulty;
 use crate::world::{GOOD, alive, bundle, good_works, nothing_new, until, world};
 
 /// The `delete` action for a container of the shim.
-async fn delete(shim: &Shim, id: &str) -> Deleted {
+pub async fn delete(shim: &Shim, id: &str) -> Deleted {
     let launch = Launch {
         id: id.into(),
         bundle: shim.bundle_path(id),

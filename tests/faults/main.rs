@@ -17,6 +17,7 @@ mod gone;
 mod hang;
 mod held;
 mod init;
+mod outage;
 mod restore;
 mod runtime;
 mod world;
