@@ -24,6 +24,7 @@
 pub mod blocking;
 pub mod cgroup;
 pub mod container;
+pub mod dump;
 pub mod error;
 pub mod events;
 pub mod lifecycle;

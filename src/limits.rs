@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// The time limits of container operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Limits {
     /// How long an init's exit is held back for execs of its container that are still running or
     /// being started. At its end the init's exit is published and the late ones follow it.

@@ -1,7 +1,8 @@
 //! The wire contract, as containerd's managers speak it: messages and services generated from
 //! proto/, in one module per upstream package.
 //!
-//! Invariant: packages, names, numbers and types are upstream's; tests/wire.rs holds them against
+//! Invariant: packages, names, numbers and types are upstream's, but for `introspection`, which is
+//! ours; tests/wire.rs holds them against
 //! bytes captured from real managers.
 
 use std::collections::HashMap;
@@ -54,6 +55,14 @@ pub mod events {
 pub mod events_ttrpc {
     pub use super::generated::events_service::ForwardRequest;
     pub use super::generated::events_service_ttrpc::{Events, EventsClient, create_events};
+}
+
+/// `cotter.shim.v1`: looking inside, which is ours alone.
+pub mod introspection {
+    pub use super::generated::introspection::*;
+    pub use super::generated::introspection_ttrpc::{
+        Introspection, IntrospectionClient, create_introspection,
+    };
 }
 
 /// `containerd.types`.

@@ -23,6 +23,7 @@ mod pause;
 pub mod process;
 mod program;
 pub mod registry;
+mod report;
 mod restore;
 pub mod snapshot;
 mod start;

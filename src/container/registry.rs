@@ -120,6 +120,16 @@ impl Registry {
         self.slots().by_id.values().filter_map(ready).collect()
     }
 
+    /// The ids that a Create under way has taken.
+    pub(super) fn creating(&self) -> Vec<String> {
+        let slots = self.slots();
+        let creating = slots
+            .by_id
+            .iter()
+            .filter(|(_, slot)| matches!(slot, Slot::Creating));
+        creating.map(|(id, _)| id.clone()).collect()
+    }
+
     pub(super) fn reserve(&self, id: &str) -> Result<Reservation<'_>> {
         let mut slots = self.slots();
         if slots.closed {

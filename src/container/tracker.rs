@@ -181,6 +181,20 @@ impl Tracker {
         self.lock().census()
     }
 
+    /// The running map, as it came.
+    pub(super) fn running(&self) -> Vec<(Pid, Arc<Process>)> {
+        let life = self.lock();
+        let running = life.running();
+        running
+            .map(|(pid, process)| (pid, Arc::clone(process)))
+            .collect()
+    }
+
+    /// The starts in flight, oldest first, with what each starts.
+    pub(super) fn starts(&self) -> Vec<(ContainerKey, &'static str)> {
+        self.lock().starts().collect()
+    }
+
     /// Carries effects out, in order; called with the lock held.
     fn apply(&self, effects: Vec<Effect<Arc<Process>>>) {
         let mut reaped_init = None;

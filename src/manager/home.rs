@@ -17,7 +17,7 @@ use super::dialect::Dialect;
 use super::launch::Launch;
 
 /// The namespace of the tool's containers.
-const NAMESPACE: &str = "cotter";
+pub(super) const NAMESPACE: &str = "cotter";
 
 /// The directory of all containers.
 #[derive(Clone, Debug)]

@@ -18,6 +18,7 @@ pub mod bundle;
 pub mod client;
 pub mod command;
 pub mod dialect;
+pub mod dump;
 pub mod events;
 pub mod home;
 pub mod launch;

@@ -59,7 +59,9 @@ impl Runtime {
             RuntimeError::new(operation, Kind::Spawn, message)
         };
         let mut output = connect(&mut command, operation, streams).map_err(not_started)?;
-        let mut child = self.monitor.spawn(&mut command).map_err(not_started)?;
+        let what = format!("{} {} {id}", name(&self.binary), operation.name());
+        let child = self.monitor.spawn_as(&mut command, what);
+        let mut child = child.map_err(not_started)?;
         // Only the child holds the streams now; else they would never end.
         drop(command);
 

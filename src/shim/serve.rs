@@ -7,7 +7,8 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,9 +23,10 @@ use super::assemble::{Parts, assemble};
 use super::bootstrap::Environment;
 use super::flags::Flags;
 use super::socket::{self, Claim, Socket};
-use super::{fds, life, log as shim_log};
+use super::{fds, inspect, life, log as shim_log};
+use crate::dump::Inspector;
 use crate::error::{Error, Result};
-use crate::service::Shutdown;
+use crate::service::{self, Shutdown};
 
 /// The log FIFO in the bundle, which is the current directory.
 const LOG: &str = "log";
@@ -81,8 +83,9 @@ pub unsafe fn serve(config: &Config) -> Result<()> {
     };
     let (socket, listener) = served?;
     // The bundle is one container's, which may be deleted long before the others of its group.
+    let bundle = std::env::current_dir().unwrap_or_default();
     std::env::set_current_dir("/").map_err(|e| Error::io("change to directory /", &e))?;
-    run(config, socket, listener)
+    run(config, bundle, socket, listener)
 }
 
 fn bind(address: &str) -> Result<(Option<Socket>, UnixListener)> {
@@ -95,7 +98,12 @@ fn bind(address: &str) -> Result<(Option<Socket>, UnixListener)> {
     }
 }
 
-fn run(config: &Config, socket: Option<Socket>, listener: UnixListener) -> Result<()> {
+fn run(
+    config: &Config,
+    bundle: PathBuf,
+    socket: Option<Socket>,
+    listener: UnixListener,
+) -> Result<()> {
     // A second descriptor, open to the end: it pins the identity of the socket's file.
     let pin = listener
         .try_clone()
@@ -105,19 +113,33 @@ fn run(config: &Config, socket: Option<Socket>, listener: UnixListener) -> Resul
         .enable_all()
         .build();
     let runtime = runtime.map_err(|e| Error::io("set up the runtime", &e))?;
-    runtime.block_on(live(config, listener, &leave))
+    runtime.block_on(live(config, bundle, listener, &leave))
 }
 
-async fn live(config: &Config, listener: UnixListener, leave: &Leave) -> Result<()> {
+async fn live(
+    config: &Config,
+    bundle: PathBuf,
+    listener: UnixListener,
+    leave: &Leave,
+) -> Result<()> {
     let mut signals = signals().map_err(|e| Error::io("set up signals", &e))?;
     let accept = Accept::new(listener).map_err(|e| Error::io("watch the socket", &e))?;
     let Parts {
-        services,
+        mut services,
+        reporter,
         registry,
         shutdown,
         drain,
     } = assemble(config)?;
     let connections = accept.count();
+    let shim = inspect::shim(config, connections.clone());
+    let inspector = Inspector::new(
+        shim.followed_by(reporter),
+        inspect::bundles(bundle, &registry),
+    );
+    let inspector = Arc::new(inspector);
+    inspect::on_signal(Arc::clone(&inspector)).map_err(|e| Error::io("set up signals", &e))?;
+    services.extend(service::introspection(inspector));
     let mut server = Server::new()
         .register_service(services)
         .add_listener(Listener::new(accept));
@@ -157,8 +179,6 @@ fn signals() -> io::Result<tokio::net::UnixStream> {
     let (read, write) = std::os::unix::net::UnixStream::pair()?;
     signal_hook::low_level::pipe::register(libc::SIGTERM, write.try_clone()?)?;
     signal_hook::low_level::pipe::register(libc::SIGINT, write)?;
-    // Operators know that it makes the Go shim dump its stacks; here it should at least not kill.
-    signal_hook::flag::register(libc::SIGUSR1, std::sync::Arc::default())?;
     read.set_nonblocking(true)?;
     tokio::net::UnixStream::from_std(read)
 }

@@ -20,7 +20,7 @@ use super::logger::{Host, Logger, Pending};
 use super::plan::{Output, Plan};
 use super::relay::{Relay, Standing, Tally};
 use super::sys::{self, End, Kind};
-use super::{Buffering, Counters, Drain, Overflow, Stream};
+use super::{Buffering, Counters, Drain, Overflow, Stream, StreamReport};
 use crate::error::{Error, Result};
 use crate::runtime::Fds;
 
@@ -31,17 +31,17 @@ pub const UNREAD_GRACE: Duration = Duration::from_millis(250);
 /// Between two looks within [`UNREAD_GRACE`].
 const UNREAD_LOOK: Duration = Duration::from_millis(10);
 
-const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
+pub(super) const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
 
 /// One process's streams. All methods may be called from any task, in any order.
 #[derive(Debug)]
 pub struct Io {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     started: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     /// By [`Stream`].
     lanes: [Mutex<Lane>; 3],
     /// Told whenever a relay ends or reaches the end of its stream.
@@ -75,12 +75,12 @@ enum Terminal {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+pub(super) struct Lane {
     /// `None` if the process has no such stream, or it has ended.
-    relay: Option<Relay>,
+    pub(super) relay: Option<Relay>,
     /// Of the relay's task.
     waker: Option<Waker>,
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
 impl Io {
@@ -416,7 +416,7 @@ impl Loggers {
 }
 
 impl Shared {
-    fn lane(&self, stream: Stream) -> MutexGuard<'_, Lane> {
+    pub(super) fn lane(&self, stream: Stream) -> MutexGuard<'_, Lane> {
         let lane = match stream {
             Stream::Stdin => &self.lanes[0],
             Stream::Stdout => &self.lanes[1],
@@ -487,6 +487,26 @@ impl Shared {
             self.end_terminal();
         }
         polled
+    }
+
+    /// What is no relay: a terminal that has not come, and the logging programs.
+    pub(super) fn report_others(&self) -> Vec<StreamReport> {
+        let awaited = matches!(*self.terminal(), Terminal::Awaited { .. });
+        let terminal = awaited.then(|| StreamReport::of("terminal", "the runtime to send it"));
+        let loggers = self.loggers();
+        let pending = loggers.pending.iter().map(|_| "its start");
+        let pending = pending.map(|waits| StreamReport::of("logger", waits));
+        let started = loggers.started.iter().map(|logger| StreamReport {
+            lost_bytes: logger.lost(),
+            ..StreamReport::of(
+                format!("{} by logger", logger.stream),
+                match logger.is_over() {
+                    true => "nothing: it has ended",
+                    false => "the logging program",
+                },
+            )
+        });
+        terminal.into_iter().chain(pending).chain(started).collect()
     }
 
     /// The output that is furthest from being delivered, if any is not.

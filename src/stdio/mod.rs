@@ -51,6 +51,7 @@ mod io;
 mod logger;
 mod plan;
 mod relay;
+mod report;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,7 @@ pub use console::Size;
 pub use io::{Io, UNREAD_GRACE};
 pub use logger::Host;
 pub use plan::{Command, Output, Plan, plan};
+pub use report::StreamReport;
 
 /// The streams a manager asked for, as they came over the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

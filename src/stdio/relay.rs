@@ -9,6 +9,7 @@
 
 mod backlog;
 mod file;
+mod report;
 mod stalled;
 mod terminal;
 
