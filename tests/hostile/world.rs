@@ -88,5 +88,9 @@ pub async fn rests(shim: &Shim) {
 /// Everybody goes, and nothing is left.
 pub async fn end(shim: Shim) {
     shim.remove("c").await;
+    // Of a panic the request's answer and this line are all that is seen.
+    let panics: Vec<String> = shim.log();
+    let panics: Vec<&String> = panics.iter().filter(|line| line.contains("panicked at")).collect();
+    assert!(panics.is_empty(), "{panics:#?}");
     shim.end().await;
 }
