@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Publisher, Queue};
 use crate::proto::Timestamp;
 use crate::proto::events::{TaskDelete, TaskExit};
+use crate::spec::read_bounded;
 
 /// File in the bundle of a container in which a manager notes the sandbox it belongs to.
 const SANDBOX: &str = "sandbox";
@@ -63,11 +64,11 @@ pub(super) fn of(bundle: &Path, id: &str) -> Vec<Sibling> {
 /// The sandbox that a bundle says it belongs to.
 fn sandbox(bundle: &Path) -> Option<String> {
     let path = bundle.join(SANDBOX);
-    let kind = fs::symlink_metadata(&path).ok()?;
-    if !kind.is_file() || kind.len() > LONGEST {
+    if !fs::symlink_metadata(&path).ok()?.is_file() {
         return None;
     }
-    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+    let content = read_bounded(&path, LONGEST).ok()?;
+    Some(std::str::from_utf8(&content).ok()?.trim().to_owned())
 }
 
 /// Tells the manager at `address` that these containers have ended and are gone.

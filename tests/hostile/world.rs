@@ -8,7 +8,7 @@ use cotter::proto::task::Status;
 use crate::common::shim::{Shim, until};
 
 /// The program of the container that every other client's calls are about.
-const SLEEP: [&str; 2] = ["sleep", "1000"];
+pub const SLEEP: [&str; 2] = ["sleep", "1000"];
 
 /// More than one attack after another leaves in the allocator's lists, and less than one attack holds.
 const SLACK_KIB: u64 = 3 * 1024;
@@ -90,7 +90,10 @@ pub async fn end(shim: Shim) {
     shim.remove("c").await;
     // Of a panic the request's answer and this line are all that is seen.
     let panics: Vec<String> = shim.log();
-    let panics: Vec<&String> = panics.iter().filter(|line| line.contains("panicked at")).collect();
+    let panics: Vec<&String> = panics
+        .iter()
+        .filter(|line| line.contains("panicked at"))
+        .collect();
     assert!(panics.is_empty(), "{panics:#?}");
     shim.end().await;
 }
