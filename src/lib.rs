@@ -26,6 +26,8 @@ pub mod cgroup;
 pub mod container;
 pub mod error;
 pub mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod limits;
 pub mod manager;

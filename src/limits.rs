@@ -102,7 +102,7 @@ impl Limits {
 }
 
 /// A whole number of `ms`, `s` or `m`, more than none and at most a day.
-fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;

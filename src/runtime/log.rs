@@ -45,7 +45,7 @@ struct Record {
 ///
 /// A record begins a line; runc and older cruns end it there too, crun 1.28 spreads it over several.
 /// So each line may begin one that ends with the last: there is an end to how much is tried.
-pub(super) fn last_error(log: &[u8]) -> Option<String> {
+pub(crate) fn last_error(log: &[u8]) -> Option<String> {
     let begins = |&at: &usize| log[at] == b'{' && (at == 0 || log[at - 1] == b'\n');
     let mut left = PARSE_LIMIT;
     (0..log.len())
