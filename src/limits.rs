@@ -107,7 +107,7 @@ impl Limits {
 }
 
 /// A whole number of `ms`, `s` or `m`, more than none and at most a day.
-fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     let time = Duration::from_millis(amount(text, |unit| match unit {
         "ms" => Some(1),
         "s" => Some(1_000),
