@@ -124,7 +124,11 @@ fn a_go_shim_is_told_from_a_stuck_one_and_lives_on() {
             gone(&endpoint, LIMIT).await.unwrap();
 
             // And one that is gone.
-            let done = cotter(&[&bundle.path().to_string_lossy()]);
+            let mut done = cotter(&[&bundle.path().to_string_lossy()]);
+            crate::common::eventually("its end is over, too", || {
+                done = cotter(&[&bundle.path().to_string_lossy()]);
+                !done.out.contains("Z (zombie)")
+            });
             assert_eq!(done.code, 1, "{done:?}");
             assert!(done.out.contains("no process"), "{done:?}");
             owner.clear(&["c"]);
