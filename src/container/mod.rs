@@ -29,6 +29,7 @@ pub mod state;
 mod stats;
 mod stray;
 pub mod tracker;
+mod turn;
 mod update;
 
 use std::collections::BTreeMap;
@@ -113,6 +114,12 @@ impl Container {
             exec_allows(process.facts().state, ExecOp::Resize)?;
         }
         process.resize(Size::new(width, height)?)
+    }
+
+    /// The turn of an operation on the container or its init.
+    async fn turn(&self, operation: &'static str) -> Result<turn::Turn<'_>> {
+        let limit = self.shared.limits.turn;
+        self.init.turn.take(operation, &self.id, limit).await
     }
 
     /// All execs that have not been deleted.

@@ -96,7 +96,7 @@ fn quote(out: &mut String, c: char) {
 }
 
 /// RFC 3339 in UTC with nanoseconds.
-fn timestamp(at: SystemTime) -> String {
+pub(crate) fn timestamp(at: SystemTime) -> String {
     let since = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
