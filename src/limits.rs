@@ -4,7 +4,7 @@
 //! shim plugin's configuration): `COTTER_LIMIT_EXEC_DRAIN=2s`, with `ms`, `s` or `m`. What cannot be
 //! understood is logged, and the default holds.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The time limits of container operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -30,9 +30,20 @@ pub struct Limits {
     /// How long a shim stays that has neither containers nor connections: its manager may have died
     /// between starting it and asking for a container, and may be back.
     pub orphan: Duration,
+    /// How long a file or directory that a client names (output, options, logger, checkpoint,
+    /// runtime) may take to be looked at or opened. At its end the operation fails.
+    pub disk: Duration,
+    /// How long mounting a rootfs may take, programs included. At its end Create fails, and what is
+    /// mounted later is unmounted.
+    pub mount: Duration,
     /// How long a program may take to mount a file system (`mount.fuse`). At its end it is killed
     /// and Create fails.
     pub mount_program: Duration,
+    /// How long unmounting a rootfs may take. At its end Delete fails and can be repeated.
+    pub unmount: Duration,
+    /// How long an operation waits for another one on the same process, and the start of an exec for
+    /// a checkpoint of its container. At its end it fails, having done nothing.
+    pub turn: Duration,
     /// How long a logging program may take to say that it is ready. At its end it is killed and
     /// Create or Start fails.
     pub logger_ready: Duration,
@@ -61,7 +72,11 @@ impl Default for Limits {
             console: Duration::from_secs(5),
             leave: Duration::from_secs(2),
             orphan: Duration::from_secs(60),
+            disk: Duration::from_secs(10),
+            mount: Duration::from_secs(60),
             mount_program: Duration::from_secs(30),
+            unmount: Duration::from_secs(10),
+            turn: Duration::from_secs(30),
             logger_ready: Duration::from_secs(10),
             logger_exit: Duration::from_secs(12),
             logger_backoff: Duration::from_secs(5),
@@ -95,6 +110,10 @@ impl Limits {
             console: limit("COTTER_LIMIT_CONSOLE").unwrap_or(default.console),
             leave: limit("COTTER_LIMIT_LEAVE").unwrap_or(default.leave),
             orphan: limit("COTTER_LIMIT_ORPHAN").unwrap_or(default.orphan),
+            disk: limit("COTTER_LIMIT_DISK").unwrap_or(default.disk),
+            mount: limit("COTTER_LIMIT_MOUNT").unwrap_or(default.mount),
+            unmount: limit("COTTER_LIMIT_UNMOUNT").unwrap_or(default.unmount),
+            turn: limit("COTTER_LIMIT_TURN").unwrap_or(default.turn),
             mount_program: limit("COTTER_LIMIT_MOUNT_PROGRAM").unwrap_or(default.mount_program),
             logger_ready: limit("COTTER_LIMIT_LOGGER_READY").unwrap_or(default.logger_ready),
             logger_exit: limit("COTTER_LIMIT_LOGGER_EXIT").unwrap_or(default.logger_exit),
@@ -104,6 +123,14 @@ impl Limits {
                 .unwrap_or(default.manager_settling),
         }
     }
+}
+
+/// A time as errors give it: RFC 3339 in UTC, to the second.
+pub fn since(at: SystemTime) -> String {
+    let mut text = crate::shim::log::timestamp(at);
+    text.truncate("0000-00-00T00:00:00".len());
+    text.push('Z');
+    text
 }
 
 /// A whole number of `ms`, `s` or `m`, more than none and at most a day.

@@ -13,10 +13,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::blocking::blocking;
+use crate::blocking::{Job, within};
 use crate::error::{Code, Error, Result};
 use crate::proto::runc_options::Options;
 use crate::proto::{self, Any, Named, runtime_options};
@@ -109,15 +110,21 @@ impl Given {
         toml(&content, &path.to_string_lossy())
     }
 
-    /// As [`read`](Self::read), for the server: not on its only thread.
+    /// As [`read`](Self::read), for the server: not on its only thread, and within a limit.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
-    pub async fn read_elsewhere(self) -> Result<Options> {
-        match self {
-            Self::Here(options) => Ok(options),
-            Self::In(_) => blocking("options", || self.read()).await?,
-        }
+    /// As [`read`](Self::read), and `DeadlineExceeded` naming the file.
+    pub async fn read_elsewhere(self, limit: Duration) -> Result<Options> {
+        let path = match &self {
+            Self::Here(_) => return self.read(),
+            Self::In(path) => path.to_string_lossy(),
+        };
+        let job = Job {
+            name: "options",
+            what: format!("options: read {}", shown(&path)),
+            limit,
+        };
+        within(job, || self.read()).await?
     }
 }
 

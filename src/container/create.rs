@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use std::{fs, io};
 
 use tokio::sync::{RwLock, watch};
@@ -17,7 +18,7 @@ use super::registry::{Registry, Shared};
 use super::restore::Restore;
 use super::state::State;
 use super::{Container, Process, exit_file, files, program};
-use crate::blocking::blocking;
+use crate::blocking::{Job, within, within_or};
 use crate::cgroup::Cgroup;
 use crate::error::{Code, Error, Result};
 use crate::events::Event;
@@ -119,7 +120,7 @@ async fn build(
     progress.runtime = Some(runtime.clone());
     let restore = Restore::of(create)?;
     if let Some(restore) = &restore {
-        restore.has_images().await?;
+        restore.has_images(shared.limits.disk).await?;
         // Nothing is asked of the runtime before Start, where this name would be in the way.
         if runtime.knows(&create.id) {
             return Err(id_is_taken(&create.id));
@@ -131,7 +132,24 @@ async fn build(
         progress.made_rootfs_dir = make_rootfs_dir(&rootfs)?;
         let mounts = create.rootfs.clone();
         let run = program::runner(shared);
-        blocking("mount", move || mount::mount_all(&mounts, &rootfs, &run)).await??;
+        let job = Job {
+            name: "mount",
+            what: format!("mount onto {}", rootfs.display()),
+            limit: shared.limits.mount,
+        };
+        let place = rootfs.clone();
+        within_or(
+            job,
+            move || mount::mount_all(&mounts, &rootfs, &run),
+            move |mounted| {
+                // Nobody waits for it any more.
+                if mounted.is_ok() {
+                    let _ = mount::unmount_all(&place)
+                        .inspect_err(|e| log::error!("clean-up after a late mount: {e}"));
+                }
+            },
+        )
+        .await??;
         progress.mounted = true;
     }
     progress.recorded = true;
@@ -139,7 +157,8 @@ async fn build(
     exit_file::remove(bundle);
 
     let (uid, gid) = (create.options.io_uid, create.options.io_gid);
-    let (io, fds) = Io::open(&plan, uid, gid, buffering)
+    let (io, fds) = Io::open_within(plan, uid, gid, buffering, shared.limits.disk)
+        .await
         .map_err(|e| e.context("failed to create init process I/O"))?;
     let io = Arc::new(io);
     progress.io = Some(Arc::clone(&io));
@@ -281,6 +300,17 @@ pub(super) fn runtime(shared: &Shared, bundle: &Path, options: &Options) -> Runt
     }
 }
 
+/// Unmounts a rootfs, within a limit.
+pub(super) async fn unmount(rootfs: &Path, limit: Duration) -> Result<()> {
+    let job = Job {
+        name: "unmount",
+        what: format!("unmount {}", rootfs.display()),
+        limit,
+    };
+    let rootfs = rootfs.to_owned();
+    within(job, move || mount::unmount_all(&rootfs)).await?
+}
+
 /// Whether the directory was made by this call.
 fn make_rootfs_dir(rootfs: &Path) -> Result<bool> {
     match fs::DirBuilder::new().mode(0o711).create(rootfs) {
@@ -338,12 +368,8 @@ impl Progress {
         }
         let rootfs = create.bundle.join("rootfs");
         if self.mounted {
-            let path = rootfs.clone();
-            match blocking("unmount", move || mount::unmount_all(&path)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) | Err(e) => {
-                    log::error!("container {id}: clean-up after a failed create: {e}")
-                }
+            if let Err(e) = unmount(&rootfs, shared.limits.unmount).await {
+                log::error!("container {id}: clean-up after a failed create: {e}");
             }
         }
         if self.made_rootfs_dir {

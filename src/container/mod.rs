@@ -31,6 +31,7 @@ pub mod state;
 mod stats;
 mod stray;
 pub mod tracker;
+mod turn;
 mod update;
 
 use std::collections::BTreeMap;
@@ -119,6 +120,12 @@ impl Container {
             exec_allows(process.facts().state, ExecOp::Resize)?;
         }
         process.resize(Size::new(width, height)?)
+    }
+
+    /// The turn of an operation on the container or its init.
+    async fn turn(&self, operation: &'static str) -> Result<turn::Turn<'_>> {
+        let limit = self.shared.limits.turn;
+        self.init.turn.take(operation, &self.id, limit).await
     }
 
     /// All execs that have not been deleted.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::Container;
 use super::state::State;
+use super::turn::Turns;
 use crate::error::Result;
 use crate::monitor::{Exit, Pid};
 use crate::stdio::{Io, Size, Stdio};
@@ -60,7 +61,7 @@ pub struct Process {
     /// The OCI process of an exec, as JSON for the runtime; empty for the init.
     pub spec: Vec<u8>,
     /// Held by the operation that is being done to this process (start, delete), one at a time.
-    pub turn: tokio::sync::Mutex<()>,
+    pub turn: Turns,
     /// The container it belongs to.
     pub container: Weak<Container>,
     /// When it came to be known.
@@ -92,7 +93,7 @@ impl Process {
             exec_id: exec_id.to_owned(),
             stdio,
             spec,
-            turn: tokio::sync::Mutex::new(()),
+            turn: Turns::default(),
             container,
             made: Instant::now(),
             facts: Mutex::new(Facts {

@@ -40,8 +40,8 @@ pub struct ProcessReport {
     age_ms: u64,
     /// How long it has been in its state.
     in_state_ms: u64,
-    /// A start or delete of it is under way.
-    busy: bool,
+    /// The operation on it that is under way.
+    busy_with: Option<&'static str>,
     /// Its exit was collected; from here to `exit` being known it is held back for execs.
     reaped: bool,
     exit: Option<u32>,
@@ -183,7 +183,7 @@ fn report_process(process: &Process) -> ProcessReport {
         pid: facts.pid,
         age_ms: age_ms(process.made),
         in_state_ms: age_ms(facts.since),
-        busy: process.turn.try_lock().is_err(),
+        busy_with: process.turn.holder().map(|(operation, _)| operation),
         reaped: facts.reaped,
         exit: process.exit().map(|exit| exit.status),
         waiters: process.waiters(),

@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 
+use tokio::sync::RwLockReadGuard;
+use tokio::time::timeout;
+
 use super::process::Process;
 use super::state::{ExecOp, InitOp, exec_allows, init_allows};
 use super::{Container, files};
@@ -22,12 +25,26 @@ impl Container {
     /// The state's refusal, or the runtime's error.
     pub async fn start(self: &Arc<Self>, exec_id: &str) -> Result<Pid> {
         let process = self.process(exec_id)?;
-        let _turn = process.turn.lock().await;
         if process.is_init() {
-            self.start_init(&process).await
-        } else {
-            self.start_exec(&process).await
+            let _turn = self.turn("start").await?;
+            return self.start_init(&process).await;
         }
+        exec_allows(process.facts().state, ExecOp::Start)?;
+        // Before the turn: a Delete of the exec need not wait for a checkpoint.
+        let _joining = self.joining().await?;
+        let limit = self.shared.limits.turn;
+        let _turn = process.turn.take("start", exec_id, limit).await?;
+        self.start_exec(&process).await
+    }
+
+    /// Until processes may join the container: not while it is being checkpointed.
+    async fn joining(&self) -> Result<RwLockReadGuard<'_, ()>> {
+        let limit = self.shared.limits.turn;
+        let joining = timeout(limit, self.joining.read()).await;
+        joining.map_err(|_| {
+            let whom = format!("an exec in {}", self.id);
+            self.init.turn.busy("start", &whom, limit)
+        })
     }
 
     async fn start_init(self: &Arc<Self>, init: &Arc<Process>) -> Result<Pid> {
@@ -54,7 +71,6 @@ impl Container {
 
     async fn start_exec(&self, exec: &Arc<Process>) -> Result<Pid> {
         exec_allows(exec.facts().state, ExecOp::Start)?;
-        let _joining = self.joining.read().await;
         let tracker = &self.shared.tracker;
         let start = tracker
             .begin_exec(self.key)
@@ -95,7 +111,9 @@ impl Container {
     async fn run_exec(&self, exec: &Process) -> Result<Pid> {
         let plan =
             stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
-        let (io, fds) = Io::open(&plan, self.io_owner.0, self.io_owner.1, self.buffering)
+        let ((uid, gid), limit) = (self.io_owner, self.shared.limits.disk);
+        let (io, fds) = Io::open_within(plan, uid, gid, self.buffering, limit)
+            .await
             .map_err(|e| e.context("failed to create exec process I/O"))?;
         let io = Arc::new(io);
         let ran = self.run_exec_with(exec, &io, fds).await;

@@ -24,7 +24,8 @@ impl TaskService {
         let options = Given::required(req.options.as_ref())?;
         let registry = Arc::clone(&self.registry);
         let pid = own(async move {
-            let options = options.read_elsewhere().await?;
+            let limit = registry.shared.limits.disk;
+            let options = options.read_elsewhere(limit).await?;
             registry.create(convert::create(req, options)).await
         })
         .await?;

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -21,6 +22,7 @@ use super::plan::{Output, Plan};
 use super::relay::{Relay, Standing, Tally};
 use super::sys::{self, End, Kind};
 use super::{Buffering, Counters, Drain, Overflow, Stream, StreamReport};
+use crate::blocking::{Job, within};
 use crate::error::{Error, Result};
 use crate::runtime::Fds;
 
@@ -208,6 +210,34 @@ impl Io {
         Ok((io, fds))
     }
 
+    /// As [`open`](Self::open), on a thread of its own: what the plan names may lie on a disk that
+    /// does not answer. What is opened after the limit is closed again.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and `DeadlineExceeded` naming the streams' paths.
+    pub async fn open_within(
+        plan: Plan,
+        uid: u32,
+        gid: u32,
+        buffering: Buffering,
+        limit: Duration,
+    ) -> Result<(Self, Fds)> {
+        if plan == Plan::Null {
+            return Self::open(&plan, uid, gid, buffering);
+        }
+        let job = Job {
+            name: "open-streams",
+            what: format!("open {}", plan.paths()),
+            limit,
+        };
+        let reactor = Handle::current();
+        let open = move || {
+            let _entered = reactor.enter();
+            Self::open(&plan, uid, gid, buffering)
+        };
+        within(job, open).await?
+    }
+
     /// Starts the logging programs and waits until they are ready, before the runtime is called; without
     /// one does nothing.
     ///
@@ -361,12 +391,20 @@ impl Io {
     /// Ends all relays and closes every descriptor, now. Bytes that nobody has read are gone. Can be
     /// called again; dropping the value does the same.
     pub fn close(&self) {
-        *self.shared.terminal() = Terminal::None;
+        let terminal = std::mem::replace(&mut *self.shared.terminal(), Terminal::None);
+        if let Terminal::Awaited {
+            stdout: Opened::File(file, Kind::File),
+            ..
+        } = terminal
+        {
+            sys::close_elsewhere(file);
+        }
         for stream in STREAMS {
             let mut lane = self.shared.lane(stream);
             let waker = lane.waker.take();
-            lane.relay = None;
+            let relay = lane.relay.take();
             drop(lane);
+            relay.map(Relay::close);
             waker.inspect(Waker::wake_by_ref);
         }
         {
@@ -468,7 +506,7 @@ impl Shared {
         let before = relay.standing();
         let polled = relay.poll(cx, tally);
         let news = if polled.is_ready() {
-            *slot = None;
+            slot.take().map(Relay::close);
             *waker = None;
             true
         } else {

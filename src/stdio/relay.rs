@@ -227,6 +227,19 @@ impl Relay {
         self
     }
 
+    /// Closes its descriptors; a file where its disk cannot hold anything up.
+    pub(super) fn close(self) {
+        if self.target != Target::File {
+            return;
+        }
+        drop(self.from);
+        match self.to {
+            Door::Plain(file) => sys::close_elsewhere(file),
+            // Never of a file, which has no readiness.
+            Door::Watched(file) => drop(file),
+        }
+    }
+
     /// As after a splice that was refused.
     #[cfg(test)]
     pub(super) fn copying(mut self) -> Self {

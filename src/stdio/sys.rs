@@ -107,6 +107,16 @@ pub(super) fn reopen(fifo: BorrowedFd<'_>, end: End) -> io::Result<OwnedFd> {
         .map(OwnedFd::from)
 }
 
+/// Closes a file on a thread of its own: its file system may first write back what it holds, or ask
+/// a server that does not answer.
+pub(super) fn close_elsewhere(file: Arc<OwnedFd>) {
+    // Without a thread it is closed here.
+    let _ = std::thread::Builder::new()
+        .name("close-output".into())
+        .stack_size(64 * 1024)
+        .spawn(move || drop(file));
+}
+
 /// An end of a pipe or FIFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {

@@ -46,8 +46,8 @@ fn a_runtime_that_hangs_is_named_with_its_age() {
             );
             let init = row(&seen, "processes", &[("container", "bad")]);
             assert_eq!(
-                (&init["state"], &init["busy"]),
-                (&"created".into(), &true.into())
+                (&init["state"], &init["busy_with"]),
+                (&"created".into(), &"start".into())
             );
             let start_of = row(&seen, "awaited", &[("what", "start")]);
             assert_eq!(start_of["container"], "bad");

@@ -12,6 +12,8 @@ mod common;
 mod checkpoint;
 mod clients;
 mod create;
+mod dead_disk;
+mod disk;
 mod exec;
 mod gone;
 mod hang;
