@@ -2,7 +2,8 @@
 //!
 //! Invariant: it always answers, in less than five seconds, whatever is missing or malformed: the
 //! manager runs it after every container, and mostly there is nothing to do. It touches nothing that
-//! lives: not a socket somebody listens on, nor a process that is not in the container's cgroup. For a
+//! lives: not a socket somebody listens on, nor a process that is neither in the container's cgroup nor a
+//! call of its runtime that a dead shim has made ([`super::orphans`]). For a
 //! sandbox whose shim is dead that includes the pod's other containers ([`super::siblings`]).
 //! What it could not clear goes to standard error, which the manager logs; nothing else does.
 
@@ -20,7 +21,7 @@ use serde_json::Value;
 use super::bootstrap::Environment;
 use super::call::{self, call};
 use super::flags::Flags;
-use super::{siblings, socket, start};
+use super::{orphans, siblings, socket, start};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::mount;
@@ -54,6 +55,9 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
     let lives = sockets.iter().any(|path| socket::is_alive(path));
     // After an orderly end, which is nearly always, there is neither.
     let died = sockets.iter().any(|path| path.exists()) || runtime(&bundle, &flags.id, flags).knows;
+    if !lives {
+        warnings.extend(orphans::end(&bundle).err());
+    }
     clear(&bundle, &flags.id, flags, &mut warnings);
     for path in sockets {
         warnings.extend(socket::remove_dead(&path).err());
@@ -100,6 +104,7 @@ fn clear_siblings(bundle: &Path, flags: &Flags, begun: Instant, warnings: &mut V
             continue;
         }
         let pid = read_pid(&sibling.bundle);
+        warnings.extend(orphans::end(&sibling.bundle).err());
         clear(&sibling.bundle, &sibling.id, flags, warnings);
         gone.push((sibling, pid));
     }
@@ -242,7 +247,7 @@ fn cgroup_name(path: &str) -> String {
     }
 }
 
-fn kill(process: &impl AsFd) -> std::io::Result<()> {
+pub(super) fn kill(process: &impl AsFd) -> std::io::Result<()> {
     let fd = process.as_fd().as_raw_fd();
     // Needed because nix has no wrapper.
     // SAFETY: the descriptor is open; a null siginfo is what the call documents as absent.

@@ -23,6 +23,7 @@ pub mod flags;
 pub mod info;
 mod life;
 pub mod log;
+mod orphans;
 pub mod serve;
 mod siblings;
 pub mod socket;
