@@ -8,7 +8,7 @@ CARGO   ?= cargo
 RESULTS := $(CURDIR)/target/results
 
 .DEFAULT_GOAL := help
-.PHONY: help build run install test test-vm tools bench fuzz
+.PHONY: help build run install test test-vm tools bench chaos fuzz
 
 ## For users
 
@@ -46,6 +46,10 @@ bench: tools ## Compare with the Go shims and the Rust one, side by side (needs 
 	@[ "$$(id -u)" = 0 ] || { echo "the comparison starts containers: run it as root"; exit 1; }
 	@bench/peer
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) bench --locked --target $(TARGET) --bench shims -- $(BENCH)
+
+chaos: tools ## Break everything around the shims and count what is lost (needs root; CHAOS=--short for 3 minutes)
+	@[ "$$(id -u)" = 0 ] || { echo "the faults need containers: run it as root"; exit 1; }
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) bench --locked --target $(TARGET) --bench chaos -- $(CHAOS)
 
 # What is found is kept below target/fuzz/found; a copy of it in fuzz/corpus makes it a test for good. The
 # compiler's flag for coverage is one of nightly's, which this variable opens on any toolchain.

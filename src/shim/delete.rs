@@ -2,10 +2,11 @@
 //!
 //! Invariant: it always answers, in less than five seconds, whatever is missing or malformed: the
 //! manager runs it after every container, and mostly there is nothing to do. It touches nothing that
-//! lives: not a socket somebody listens on, nor a process that is not in the container's cgroup. For a
-//! sandbox whose shim is dead that includes the pod's other containers ([`super::siblings`]). What the
-//! dead shim knew and had not told is told: how its init ended ([`exit_file`]) in the answer, the rest as
-//! events ([`super::last_events`]).
+//! lives: not a socket somebody listens on, nor a process that is neither in the container's cgroup nor a
+//! call of its runtime that a dead shim has made ([`super::orphans`]). For a sandbox whose shim is dead
+//! that includes the pod's other containers ([`super::siblings`]). What the dead shim knew and had not
+//! told is told: how its init ended ([`exit_file`]) in the answer, the rest as events
+//! ([`super::last_events`]).
 //! What it could not clear goes to standard error, which the manager logs; nothing else does.
 
 use std::io::Write;
@@ -23,7 +24,7 @@ use super::bootstrap::Environment;
 use super::call::{self, call};
 use super::flags::Flags;
 use super::last_events::LastEvents;
-use super::{siblings, socket, start};
+use super::{orphans, siblings, socket, start};
 use crate::cgroup::Cgroup;
 use crate::container::exit_file;
 use crate::error::{Error, Result};
@@ -64,6 +65,9 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
     let lives = sockets.iter().any(|path| socket::is_alive(path));
     // After an orderly end, which is nearly always, there is neither.
     let died = sockets.iter().any(|path| path.exists()) || runtime(&bundle, &flags.id, flags).knows;
+    if !lives {
+        warnings.extend(orphans::end(&bundle).err());
+    }
     clear(&bundle, &flags.id, flags, &mut warnings);
     for path in sockets {
         warnings.extend(socket::remove_dead(&path).err());
@@ -123,6 +127,7 @@ fn clear_siblings(
             )));
             continue;
         }
+        warnings.extend(orphans::end(&sibling.bundle).err());
         clear(&sibling.bundle, &sibling.id, flags, warnings);
         events.unpublished(&sibling.bundle, &sibling.id);
         events.gone(&sibling.id, end_of(&sibling.bundle));
@@ -281,7 +286,7 @@ fn cgroup_name(path: &str) -> String {
     }
 }
 
-fn kill(process: &impl AsFd) -> std::io::Result<()> {
+pub(super) fn kill(process: &impl AsFd) -> std::io::Result<()> {
     let fd = process.as_fd().as_raw_fd();
     // Needed because nix has no wrapper.
     // SAFETY: the descriptor is open; a null siginfo is what the call documents as absent.

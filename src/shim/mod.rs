@@ -27,6 +27,7 @@ mod last_events;
 mod life;
 pub mod log;
 mod memory;
+mod orphans;
 pub mod serve;
 mod siblings;
 pub mod socket;
