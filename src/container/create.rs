@@ -13,6 +13,7 @@ use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;
 
 use super::kill::Kills;
+use super::pids;
 use super::registry::{Registry, Shared};
 use super::restore::Restore;
 use super::state::State;
@@ -114,6 +115,7 @@ async fn build(
         stdio::plan(&create.stdio).map_err(|e| e.context("failed to create init process I/O"))?;
     let bundle = create.bundle.as_path();
     let spec = Spec::read(bundle)?;
+    let limit = pids::wanted(&spec, &create.options.pids_limit, shared.pids.asked)?;
     let runtime = runtime(shared, bundle, &create.options);
     progress.runtime = Some(runtime.clone());
     let restore = Restore::of(create)?;
@@ -148,7 +150,7 @@ async fn build(
     if let Some(restore) = restore {
         restore.keep(fds);
         let key = shared.tracker.add();
-        let container = container(shared, create, key, runtime, &spec, Some(restore));
+        let container = container(shared, create, key, runtime, &spec, limit, Some(restore));
         container.init.set_io(io);
         container.init.is_now(State::CreatedCheckpoint);
         shared.tracker.step(|queue| queue.push(created(create, 0)));
@@ -174,10 +176,12 @@ async fn build(
     io.connect_terminal(shared.limits.console).await?;
     io.start();
 
-    let container = container(shared, create, key, runtime, &spec, None);
+    let container = container(shared, create, key, runtime, &spec, limit, None);
     if let Some(cgroup) = cgroup_of(&create.id, pid) {
         container.has_cgroup(cgroup);
+        container.watch_pids();
     }
+    container.limit_pids(container.cgroup.get()).await?;
     container.init.set_io(io);
     shared
         .tracker
@@ -194,6 +198,7 @@ fn container(
     key: ContainerKey,
     runtime: Runtime,
     spec: &Spec,
+    pids_limit: Option<u64>,
     restore: Option<Restore>,
 ) -> Arc<Container> {
     Arc::new_cyclic(|me| Container {
@@ -214,6 +219,8 @@ fn container(
         execs: Mutex::new(BTreeMap::new()),
         cgroup: OnceLock::new(),
         oom: Default::default(),
+        pids: pids::Limits::wanting(pids_limit),
+        in_pod: crate::spec::in_group(&spec.annotations),
         recording: watch::Sender::new(false),
         restore,
         joining: RwLock::new(()),

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::serve::{Config, DRAIN_LIMIT};
 use crate::container::tracker::Tracker;
-use crate::container::{Registry, Shared};
+use crate::container::{Registry, Shared, pids};
 use crate::error::{Error, Result};
 use crate::events::{self, Keeper, Publisher, Queue};
 use crate::limits::Limits;
@@ -66,6 +66,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         keeper,
         monitor,
         limits,
+        pids: pids::Watching::new(pids::Asked::from_env()),
     })));
     let (ask, shutdown) = watch::channel(Shutdown::default());
     Ok(Parts {
