@@ -9,7 +9,7 @@
 //! name io.containerd.runc.v2. For a name that they do not know they send
 //! `runtimeoptions.v1.Options`: the path of a TOML file (dockerd, ctr), or the TOML of their own
 //! configuration (the CRI since containerd 1.7, where no path is given). Its keys are those of
-//! runc's options, as Go or as protobuf spells them.
+//! runc's options, as Go or as protobuf spells them, and `pids_limit` ([`crate::container::pids`]).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -133,6 +133,8 @@ enum Target<'a> {
     Switch(&'a mut bool),
     Text(&'a mut String),
     Number(&'a mut u32),
+    /// A number or a word, to be judged where it is used.
+    Limit(&'a mut String),
     /// Nowhere: it says nothing about how to run a container.
     Nowhere,
     /// Nowhere, and only an empty text can be meant so.
@@ -198,6 +200,7 @@ fn target<'a>(o: &'a mut Options, name: &str) -> Option<Target<'a>> {
         "criuimagepath" => Target::Text(&mut o.criu_image_path),
         "criuworkpath" => Target::Text(&mut o.criu_work_path),
         "taskapiaddress" => Target::Text(&mut o.task_api_address),
+        "pidslimit" => Target::Limit(&mut o.pids_limit),
         "taskapiversion" => Target::Number(&mut o.task_api_version),
         // Fields of the message around the TOML: the CRI takes both from one table.
         "typeurl" => Target::Nowhere,
@@ -217,6 +220,10 @@ fn set(target: Target<'_>, value: &DeValue<'_>) -> Result<(), &'static str> {
                 .and_then(|i| u32::from_str_radix(i.as_str(), i.radix()).ok());
             *to = number.ok_or("a number from 0 to 4294967295")?;
         }
+        Target::Limit(to) => match value {
+            DeValue::Integer(number) => number.to_string().clone_into(to),
+            value => value.as_str().ok_or("a number or a string")?.clone_into(to),
+        },
         Target::Nowhere => {}
         Target::Empty if value.as_str() == Some("") => {}
         Target::Empty => return Err("an empty string, as it has to be in here"),

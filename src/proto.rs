@@ -51,6 +51,11 @@ pub mod events {
     pub use super::generated::events::*;
 }
 
+/// `cotter.events.v1`: what this shim tells of the limits of processes.
+pub mod cotter_pids {
+    pub use super::generated::cotter_pids::*;
+}
+
 /// `containerd.services.events.ttrpc.v1`: where a shim tells it.
 pub mod events_ttrpc {
     pub use super::generated::events_service::ForwardRequest;
@@ -127,6 +132,7 @@ named! {
     events::TaskPaused => "containerd.events.TaskPaused",
     events::TaskResumed => "containerd.events.TaskResumed",
     events::TaskCheckpointed => "containerd.events.TaskCheckpointed",
+    cotter_pids::PidsLimit => "cotter.events.v1.PidsLimit",
     runc_options::Options => "containerd.runc.v1.Options",
     runc_options::CheckpointOptions => "containerd.runc.v1.CheckpointOptions",
     runc_options::ProcessDetails => "containerd.runc.v1.ProcessDetails",

@@ -41,6 +41,10 @@ pub struct Spec {
     pub terminal: bool,
     /// `linux.cgroupsPath`, as written; empty when absent.
     pub cgroups_path: String,
+    /// `linux.resources.pids.limit`.
+    pub pids_limit: Option<i64>,
+    /// The thousandths of CPUs that `linux.resources.cpu` allows; none without a limit.
+    pub cpus_milli: Option<u64>,
 }
 
 impl Default for Spec {
@@ -52,6 +56,8 @@ impl Default for Spec {
             kill_all_on_exit: true,
             terminal: false,
             cgroups_path: String::new(),
+            pids_limit: None,
+            cpus_milli: None,
         }
     }
 }
@@ -82,8 +88,35 @@ impl Spec {
                 .and_then(|process| process.terminal)
                 .unwrap_or_default(),
             cgroups_path: linux.cgroups_path.unwrap_or_default(),
+            pids_limit: linux
+                .resources
+                .pointer("/pids/limit")
+                .and_then(Value::as_i64),
+            cpus_milli: cpus_milli(&linux.resources),
         })
     }
+}
+
+fn cpus_milli(resources: &Value) -> Option<u64> {
+    let number = |path: &str| resources.pointer(path).and_then(Value::as_u64);
+    let quota = number("/cpu/quota").filter(|quota| *quota > 0);
+    // The kernel's default period, in microseconds.
+    let period = number("/cpu/period").filter(|period| *period > 0);
+    let by_time = quota.map(|quota| quota.saturating_mul(1000) / period.unwrap_or(100_000));
+    let cpus = resources.pointer("/cpu/cpus").and_then(Value::as_str);
+    let by_set = cpus.and_then(cpus_in).map(|cpus| cpus.saturating_mul(1000));
+    by_time.into_iter().chain(by_set).min()
+}
+
+/// How many CPUs are in a list such as `0-3,7`; none if it is no such list.
+fn cpus_in(list: &str) -> Option<u64> {
+    let count = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    let mut counts = list.trim().split(',').map(count);
+    counts.try_fold(0_u64, |sum, count| sum.checked_add(count?))
 }
 
 /// The group a container belongs to; its own id when no annotation names one.
@@ -104,6 +137,11 @@ pub fn with_console_size(json: &[u8], width: u16, height: u16) -> Vec<u8> {
     let size = serde_json::json!({"height": height, "width": width});
     fields.insert("consoleSize".into(), size);
     Value::Object(fields).to_string().into_bytes()
+}
+
+/// Whether an annotation names a group.
+pub fn in_group(annotations: &Annotations) -> bool {
+    GROUP_KEYS.iter().any(|key| annotations.contains_key(*key))
 }
 
 /// The process spec of an exec for the runtime: the client's, with `terminal` as in the request.
@@ -146,6 +184,9 @@ struct Linux {
     namespaces: Option<Vec<Namespace>>,
     #[serde(rename = "cgroupsPath")]
     cgroups_path: Option<String>,
+    // What is wrong in it is for the runtime to say.
+    #[serde(default)]
+    resources: Value,
 }
 
 #[derive(Deserialize)]
@@ -262,6 +303,40 @@ mod tests {
         for err in [missing, short, long, fifo] {
             let name = path.display().to_string();
             assert!(err.message.contains(&name), "{}", err.message);
+        }
+    }
+
+    #[test]
+    fn limits_of_processes_and_cpus() {
+        for (resources, limit, cpus) in [
+            ("null", None, None),
+            ("{}", None, None),
+            (r#"{"pids":{"limit":7}}"#, Some(7), None),
+            (
+                r#"{"pids":{"limit":-1},"cpu":{"quota":-1}}"#,
+                Some(-1),
+                None,
+            ),
+            (r#"{"pids":{"limit":"x"},"cpu":"x"}"#, None, None),
+            (r#"{"cpu":{"quota":150000}}"#, None, Some(1500)),
+            (
+                r#"{"cpu":{"quota":150000,"period":50000}}"#,
+                None,
+                Some(3000),
+            ),
+            (r#"{"cpu":{"quota":150000,"period":0}}"#, None, Some(1500)),
+            (r#"{"cpu":{"cpus":"0-3,7"}}"#, None, Some(5000)),
+            (
+                r#"{"cpu":{"cpus":"0-3,7","quota":100000}}"#,
+                None,
+                Some(1000),
+            ),
+            (r#"{"cpu":{"cpus":""}}"#, None, None),
+            (r#"{"cpu":{"cpus":"3-0"}}"#, None, None),
+        ] {
+            let json = format!(r#"{{"linux":{{"resources":{resources}}}}}"#);
+            let spec = Spec::parse(json.as_bytes()).unwrap();
+            assert_eq!((spec.pids_limit, spec.cpus_milli), (limit, cpus), "{json}");
         }
     }
 

@@ -477,6 +477,61 @@ fn configured(version: Version, runtime: &str) {
 }
 
 /// One module per containerd and runtime, one test per behaviour and form of installation.
+/// An event of a topic and a type that no manager knows, from a container whose limit came by annotation: it
+/// is passed on, and those after it arrive.
+fn refused_forks(version: Version) {
+    let daemon = Containerd::start(version, Form::Name, &tool("RUNC"));
+    let before = daemon.census();
+    let events = Events::record(&daemon);
+    // What ctr cannot decode it says on standard error, and goes on.
+    let mut ctr = daemon.ctr_command(&["events"]);
+    let mut ctr = ctr
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(ctr.stderr.take().unwrap()).lines();
+    let limit = ["--annotation", "io.cotter.pids-limit=20"];
+    let flags = ["-d", "--null-io", limit[0], limit[1]];
+    let script = "sleep 1; sh -c 'while :; do sleep 1000 & done'; exec sleep 1000";
+    run_command(&mut daemon.run_command(&flags, "bomb", &["sh", "-c", script])).ok();
+    let unknown = said.find(|line| {
+        line.as_ref()
+            .unwrap()
+            .contains("cotter.events.v1.PidsLimit")
+    });
+    assert!(unknown.is_some());
+    ctr.kill().unwrap();
+    ctr.wait().unwrap();
+    let log = daemon.log();
+    assert!(!log.contains("skipping an event"), "{log}");
+
+    daemon
+        .ctr(&["tasks", "kill", "--signal", "SIGKILL", "bomb"])
+        .ok();
+    assert_eq!(events.wait("/tasks/exit", "bomb").exit_status(), 137);
+    drop(events);
+    daemon.ctr(&["tasks", "delete", "bomb"]);
+    daemon.ctr(&["containers", "delete", "bomb"]).ok();
+    daemon.nothing_left_since(&before);
+    daemon.passed("an event of our own");
+}
+
+#[test]
+fn refused_forks_1_6() {
+    refused_forks(Version::V1_6);
+}
+
+#[test]
+fn refused_forks_1_7() {
+    refused_forks(Version::V1_7);
+}
+
+#[test]
+fn refused_forks_2_1() {
+    refused_forks(Version::V2_1);
+}
+
 macro_rules! matrix {
     ($($module:ident: $version:ident, $runtime:literal;)*) => {$(
         mod $module {

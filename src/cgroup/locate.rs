@@ -79,6 +79,13 @@ pub(super) fn version(mounts: &[Entry]) -> Version {
     if v2 { Version::V2 } else { Version::V1 }
 }
 
+/// Whether refused forks are counted where they were tried also since Linux 6.11 (cgroups(7), mount
+/// options of cgroup2).
+pub(super) fn has_local_pids_events(mounts: &[Entry]) -> bool {
+    let mut v2 = mounts.iter().filter(|entry| entry.fs_type == "cgroup2");
+    v2.any(|entry| words(&entry.super_options).contains(&"pids_localevents".to_owned()))
+}
+
 /// The directories of a process's cgroup, the most telling hierarchy first. `own` is what the
 /// shim is a member of.
 pub(super) fn places(

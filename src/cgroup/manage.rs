@@ -121,7 +121,7 @@ fn read_words(file: &Path) -> Result<Vec<String>> {
     Ok(text.split_whitespace().map(str::to_owned).collect())
 }
 
-fn write(file: &Path, text: &str) -> Result<()> {
+pub(super) fn write(file: &Path, text: &str) -> Result<()> {
     let write_once = || -> io::Result<()> {
         let mut open = OpenOptions::new().write(true).open(file)?;
         // One write is one order to the kernel.

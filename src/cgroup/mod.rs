@@ -10,6 +10,8 @@ mod locate;
 mod manage;
 mod metrics;
 mod oom;
+mod pids;
+mod refused;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +28,8 @@ pub use locate::Version;
 pub use manage::add_process;
 pub use metrics::Metrics;
 pub use oom::OomWatch;
+pub use pids::{CountedAt, Level, Pids, PidsWatch, fullest};
+pub use refused::{Refusals, Refused};
 
 /// The cgroup a process was in when it was looked at, in every hierarchy.
 ///
@@ -35,6 +39,8 @@ pub struct Cgroup {
     version: Version,
     /// Most telling hierarchy first, never empty.
     places: Vec<Place>,
+    /// cgroup2 is mounted with `pids_localevents`.
+    local_events: bool,
 }
 
 impl Cgroup {
@@ -56,7 +62,11 @@ impl Cgroup {
     fn new(of: &[u8], own: &[u8], mounts: &[mountinfo::Entry]) -> Result<Self> {
         let (version, places) =
             locate::places(&locate::memberships(of), &locate::memberships(own), mounts)?;
-        Ok(Self { version, places })
+        Ok(Self {
+            version,
+            places,
+            local_events: locate::has_local_pids_events(mounts),
+        })
     }
 
     /// What the system works with; a hybrid is v1.
@@ -115,8 +125,7 @@ fn has(place: &Place, controller: &str) -> bool {
 
 fn procs_below(top: &Path) -> Result<Vec<Pid>> {
     let mut pids = Vec::new();
-    let mut todo: Vec<PathBuf> = vec![top.to_owned()];
-    while let Some(dir) = todo.pop() {
+    below(top, |dir| {
         let file = dir.join("cgroup.procs");
         match fs::read_to_string(&file) {
             // v2 lists a process of another pid namespace as 0.
@@ -126,10 +135,25 @@ fn procs_below(top: &Path) -> Result<Vec<Pid>> {
                     .filter(|&pid| pid > 0)
                     .map(Pid::from_raw),
             ),
-            Err(why) if is_gone(&why) => continue,
+            Err(why) if is_gone(&why) => return Ok(false),
             // A threaded cgroup: its processes are listed by the threaded domain above it.
             Err(why) if why.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
             Err(why) => return Err(Error::io(format!("read {}", file.display()), &why)),
+        }
+        Ok(true)
+    })?;
+    // A process that moves while the tree is read can be seen twice; v1 promises no order either.
+    pids.sort_unstable();
+    pids.dedup();
+    Ok(pids)
+}
+
+/// Visits a cgroup and those below it; `visit` answers whether there is anything below.
+fn below<E>(top: &Path, mut visit: impl FnMut(&Path) -> Result<bool, E>) -> Result<(), E> {
+    let mut todo: Vec<PathBuf> = vec![top.to_owned()];
+    while let Some(dir) = todo.pop() {
+        if !visit(&dir)? {
+            continue;
         }
         let Ok(children) = fs::read_dir(&dir) else {
             continue;
@@ -141,10 +165,7 @@ fn procs_below(top: &Path) -> Result<Vec<Pid>> {
                 .map(|child| child.path()),
         );
     }
-    // A process that moves while the tree is read can be seen twice; v1 promises no order either.
-    pids.sort_unstable();
-    pids.dedup();
-    Ok(pids)
+    Ok(())
 }
 
 /// A cgroup removed before the open is ENOENT, after it ENODEV.

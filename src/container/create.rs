@@ -14,6 +14,7 @@ use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;
 
 use super::kill::Kills;
+use super::pids;
 use super::registry::{Registry, Shared};
 use super::restore::Restore;
 use super::state::State;
@@ -115,7 +116,8 @@ async fn build(
         stdio::plan(&create.stdio).map_err(|e| e.context("failed to create init process I/O"))?;
     let bundle = create.bundle.as_path();
     let spec = Spec::read(bundle)?;
-    let buffering = Buffering::of(&spec.annotations)?;
+    let extras = Extras::asked(shared, create, &spec)?;
+    let buffering = extras.buffering;
     let runtime = runtime(shared, bundle, &create.options);
     progress.runtime = Some(runtime.clone());
     let restore = Restore::of(create)?;
@@ -169,15 +171,7 @@ async fn build(
     if let Some(restore) = restore {
         restore.keep(fds);
         let key = shared.tracker.add();
-        let container = container(
-            shared,
-            create,
-            key,
-            runtime,
-            &spec,
-            buffering,
-            Some(restore),
-        );
+        let container = container(shared, create, key, runtime, &spec, extras, Some(restore));
         container.init.set_io(io);
         container.init.is_now(State::CreatedCheckpoint);
         shared.tracker.step(|queue| queue.push(created(create, 0)));
@@ -203,10 +197,12 @@ async fn build(
     io.connect_terminal(shared.limits.console).await?;
     io.start();
 
-    let container = container(shared, create, key, runtime, &spec, buffering, None);
+    let container = container(shared, create, key, runtime, &spec, extras, None);
     if let Some(cgroup) = cgroup_of(&create.id, pid) {
         container.has_cgroup(cgroup);
+        container.watch_pids();
     }
+    container.limit_pids(container.cgroup.get()).await?;
     container.init.set_io(io);
     shared
         .tracker
@@ -216,6 +212,21 @@ async fn build(
     Ok((container, pid))
 }
 
+/// What annotations and options ask for that no manager knows of.
+struct Extras {
+    buffering: Buffering,
+    pids_limit: Option<u64>,
+}
+
+impl Extras {
+    fn asked(shared: &Shared, create: &Create, spec: &Spec) -> Result<Self> {
+        Ok(Self {
+            buffering: Buffering::of(&spec.annotations)?,
+            pids_limit: pids::wanted(spec, &create.options.pids_limit, shared.pids.asked)?,
+        })
+    }
+}
+
 /// A container whose init is not there yet.
 fn container(
     shared: &Arc<Shared>,
@@ -223,7 +234,7 @@ fn container(
     key: ContainerKey,
     runtime: Runtime,
     spec: &Spec,
-    buffering: Buffering,
+    extras: Extras,
     restore: Option<Restore>,
 ) -> Arc<Container> {
     Arc::new_cyclic(|me| Container {
@@ -234,7 +245,7 @@ fn container(
         runtime,
         kill_all_on_exit: spec.kill_all_on_exit,
         io_owner: (create.options.io_uid, create.options.io_gid),
-        buffering,
+        buffering: extras.buffering,
         init: Arc::new(Process::new(
             me.clone(),
             &create.id,
@@ -245,6 +256,8 @@ fn container(
         execs: Mutex::new(BTreeMap::new()),
         cgroup: OnceLock::new(),
         oom: Default::default(),
+        pids: pids::Limits::wanting(extras.pids_limit),
+        in_pod: crate::spec::in_group(&spec.annotations),
         recording: watch::Sender::new(false),
         restore,
         joining: RwLock::new(()),

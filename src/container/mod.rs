@@ -20,6 +20,7 @@ pub(crate) mod files;
 mod kill;
 mod oom;
 mod pause;
+pub mod pids;
 pub mod process;
 mod program;
 pub mod registry;
@@ -80,6 +81,9 @@ pub struct Container {
     /// Known when there is an init: from Create on, or from the Start that restores it.
     cgroup: OnceLock<Cgroup>,
     oom: oom::Told,
+    pids: pids::Limits,
+    /// Its annotations name a group: what is right above its cgroup is its pod's.
+    in_pod: bool,
     /// Whether init's exit is still being written into the bundle.
     recording: watch::Sender<bool>,
     /// The checkpoint that Start restores; none for a container with a fresh init.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::Container;
 use super::create::id_is_taken;
+use super::pids::Watching;
 use super::tracker::Tracker;
 use crate::error::{Code, Error, Result};
 use crate::events::Keeper;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub monitor: Monitor,
     /// The ends of waits.
     pub limits: Limits,
+    /// The watch of limits of processes.
+    pub pids: Watching,
 }
 
 impl Shared {

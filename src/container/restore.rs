@@ -121,6 +121,7 @@ impl Container {
             announced.map_err(no_pid).inspect_err(|_| init.close_io())?;
             if let Some(cgroup) = cgroup {
                 self.has_cgroup(cgroup);
+                self.watch_pids();
             }
             Ok(pid)
         });
@@ -156,6 +157,7 @@ impl Container {
         let pid = read_pid_file(&options.pid_file).map_err(no_pid)?;
         // At once: it runs already, and may be gone soon.
         let cgroup = create::cgroup_of(&self.id, pid);
+        self.limit_pids(cgroup.as_ref()).await?;
         // Copies of ours would hold back the end of its streams.
         drop(std::mem::take(&mut *restore.fds()));
         let connected = io.connect_terminal(self.shared.limits.console).await;

@@ -64,7 +64,9 @@ impl Container {
         if let Some(restore) = &self.restore {
             return self.restore_init(init, restore, start).await;
         }
-        self.runtime.start(&self.id).await?;
+        let refused = self.refused_so_far();
+        let started = self.runtime.start(&self.id).await;
+        started.map_err(|e| refused.explain(e.into()))?;
         tracker.announce_start(start);
         Ok(facts.pid)
     }
@@ -85,6 +87,7 @@ impl Container {
             .inspect_err(|_| exec.never_ran())?;
         let _ending = tracker.ending(start);
         exec.starting();
+        let refused = self.refused_so_far();
         let before = self.before_call();
         let started = self.run_exec(exec).await.and_then(|pid| {
             let announced = tracker.announce(start, pid, exec, None);
@@ -102,7 +105,7 @@ impl Container {
                 self.end_strays(exec, &before).await;
                 exec.close_io();
                 exec.never_ran();
-                Err(error)
+                Err(refused.explain(error))
             }
         }
     }

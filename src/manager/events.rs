@@ -18,6 +18,7 @@ use ttrpc::r#async::transport::Listener;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::error::{Error, Result};
+use crate::proto::cotter_pids::{PidsLevel, PidsLimit};
 use crate::proto::events::*;
 use crate::proto::events_ttrpc::{Events, ForwardRequest, create_events};
 use crate::proto::{Empty, Named, Timestamp, unpack};
@@ -33,6 +34,7 @@ pub enum Event {
     Delete(TaskDelete),
     ExecAdded(TaskExecAdded),
     ExecStarted(TaskExecStarted),
+    PidsLimit(PidsLimit),
     Paused(TaskPaused),
     Resumed(TaskResumed),
     Checkpointed(TaskCheckpointed),
@@ -52,6 +54,7 @@ impl Event {
             .or_else(|| read(&any, Self::Delete))
             .or_else(|| read(&any, Self::ExecAdded))
             .or_else(|| read(&any, Self::ExecStarted))
+            .or_else(|| read(&any, Self::PidsLimit))
             .or_else(|| read(&any, Self::Paused))
             .or_else(|| read(&any, Self::Resumed))
             .or_else(|| read(&any, Self::Checkpointed))
@@ -68,6 +71,7 @@ impl Event {
             Self::Delete(event) => &event.container_id,
             Self::ExecAdded(event) => &event.container_id,
             Self::ExecStarted(event) => &event.container_id,
+            Self::PidsLimit(event) => &event.container_id,
             Self::Paused(event) => &event.container_id,
             Self::Resumed(event) => &event.container_id,
             Self::Checkpointed(event) => &event.container_id,
@@ -90,11 +94,29 @@ impl Event {
             Self::Delete(event) => format!("pid {} status {}", event.pid, event.exit_status),
             Self::ExecAdded(event) => format!("exec {}", event.exec_id),
             Self::ExecStarted(event) => format!("pid {} exec {}", event.pid, event.exec_id),
+            Self::PidsLimit(event) => pids_limit(event),
             Self::Checkpointed(event) => event.checkpoint.clone(),
             Self::Oom(_) | Self::Paused(_) | Self::Resumed(_) => String::new(),
             Self::Other(any) => any.type_url.clone(),
         }
     }
+}
+
+fn pids_limit(event: &PidsLimit) -> String {
+    let level = match event.level.enum_value_or_default() {
+        PidsLevel::PIDS_LEVEL_CONTAINER => "container",
+        PidsLevel::PIDS_LEVEL_POD => "pod",
+        PidsLevel::PIDS_LEVEL_HIGHER => "higher",
+        PidsLevel::PIDS_LEVEL_UNKNOWN => "unknown",
+    };
+    let zombies = match event.zombies {
+        0 => String::new(),
+        n => format!(" zombies {n}"),
+    };
+    format!(
+        "refused {} limit {} current {}{zombies} level {level} {}",
+        event.hits, event.limit, event.current, event.cgroup
+    )
 }
 
 /// An event and what stood on its envelope.
@@ -230,6 +252,22 @@ mod tests {
         assert_eq!(event, Event::Exit(exit));
         assert_eq!(event.container(), "c");
         assert_eq!(event.details(), "pid 7 status 9 exec x");
+        let limit = PidsLimit {
+            container_id: "c".into(),
+            level: PidsLevel::PIDS_LEVEL_POD.into(),
+            cgroup: "/g".into(),
+            limit: 20,
+            current: 19,
+            hits: 3,
+            zombies: 2,
+            ..PidsLimit::default()
+        };
+        let event = Event::decode(pack(&limit).unwrap());
+        assert_eq!(event.container(), "c");
+        assert_eq!(
+            event.details(),
+            "refused 3 limit 20 current 19 zombies 2 level pod /g"
+        );
         let paused = Event::decode(pack(&TaskPaused::default()).unwrap());
         assert_eq!(paused, Event::Paused(TaskPaused::default()));
     }

@@ -42,6 +42,8 @@ pub struct Spec {
     pub host_pids: bool,
     /// Memory limit in bytes.
     pub memory_limit: Option<i64>,
+    /// Limit of processes and threads.
+    pub pids_limit: Option<i64>,
     /// Path of its cgroup below each hierarchy's root.
     pub cgroups_path: String,
     /// Host name in the container.
@@ -60,6 +62,7 @@ impl Spec {
             terminal: false,
             host_pids: false,
             memory_limit: None,
+            pids_limit: None,
             cgroups_path: format!("/cotter/{id}"),
             hostname: id.chars().take(64).collect(),
             annotations: BTreeMap::new(),
@@ -99,6 +102,9 @@ impl Spec {
         let mut resources = json!({"devices": [{"allow": false, "access": "rwm"}]});
         if let Some(limit) = self.memory_limit {
             resources["memory"] = json!({"limit": limit});
+        }
+        if let Some(limit) = self.pids_limit {
+            resources["pids"] = json!({"limit": limit});
         }
         json!({
             "ociVersion": "1.0.2",

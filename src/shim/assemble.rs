@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::inspect;
 use super::serve::{Config, DRAIN_LIMIT};
 use crate::container::tracker::Tracker;
-use crate::container::{Registry, Shared};
+use crate::container::{Registry, Shared, pids};
 use crate::dump::Reporter;
 use crate::error::{Error, Result};
 use crate::events::{self, Keeper, Publisher, Queue};
@@ -70,6 +70,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         keeper,
         monitor,
         limits,
+        pids: pids::Watching::new(pids::Asked::from_env()),
     })));
     let (ask, shutdown) = watch::channel(Shutdown::default());
     let at_end = Arc::clone(&registry);

@@ -500,8 +500,8 @@ pub fn process(id: &str, args: &[&str]) -> Any {
 }
 
 fn make_bundle(dir: &Path, namespace: &str, id: &str, mut spec: Spec) -> Bundle {
-    // A path of systemd's form, `slice:prefix:name`, is the test's own choice.
-    if !spec.cgroups_path.contains(':') {
+    // Any other path is the test's own choice.
+    if spec.cgroups_path.starts_with("/cotter/") {
         spec.cgroups_path = format!("/{namespace}/{id}");
     }
     if spec.rootfs == "rootfs" {

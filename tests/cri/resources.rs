@@ -67,6 +67,24 @@ pub fn out_of_memory(node: &Node) {
     node.done(&pod, "OOMKilled");
 }
 
+/// The shim's own event of forks that the kernel refused disturbs nobody: what comes after it is understood.
+pub fn refused_forks(node: &Node) {
+    let pod = node.pod();
+    let script =
+        "until [ -e /go ]; do sleep 0.05; done; sh -c 'while :; do sleep 1000 & done'; exit 7";
+    let id = node.run(&pod, "bomb", script);
+    let dirs = node.daemon.owner.cgroups();
+    let file = dirs.iter().map(|dir| dir.join(&id).join("pids.max"));
+    let file = file.into_iter().find(|file| file.exists()).unwrap();
+    fs::write(file, "20").unwrap();
+    node.sh(&id, "touch /go");
+    assert_eq!(node.ended(&id).exit_code, 7);
+    eventually("the shim has said so", || {
+        node.daemon.log().contains("the kernel refused")
+    });
+    node.done(&pod, "an event of our own");
+}
+
 /// Limits are changed while the container runs.
 pub fn update(node: &Node) {
     let pod = node.pod();

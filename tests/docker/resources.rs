@@ -13,6 +13,10 @@ pub const CASES: &[Case] = &[
     ("update", update),
     ("stats", stats),
     ("memory limit: killed with 137", out_of_memory),
+    (
+        "refused forks: an event of our own disturbs nobody",
+        refused_forks,
+    ),
     ("top", top),
     ("cp", copy),
     ("rename", rename),
@@ -105,6 +109,23 @@ fn out_of_memory(engine: &Engine) {
     assert_eq!(state["ExitCode"], 137, "{state}");
     assert!(state["OOMKilled"] == true || go_shim(), "{state}");
     engine.docker(&["rm", "oom"]).ok();
+}
+
+fn refused_forks(engine: &Engine) {
+    let script = "sh -c 'while :; do sleep 1000 & done'; echo done; exec sleep 1000";
+    engine.up("refused", &["--pids-limit", "20"], &["sh", "-c", script]);
+    engine.said("refused", "done\n");
+    if !go_shim() {
+        eventually("the shim has said so", || {
+            let log = engine.containerd.log();
+            log.contains("the kernel refused") && log.contains("its own limit of 20 processes")
+        });
+    }
+    // What comes after it is understood.
+    assert_eq!(engine.state("refused")["Running"], true);
+    engine.docker(&["kill", "refused"]).ok();
+    assert_eq!(engine.exited("refused"), 137);
+    engine.remove("refused");
 }
 
 fn top(engine: &Engine) {

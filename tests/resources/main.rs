@@ -12,6 +12,7 @@ mod go;
 mod oom;
 mod pause;
 mod pause_races;
+mod pids;
 mod stats;
 mod update;
 

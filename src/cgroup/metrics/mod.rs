@@ -12,7 +12,7 @@ mod text;
 pub(super) mod v1;
 pub(super) mod v2;
 
-pub(super) use text::keyed;
+pub(super) use text::{keyed, number};
 
 use std::fs;
 use std::path::Path;

@@ -3,7 +3,7 @@
 
 /// A file of one number. `max` is what the kernel's word `max` stands for. A negative number, as
 /// the kernel's counters can show for a moment, is 0.
-pub(super) fn number(text: &str, max: u64) -> Option<u64> {
+pub(in crate::cgroup) fn number(text: &str, max: u64) -> Option<u64> {
     match text.trim() {
         "max" => Some(max),
         word => unsigned(word),

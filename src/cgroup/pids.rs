@@ -1,0 +1,273 @@
+//! Limits of processes and threads: what is counted, whose limit it is, and word when it is reached.
+//!
+//! Invariant: what is watched costs one descriptor, which wakes nobody while nothing is refused.
+//!
+//! Facts of the kernel (kernel/cgroup/pids.c):
+//! - `pids.events` counts refused forks where the forking task is: on v1, on v2 before Linux 6.11, and since
+//!   when cgroup2 is mounted with `pids_localevents`. Else it counts at the level whose limit was
+//!   reached and above, and `pids.events.local` at that level alone.
+//! - On v1, Linux since 6.11 counts but notifies nobody ([`super::refused`] fills that gap).
+//! - A fork is refused at any level; moving a process into a cgroup, never.
+//! - A process that has ended counts until it is waited for, and is in no list of its cgroup.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::metrics::{keyed, number};
+use super::{Cgroup, Version, below, has, is_gone};
+use crate::error::{Error, Result};
+
+/// Where a refused fork is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedAt {
+    /// In the cgroup of the task that forks, whoever's limit it is.
+    Forker,
+    /// In the cgroup whose limit it is.
+    Limit,
+}
+
+/// A cgroup as the pids controller has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pids {
+    dir: PathBuf,
+    /// The root of its hierarchy, which has no limit.
+    top: PathBuf,
+    counted_at: CountedAt,
+}
+
+/// A cgroup and how full it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Processes and threads in it and below.
+    pub current: u64,
+    /// The most there may be.
+    pub limit: Option<u64>,
+}
+
+/// Becomes ready when the kernel may have refused a fork.
+#[derive(Debug)]
+pub struct PidsWatch(AsyncFd<OwnedFd>);
+
+impl Cgroup {
+    /// The cgroup in the hierarchy of the pids controller.
+    ///
+    /// # Errors
+    /// What is not there, with its path.
+    pub fn pids(&self) -> Result<Pids> {
+        let place = self
+            .places
+            .iter()
+            .find(|place| self.version == Version::V2 || has(place, "pids"))
+            .filter(|place| !place.shared)
+            .ok_or_else(|| Error::not_found("a cgroup of its own with the pids controller"))?;
+        let counted_at = match self.version {
+            Version::V2 if !self.local_events && place.dir.join(LOCAL).exists() => CountedAt::Limit,
+            _ => CountedAt::Forker,
+        };
+        let pids = Pids {
+            dir: place.dir.clone(),
+            top: place.mount_point.clone(),
+            counted_at,
+        };
+        pids.hits()?;
+        Ok(pids)
+    }
+}
+
+/// Since Linux 6.11, on v2.
+const LOCAL: &str = "pids.events.local";
+
+impl Pids {
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where forks are counted that this cgroup's tasks are refused.
+    pub fn counted_at(&self) -> CountedAt {
+        self.counted_at
+    }
+
+    /// The cgroup above, if it is not the root of the hierarchy.
+    pub fn parent(&self) -> Option<Self> {
+        let dir = self.dir.parent().filter(|dir| *dir != self.top)?;
+        dir.starts_with(&self.top).then(|| Self {
+            dir: dir.to_owned(),
+            ..self.clone()
+        })
+    }
+
+    fn events(&self) -> PathBuf {
+        // With pids_localevents both files say the same, and this one is notified since 6.11.
+        let local = self.dir.join(LOCAL);
+        if local.exists() {
+            local
+        } else {
+            self.dir.join("pids.events")
+        }
+    }
+
+    /// How many forks have been refused.
+    ///
+    /// # Errors
+    /// What the system said, with the path.
+    pub fn hits(&self) -> Result<u64> {
+        let path = self.events();
+        let text = fs::read_to_string(&path);
+        let text = text.map_err(|e| Error::io(format!("read {}", path.display()), &e))?;
+        let max = keyed(&text).find(|(key, _)| *key == "max");
+        max.map(|(_, count)| count)
+            .ok_or_else(|| Error::unknown(format!("{}: there is no count in it", path.display())))
+    }
+
+    /// This cgroup and those above it, as far as they can be read.
+    pub fn levels(&self) -> Vec<Level> {
+        let mut levels = Vec::new();
+        let mut at = Some(self.clone());
+        while let Some(pids) = at {
+            levels.extend(pids.level());
+            at = pids.parent();
+        }
+        levels
+    }
+
+    /// How full it is; none when it cannot be read.
+    pub fn level(&self) -> Option<Level> {
+        let file = |name: &str| fs::read_to_string(self.dir.join(name)).ok();
+        let limit = file("pids.max")?;
+        Some(Level {
+            dir: self.dir.clone(),
+            current: number(&file("pids.current")?, u64::MAX)?,
+            limit: number(&limit, u64::MAX).filter(|limit| *limit != u64::MAX),
+        })
+    }
+
+    /// Sets the limit.
+    ///
+    /// # Errors
+    /// What the system said, with the path.
+    pub fn set_limit(&self, limit: u64) -> Result<()> {
+        super::manage::write(&self.dir.join("pids.max"), &limit.to_string())
+    }
+
+    /// How many processes in it and below have ended and are waited for by nobody: what is counted and not
+    /// listed. Processes come and go while it is looked at: an estimate, of a moment.
+    pub fn zombies(&self) -> Option<u64> {
+        let threads = |dir: &Path| {
+            let v2 = fs::read_to_string(dir.join("cgroup.threads"));
+            let list = v2.or_else(|_| fs::read_to_string(dir.join("tasks")));
+            list.map(|list| list.lines().count() as u64)
+        };
+        let mut listed = 0;
+        below(&self.dir, |dir| match threads(dir) {
+            Ok(count) => {
+                listed += count;
+                Ok(true)
+            }
+            Err(why) if is_gone(&why) => Ok(false),
+            Err(why) => Err(why),
+        })
+        .ok()?;
+        Some(self.level()?.current.saturating_sub(listed))
+    }
+
+    /// Begins to watch. Call it in a runtime.
+    ///
+    /// # Errors
+    /// What the system said, with the path.
+    pub fn watch(&self) -> Result<PidsWatch> {
+        let path = self.events();
+        let failed = |e: io::Error| Error::io(format!("watch {}", path.display()), &e);
+        let file = OwnedFd::from(File::open(&path).map_err(failed)?);
+        // SAFETY: an OwnedFd stays open, and nothing takes it out of the AsyncFd.
+        let fd = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) };
+        let watch = PidsWatch(fd.map_err(|e| failed(e.into()))?);
+        watch.seen().map_err(failed)?;
+        Ok(watch)
+    }
+}
+
+impl PidsWatch {
+    /// Waits until there may be something to count that was not there at the last return.
+    ///
+    /// # Errors
+    /// The cgroup is gone.
+    pub async fn changed(&mut self) -> io::Result<()> {
+        self.0.ready(Interest::PRIORITY).await?.clear_ready();
+        self.seen()
+    }
+
+    /// Has the kernel tell of what comes from here on. Only before the caller counts: what it has not
+    /// counted must still be told.
+    fn seen(&self) -> io::Result<()> {
+        nix::sys::uio::pread(self.0.get_ref(), &mut [0; 64], 0)?;
+        Ok(())
+    }
+}
+
+/// The level whose limit is reached, of a cgroup and those above it: the one with the least room, the lower
+/// one of two. Some processes may have ended since a fork was refused.
+pub fn fullest(levels: &[Level]) -> Option<&Level> {
+    let room = |level: &Level| level.limit.map(|max| max.saturating_sub(level.current));
+    let limited = levels.iter().filter(|level| level.limit.is_some());
+    limited.min_by_key(|level| room(level))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn level(dir: &str, current: u64, limit: Option<u64>) -> Level {
+        Level {
+            dir: dir.into(),
+            current,
+            limit,
+        }
+    }
+
+    #[test]
+    fn the_level_with_the_least_room() {
+        for (levels, expected) in [
+            (vec![], None),
+            (vec![("c", 5, None)], None),
+            (vec![("c", 5, Some(5)), ("p", 9, Some(10))], Some("c")),
+            (vec![("c", 5, Some(9)), ("p", 10, Some(10))], Some("p")),
+            (
+                vec![("c", 5, None), ("p", 9, None), ("h", 9, Some(99))],
+                Some("h"),
+            ),
+            // Both are full: the lower one refuses first.
+            (vec![("c", 5, Some(5)), ("p", 10, Some(10))], Some("c")),
+            // More than the limit, as a limit that was lowered allows.
+            (vec![("c", 5, Some(6)), ("p", 12, Some(10))], Some("p")),
+        ] {
+            let levels: Vec<Level> = levels.iter().map(|l| level(l.0, l.1, l.2)).collect();
+            let found = fullest(&levels).and_then(|level| level.dir.to_str());
+            assert_eq!(found, expected, "{levels:?}");
+        }
+    }
+
+    #[test]
+    fn the_cgroups_above_end_below_the_root() {
+        let mut pids = Pids {
+            dir: "/m/a/b/c".into(),
+            top: "/m".into(),
+            counted_at: CountedAt::Forker,
+        };
+        let mut dirs = Vec::new();
+        while let Some(parent) = pids.parent() {
+            dirs.push(parent.dir.clone());
+            pids = parent;
+        }
+        assert_eq!(dirs, [PathBuf::from("/m/a/b"), PathBuf::from("/m/a")]);
+        pids.dir = "/m".into();
+        assert_eq!(pids.parent(), None);
+    }
+}

@@ -1,0 +1,261 @@
+//! Limits of processes: the kernel refused a fork in the container, or at its pod's limit.
+//!
+//! Invariant: the first refusal is told at once, those of a second later at most once a second,
+//! together and with their number; none is told twice, and watching costs nothing while nothing is
+//! refused. What cannot be watched is logged once, and the container runs on.
+
+mod default;
+mod follow;
+mod pod;
+mod refusal;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::SystemTime;
+
+use super::Container;
+use super::registry::Shared;
+use crate::cgroup::{CountedAt, Level, Pids, Refusals, fullest};
+use crate::error::Error;
+use crate::events::Event;
+use crate::proto::cotter_pids::{PidsLevel, PidsLimit};
+use crate::proto::timestamp;
+pub use default::Asked;
+pub(super) use default::{Given, wanted};
+use follow::Follow;
+use pod::Pod;
+
+/// What a shim needs for all its containers.
+#[derive(Debug, Default)]
+pub struct Watching {
+    refusals: Refusals,
+    pods: Mutex<BTreeMap<PathBuf, Weak<Pod>>>,
+    /// The limit of containers that have none.
+    pub(super) asked: Option<Asked>,
+    /// What is not watched has been logged.
+    logged: Mutex<Vec<String>>,
+}
+
+impl Watching {
+    /// Of a shim whose containers have a limit of `asked` if their specs have none.
+    pub fn new(asked: Option<Asked>) -> Self {
+        Self {
+            asked,
+            ..Self::default()
+        }
+    }
+}
+
+/// What a container knows of its limits.
+#[derive(Default)]
+pub(super) struct Limits {
+    /// The kernel's count when the container was made.
+    before: AtomicU64,
+    /// Its count up to which has been told.
+    told: AtomicU64,
+    /// Held so that the pod's limit is watched.
+    pod: OnceLock<Arc<Pod>>,
+    /// Why nobody watches.
+    unwatched: OnceLock<String>,
+    /// The limit that it has of us.
+    pub(super) given: Given,
+}
+
+impl Limits {
+    /// Of a container that is to have this limit of us.
+    pub(super) fn wanting(wanted: Option<u64>) -> Self {
+        let mut limits = Self::default();
+        limits.given.wanted = wanted;
+        limits
+    }
+}
+
+/// What can be known of a container's limit, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PidsReport {
+    /// Its cgroup and those above it.
+    pub levels: Vec<Level>,
+    /// Forks refused since the container was made.
+    pub hits: u64,
+    /// Its processes that have ended and are waited for by nobody.
+    pub zombies: u64,
+    /// The limit that it has because its spec had none and one was asked for.
+    pub given: Option<u64>,
+    /// Why nobody watches its limit.
+    pub unwatched: Option<String>,
+}
+
+impl Container {
+    /// Begins to watch the limits. Once the cgroup is known.
+    pub(super) fn watch_pids(self: &Arc<Self>) {
+        let Some(cgroup) = self.cgroup.get() else {
+            return;
+        };
+        let begun = cgroup.pids().and_then(|pids| {
+            let so_far = pids.hits()?;
+            Ok((pids.watch()?, so_far, pids))
+        });
+        let (watch, so_far, pids) = match begun {
+            Ok(begun) => begun,
+            Err(why) => return self.not_watched(&why),
+        };
+        self.pids.before.store(so_far, Ordering::Relaxed);
+        self.pids.told.store(so_far, Ordering::Relaxed);
+        if pids.counted_at() == CountedAt::Limit {
+            self.join_pod(&pids);
+        }
+        let me = Arc::downgrade(self);
+        let follow = Follow::new(watch, pids.counted_at(), &self.shared, &self.id);
+        self.spawn(follow.run(move || me.upgrade()?.tell_pids(&pids)));
+    }
+
+    fn not_watched(&self, why: &Error) {
+        log_once(&self.shared, &self.id, &why.message);
+        let _ = self.pids.unwatched.set(why.message.clone());
+    }
+
+    fn join_pod(self: &Arc<Self>, own: &Pids) {
+        let Some(parent) = own.parent() else {
+            return;
+        };
+        // Without a limit it is not the pod's.
+        if parent.level().is_none_or(|level| level.limit.is_none()) {
+            return;
+        }
+        match Pod::join(self, parent) {
+            Ok(pod) => {
+                let _ = self.pids.pod.set(pod);
+            }
+            Err(why) => log_once(&self.shared, &self.id, &why.message),
+        }
+    }
+
+    /// Tells of forks that were refused; whether there were any, and none when the cgroup is gone.
+    fn tell_pids(&self, pids: &Pids) -> Option<bool> {
+        let count = pids.hits().ok()?;
+        let told = self.pids.told.fetch_max(count, Ordering::Relaxed);
+        if told >= count {
+            return Some(false);
+        }
+        let levels = pids.levels();
+        let level = match pids.counted_at() {
+            CountedAt::Limit => levels.first(),
+            CountedAt::Forker => fullest(&levels),
+        };
+        let total = count - self.pids.before.load(Ordering::Relaxed);
+        self.tell_limit(pids, level.or(levels.first()), count - told, total);
+        Some(true)
+    }
+
+    /// Tells of `hits` refusals at a level, `total` in all.
+    fn tell_limit(&self, own: &Pids, level: Option<&Level>, hits: u64, total: u64) {
+        let Some(level) = level else {
+            return;
+        };
+        let kind = self.kind_of(own, level);
+        let zombies = own.zombies().unwrap_or(0);
+        let event = PidsLimit {
+            container_id: self.id.clone(),
+            level: kind.into(),
+            cgroup: level.dir.to_string_lossy().into_owned(),
+            limit: level.limit.unwrap_or(0),
+            current: level.current,
+            hits,
+            total,
+            zombies,
+            time: Some(timestamp(Some(SystemTime::now()))).into(),
+            ..Default::default()
+        };
+        log::warn!("{}", line(&event));
+        let queue = |queue: &crate::events::Queue| queue.push(Event::PidsLimit(event));
+        self.shared.tracker.step(queue);
+    }
+
+    fn kind_of(&self, own: &Pids, level: &Level) -> PidsLevel {
+        let parent = own.parent();
+        if level.dir == own.dir() {
+            PidsLevel::PIDS_LEVEL_CONTAINER
+        } else if self.in_pod && parent.is_some_and(|pod| pod.dir() == level.dir) {
+            PidsLevel::PIDS_LEVEL_POD
+        } else {
+            PidsLevel::PIDS_LEVEL_HIGHER
+        }
+    }
+
+    /// What can be known of its limits now.
+    pub fn pids_report(&self) -> PidsReport {
+        let pids = self.cgroup.get().and_then(|cgroup| cgroup.pids().ok());
+        let before = self.pids.before.load(Ordering::Relaxed);
+        let hits = pids.as_ref().and_then(|pids| pids.hits().ok());
+        // Of a cgroup that is gone, what has been told.
+        let hits = hits.unwrap_or_else(|| self.pids.told.load(Ordering::Relaxed));
+        PidsReport {
+            levels: pids.as_ref().map(Pids::levels).unwrap_or_default(),
+            hits: hits.saturating_sub(before),
+            zombies: pids.and_then(|pids| pids.zombies()).unwrap_or(0),
+            given: self.pids.given.set.get().copied(),
+            unwatched: self.pids.unwatched.get().cloned(),
+        }
+    }
+}
+
+/// The log's line.
+fn line(event: &PidsLimit) -> String {
+    let whose = match event.level.enum_value_or_default() {
+        PidsLevel::PIDS_LEVEL_CONTAINER => "its own limit",
+        PidsLevel::PIDS_LEVEL_POD => "its pod's limit",
+        PidsLevel::PIDS_LEVEL_HIGHER | PidsLevel::PIDS_LEVEL_UNKNOWN => "the limit above it",
+    };
+    let zombies = match event.zombies {
+        0 => String::new(),
+        n => format!(", {n} of the container's have ended and nobody waits for them"),
+    };
+    format!(
+        "container {}: the kernel refused {} forks: {whose} of {} processes (pids.max of {}) is reached: {} now{zombies}",
+        event.container_id, event.hits, event.limit, event.cgroup, event.current
+    )
+}
+
+fn log_once(shared: &Shared, id: &str, why: &str) {
+    let mut logged = lock(&shared.pids.logged);
+    if !logged.iter().any(|known| known == why) {
+        log::warn!("container {id}: its limit of processes is not watched: {why}");
+        // Bounded: paths hold ids.
+        if logged.len() < 64 {
+            logged.push(why.to_owned());
+        }
+    }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_for_people() {
+        let mut event = PidsLimit {
+            container_id: "c".into(),
+            level: PidsLevel::PIDS_LEVEL_POD.into(),
+            cgroup: "/g".into(),
+            limit: 20,
+            current: 19,
+            hits: 3,
+            ..Default::default()
+        };
+        assert_eq!(
+            line(&event),
+            "container c: the kernel refused 3 forks: its pod's limit of 20 processes (pids.max of /g) is reached: 19 now"
+        );
+        event.zombies = 12;
+        assert!(
+            line(&event)
+                .ends_with("19 now, 12 of the container's have ended and nobody waits for them")
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! The limit above containers, on systems where the kernel counts at the limit and not at the fork.
+//!
+//! Invariant: one watch for all containers of the shim that are below it, from the first to the last.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use tokio::task::JoinHandle;
+
+use super::follow::Follow;
+use super::{Container, lock};
+use crate::cgroup::{CountedAt, Pids};
+use crate::error::Error;
+
+/// The limit above containers, where the kernel counts for itself.
+pub(super) struct Pod {
+    pids: Pids,
+    told: AtomicU64,
+    before: u64,
+    members: Mutex<Vec<Weak<Container>>>,
+    task: OnceLock<JoinHandle<()>>,
+}
+
+impl Pod {
+    pub(super) fn join(container: &Arc<Container>, pids: Pids) -> Result<Arc<Self>, Error> {
+        let mut pods = lock(&container.shared.pids.pods);
+        pods.retain(|_, pod| pod.strong_count() > 0);
+        let pod = match pods.get(pids.dir()).and_then(Weak::upgrade) {
+            Some(pod) => pod,
+            None => {
+                let so_far = pids.hits()?;
+                let watch = pids.watch()?;
+                let pod = Arc::new(Self {
+                    told: AtomicU64::new(so_far),
+                    before: so_far,
+                    members: Mutex::default(),
+                    task: OnceLock::new(),
+                    pids,
+                });
+                let me = Arc::downgrade(&pod);
+                let follow = Follow::new(watch, CountedAt::Limit, &container.shared, &container.id);
+                let task = tokio::spawn(follow.run(move || me.upgrade()?.tell()));
+                let _ = pod.task.set(task);
+                pods.insert(pod.pids.dir().to_owned(), Arc::downgrade(&pod));
+                pod
+            }
+        };
+        lock(&pod.members).push(Arc::downgrade(container));
+        Ok(pod)
+    }
+
+    fn tell(&self) -> Option<bool> {
+        let count = self.pids.hits().ok()?;
+        let told = self.told.fetch_max(count, Ordering::Relaxed);
+        if told >= count {
+            return Some(false);
+        }
+        let mut members = lock(&self.members);
+        members.retain(|member| member.strong_count() > 0);
+        // Who forked is not told: most likely the largest.
+        let sized = members.iter().filter_map(|member| {
+            let member = member.upgrade()?;
+            let own = member.cgroup.get()?.pids().ok()?;
+            Some((own.level()?.current, member, own))
+        });
+        let largest = sized.max_by_key(|(current, ..)| *current);
+        drop(members);
+        if let Some((_, member, own)) = largest {
+            let level = self.pids.level();
+            member.tell_limit(&own, level.as_ref(), count - told, count - self.before);
+        }
+        Some(true)
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
