@@ -11,10 +11,11 @@ use std::path::PathBuf;
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const MESSAGES: [&str; 11] = [
+const MESSAGES: [&str; 12] = [
     "bootstrap",
     "cgroups_v1",
     "cgroups_v2",
+    "cotter_oom",
     "events",
     "events_service",
     "process",

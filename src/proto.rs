@@ -50,6 +50,11 @@ pub mod events {
     pub use super::generated::events::*;
 }
 
+/// `cotter.events.v1`: what this shim tells of OOM kills beyond containerd's events.
+pub mod cotter_oom {
+    pub use super::generated::cotter_oom::*;
+}
+
 /// `containerd.services.events.ttrpc.v1`: where a shim tells it.
 pub mod events_ttrpc {
     pub use super::generated::events_service::ForwardRequest;
@@ -113,6 +118,7 @@ named! {
     events::TaskPaused => "containerd.events.TaskPaused",
     events::TaskResumed => "containerd.events.TaskResumed",
     events::TaskCheckpointed => "containerd.events.TaskCheckpointed",
+    cotter_oom::OomKill => "cotter.events.v1.OomKill",
     runc_options::Options => "containerd.runc.v1.Options",
     runc_options::CheckpointOptions => "containerd.runc.v1.CheckpointOptions",
     runc_options::ProcessDetails => "containerd.runc.v1.ProcessDetails",

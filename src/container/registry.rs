@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::Container;
 use super::create::id_is_taken;
 use super::tracker::Tracker;
+use crate::cgroup::kernel_log::KernelLog;
 use crate::error::{Code, Error, Result};
 use crate::limits::Limits;
 use crate::monitor::Monitor;
@@ -23,6 +24,8 @@ pub struct Shared {
     pub tracker: Arc<Tracker>,
     /// The only one who waits for children.
     pub monitor: Monitor,
+    /// Who was killed for want of memory, as the kernel tells.
+    pub kernel_log: KernelLog,
     /// The ends of waits.
     pub limits: Limits,
 }

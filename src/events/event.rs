@@ -1,10 +1,12 @@
 //! The events of a task, with the topics and type names managers subscribe to.
 //!
 //! Invariant: each variant has one topic and one type name, those of containerd
-//! (core/runtime/events.go, api/events/task.proto); the type name is bare, without a host.
+//! (core/runtime/events.go, api/events/task.proto) but for topics below `/cotter`, which are this
+//! shim's own; the type name is bare, without a host.
 
 use protobuf::Message;
 
+use crate::proto::cotter_oom::OomKill;
 use crate::proto::events::{
     TaskCheckpointed, TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM,
     TaskPaused, TaskResumed, TaskStart,
@@ -26,6 +28,8 @@ pub enum Event {
     Exit(TaskExit),
     /// `/tasks/oom`
     Oom(TaskOOM),
+    /// `/cotter/oom`
+    OomKill(OomKill),
     /// `/tasks/paused`
     Paused(TaskPaused),
     /// `/tasks/resumed`
@@ -109,6 +113,7 @@ per_variant! {
     ExecStarted(TaskExecStarted), "/tasks/exec-started", Expendable;
     Exit(TaskExit), "/tasks/exit", Vital;
     Oom(TaskOOM), "/tasks/oom", Useful;
+    OomKill(OomKill), "/cotter/oom", Expendable;
     Paused(TaskPaused), "/tasks/paused", Expendable;
     Resumed(TaskResumed), "/tasks/resumed", Expendable;
     Checkpointed(TaskCheckpointed), "/tasks/checkpointed", Expendable;
@@ -137,7 +142,7 @@ mod tests {
     #[test]
     fn every_event_has_its_topic_and_survives_the_any() {
         let id = "c1".to_owned();
-        let rows: [(Event, &str, &str); 10] = [
+        let rows: [(Event, &str, &str); 11] = [
             (
                 TaskCreate {
                     container_id: id.clone(),
@@ -196,6 +201,16 @@ mod tests {
                 .into(),
                 "/tasks/oom",
                 "containerd.events.TaskOOM",
+            ),
+            (
+                OomKill {
+                    container_id: id.clone(),
+                    kills: 2,
+                    ..OomKill::default()
+                }
+                .into(),
+                "/cotter/oom",
+                "cotter.events.v1.OomKill",
             ),
             (
                 TaskPaused {

@@ -62,6 +62,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         namespace: config.namespace.clone(),
         tracker,
         monitor,
+        kernel_log: Default::default(),
         limits,
     })));
     let (ask, shutdown) = watch::channel(Shutdown::default());
