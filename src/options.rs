@@ -9,7 +9,7 @@
 //! name io.containerd.runc.v2. For a name that they do not know they send
 //! `runtimeoptions.v1.Options`: the path of a TOML file (dockerd, ctr), or the TOML of their own
 //! configuration (the CRI since containerd 1.7, where no path is given). Its keys are those of
-//! runc's options, as Go or as protobuf spells them.
+//! runc's options, as Go or as protobuf spells them, and `oom_group`, which only TOML has.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -192,6 +192,7 @@ fn target<'a>(o: &'a mut Options, name: &str) -> Option<Target<'a>> {
         "criuworkpath" => Target::Text(&mut o.criu_work_path),
         "taskapiaddress" => Target::Text(&mut o.task_api_address),
         "taskapiversion" => Target::Number(&mut o.task_api_version),
+        "oomgroup" => Target::Switch(&mut o.oom_group),
         // Fields of the message around the TOML: the CRI takes both from one table.
         "typeurl" => Target::Nowhere,
         "configpath" => Target::Empty,

@@ -13,6 +13,7 @@ use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 use super::kill::Kills;
+use super::oom::{Told, group as oom_group};
 use super::registry::{Registry, Shared};
 use super::restore::Restore;
 use super::state::State;
@@ -111,6 +112,7 @@ async fn build(
         stdio::plan(&create.stdio).map_err(|e| e.context("failed to create init process I/O"))?;
     let bundle = create.bundle.as_path();
     let spec = Spec::read(bundle)?;
+    let oom = Told::new(oom_group::asked(&create.options, &spec.annotations)?);
     let runtime = runtime(shared, bundle, &create.options);
     progress.runtime = Some(runtime.clone());
     let restore = Restore::of(create)?;
@@ -144,7 +146,7 @@ async fn build(
     if let Some(restore) = restore {
         restore.keep(fds);
         let key = shared.tracker.add();
-        let container = container(shared, create, key, runtime, &spec, Some(restore));
+        let container = container(shared, create, key, runtime, &spec, oom, Some(restore));
         container.init.set_io(io);
         container.init.is_now(State::CreatedCheckpoint);
         shared.tracker.step(|queue| queue.push(created(create, 0)));
@@ -170,8 +172,10 @@ async fn build(
     io.connect_terminal(shared.limits.console).await?;
     io.start();
 
-    let container = container(shared, create, key, runtime, &spec, None);
-    if let Some(cgroup) = cgroup_of(&create.id, pid) {
+    let container = container(shared, create, key, runtime, &spec, oom, None);
+    let cgroup = cgroup_of(&create.id, pid);
+    container.set_oom_group(cgroup.as_ref())?;
+    if let Some(cgroup) = cgroup {
         container.has_cgroup(cgroup);
     }
     container.init.set_io(io);
@@ -190,6 +194,7 @@ fn container(
     key: ContainerKey,
     runtime: Runtime,
     spec: &Spec,
+    oom: Told,
     restore: Option<Restore>,
 ) -> Arc<Container> {
     Arc::new_cyclic(|me| Container {
@@ -209,7 +214,7 @@ fn container(
         )),
         execs: Mutex::new(BTreeMap::new()),
         cgroup: OnceLock::new(),
-        oom: Default::default(),
+        oom,
         restore,
         joining: RwLock::new(()),
         shared: Arc::clone(shared),

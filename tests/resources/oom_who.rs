@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cotter::cgroup::Version;
+use cotter::error::Code;
 use cotter::manager::dialect::Dialect;
 use cotter::manager::events::Event;
 use cotter::manager::spec::Spec;
@@ -254,5 +255,55 @@ fn a_kill_is_told_before_the_exit_though_the_cgroup_is_gone() {
         assert!(oom.is_some_and(|oom| oom < exit), "{seen:?}");
         assert_eq!(seen.iter().filter(|t| t.ends_with("oom")).count(), 2);
         shim.end().await;
+    });
+}
+
+/// One is killed, and the kernel takes the others with it; where it cannot, the wish is refused before
+/// anything is made.
+#[test]
+fn a_container_is_killed_as_a_whole_where_the_kernel_can() {
+    for runtime in RUNTIMES {
+        run(async {
+            let mut spec = spec("c", &format!("sleep 1000 & {HUNGRY}; sleep 1000"));
+            let asked = ("io.cotter.oom-group", "true");
+            spec.annotations.insert(asked.0.into(), asked.1.into());
+            let mut shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
+            let created = shim.create("c").await;
+            if cgroup(std::process::id()).version() == Version::V1 {
+                let why = created.unwrap_err();
+                assert_eq!(why.code, Code::InvalidArgument);
+                assert!(why.message.contains("memory.oom.group"), "{why}");
+                assert!(!shim.state_dir().join("c").exists());
+                assert!(shim.end().await.is_empty());
+                return;
+            }
+            created.unwrap();
+            shim.start_process("c", "").await.unwrap();
+            let kill = details(&mut shim).await;
+            // Otherwise only tail would have died, and the shell have gone on to sleep.
+            assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+            assert!(kill.kills > 0, "{kill:#?}");
+            shim.delete("c", "").await.unwrap();
+            let told = shim.events_until(is_delete).await;
+            assert!(
+                !topics(&told).contains(&"/tasks/oom"),
+                "one burst: {told:#?}"
+            );
+            shim.end().await;
+        });
+    }
+}
+
+#[test]
+fn a_wish_that_is_no_wish_makes_nothing() {
+    run(async {
+        let mut spec = spec("c", "true");
+        let wish = "perhaps\nnot".to_owned();
+        spec.annotations.insert("io.cotter.oom-group".into(), wish);
+        let shim = Shim::start_as(Dialect::Proto23, "RUNC", spec, "c").await;
+        let why = shim.create("c").await.unwrap_err();
+        assert_eq!(why.code, Code::InvalidArgument);
+        assert_eq!(why.message.lines().count(), 1);
+        assert!(shim.end().await.is_empty());
     });
 }

@@ -9,11 +9,12 @@
 //! container whose cgroup is gone at its exit, as systemd removes a scope as soon as it is empty.
 
 mod account;
+pub(super) mod group;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
@@ -53,7 +54,25 @@ const HOST_CGROUPS: &str = "cgroup:[4026531835]";
 
 /// What has been told of the container's kills.
 #[derive(Debug, Default)]
-pub(super) struct Told(Mutex<State>);
+pub(super) struct Told {
+    /// The kernel is to kill all or nobody.
+    group: bool,
+    state: Mutex<State>,
+}
+
+impl Told {
+    /// Nothing yet.
+    pub(super) fn new(group: bool) -> Self {
+        Self {
+            group,
+            ..Self::default()
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -90,7 +109,7 @@ impl Container {
         if self.cgroup.set(cgroup).is_err() {
             return;
         }
-        *self.oom.0.lock().unwrap_or_else(PoisonError::into_inner) = State {
+        *self.oom.state() = State {
             counted: so_far.is_ok(),
             kills: so_far.unwrap_or(0),
             hits,
@@ -129,7 +148,7 @@ impl Container {
 
     /// The last events of this kind, oldest first, and how many processes were killed in all.
     pub fn oom_kills(&self) -> (u64, Vec<OomKill>) {
-        let state = self.oom.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.oom.state();
         let total = state.recent.back().map_or(0, |last| last.kills_total);
         (total, state.recent.iter().cloned().collect())
     }
@@ -138,7 +157,7 @@ impl Container {
     /// known. `ended` is what made somebody ask.
     pub(super) fn tell_oom(&self, ended: Option<Ended<'_>>) -> Option<bool> {
         let cgroup = self.cgroup.get()?;
-        let mut state = self.oom.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.oom.state();
         let total = cgroup.oom_kills().ok();
         let kills = match total {
             Some(total) if total <= state.kills => return Some(false),
