@@ -11,10 +11,11 @@ use std::path::PathBuf;
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const MESSAGES: [&str; 14] = [
+const MESSAGES: [&str; 15] = [
     "bootstrap",
     "cgroups_v1",
     "cgroups_v2",
+    "cotter_oom",
     "cotter_pids",
     "events",
     "events_service",

@@ -9,7 +9,8 @@
 //! name io.containerd.runc.v2. For a name that they do not know they send
 //! `runtimeoptions.v1.Options`: the path of a TOML file (dockerd, ctr), or the TOML of their own
 //! configuration (the CRI since containerd 1.7, where no path is given). Its keys are those of
-//! runc's options, as Go or as protobuf spells them, and `pids_limit` ([`crate::container::pids`]).
+//! runc's options, as Go or as protobuf spells them, and two of our own: `pids_limit`
+//! ([`crate::container::pids`]) and `oom_group`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -202,6 +203,7 @@ fn target<'a>(o: &'a mut Options, name: &str) -> Option<Target<'a>> {
         "taskapiaddress" => Target::Text(&mut o.task_api_address),
         "pidslimit" => Target::Limit(&mut o.pids_limit),
         "taskapiversion" => Target::Number(&mut o.task_api_version),
+        "oomgroup" => Target::Switch(&mut o.oom_group),
         // Fields of the message around the TOML: the CRI takes both from one table.
         "typeurl" => Target::Nowhere,
         "configpath" => Target::Empty,

@@ -56,6 +56,11 @@ pub mod cotter_pids {
     pub use super::generated::cotter_pids::*;
 }
 
+/// `cotter.events.v1`: what this shim tells of OOM kills beyond containerd's events.
+pub mod cotter_oom {
+    pub use super::generated::cotter_oom::*;
+}
+
 /// `containerd.services.events.ttrpc.v1`: where a shim tells it.
 pub mod events_ttrpc {
     pub use super::generated::events_service::ForwardRequest;
@@ -133,6 +138,7 @@ named! {
     events::TaskResumed => "containerd.events.TaskResumed",
     events::TaskCheckpointed => "containerd.events.TaskCheckpointed",
     cotter_pids::PidsLimit => "cotter.events.v1.PidsLimit",
+    cotter_oom::OomKill => "cotter.events.v1.OomKill",
     runc_options::Options => "containerd.runc.v1.Options",
     runc_options::CheckpointOptions => "containerd.runc.v1.CheckpointOptions",
     runc_options::ProcessDetails => "containerd.runc.v1.ProcessDetails",

@@ -14,6 +14,7 @@ use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;
 
 use super::kill::Kills;
+use super::oom::{Told, group as oom_group};
 use super::pids;
 use super::registry::{Registry, Shared};
 use super::restore::Restore;
@@ -198,7 +199,9 @@ async fn build(
     io.start();
 
     let container = container(shared, create, key, runtime, &spec, extras, None);
-    if let Some(cgroup) = cgroup_of(&create.id, pid) {
+    let cgroup = cgroup_of(&create.id, pid);
+    container.set_oom_group(cgroup.as_ref())?;
+    if let Some(cgroup) = cgroup {
         container.has_cgroup(cgroup);
         container.watch_pids();
     }
@@ -216,6 +219,7 @@ async fn build(
 struct Extras {
     buffering: Buffering,
     pids_limit: Option<u64>,
+    oom: Told,
 }
 
 impl Extras {
@@ -223,6 +227,7 @@ impl Extras {
         Ok(Self {
             buffering: Buffering::of(&spec.annotations)?,
             pids_limit: pids::wanted(spec, &create.options.pids_limit, shared.pids.asked)?,
+            oom: Told::new(oom_group::asked(&create.options, &spec.annotations)?),
         })
     }
 }
@@ -255,7 +260,7 @@ fn container(
         )),
         execs: Mutex::new(BTreeMap::new()),
         cgroup: OnceLock::new(),
-        oom: Default::default(),
+        oom: extras.oom,
         pids: pids::Limits::wanting(extras.pids_limit),
         in_pod: crate::spec::in_group(&spec.annotations),
         recording: watch::Sender::new(false),

@@ -117,6 +117,8 @@ impl Container {
         restore.has_images(self.shared.limits.disk).await?;
         let announced = self.run_restore(init, restore).await.and_then(|restored| {
             let (pid, cgroup) = restored;
+            self.set_oom_group(cgroup.as_ref())
+                .inspect_err(|_| init.close_io())?;
             let announced = self.shared.tracker.announce(start, pid, init, None);
             announced.map_err(no_pid).inspect_err(|_| init.close_io())?;
             if let Some(cgroup) = cgroup {

@@ -127,8 +127,13 @@ impl Tracker {
     pub fn exited(&self, exit: Exit) {
         // A file of the kernel's, read without the lock: nobody else reaps meanwhile.
         let owners = self.lock().owners(exit.pid);
-        for container in owners.iter().filter_map(|owner| owner.container.upgrade()) {
-            container.tell_oom();
+        for process in &owners {
+            let container = process.container.upgrade();
+            let ended = super::oom::Ended {
+                process,
+                exit: &exit,
+            };
+            container.and_then(|container| container.tell_oom(Some(ended)));
         }
         let mut life = self.lock();
         let effects = life.exited(exit);

@@ -69,6 +69,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         tracker,
         keeper,
         monitor,
+        kernel_log: Default::default(),
         limits,
         pids: pids::Watching::new(pids::Asked::from_env()),
     })));

@@ -186,6 +186,7 @@ impl Judge<'_> {
                 "/tasks/delete"
             }
             Event::Oom(_)
+            | Event::OomKill(_)
             | Event::Paused(_)
             | Event::Resumed(_)
             | Event::Checkpointed(_)
