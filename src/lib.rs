@@ -27,6 +27,8 @@ pub mod container;
 pub mod dump;
 pub mod error;
 pub mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod limits;
 pub mod manager;

@@ -107,18 +107,21 @@ impl Limits {
 }
 
 /// A whole number of `ms`, `s` or `m`, more than none and at most a day.
-fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
+    let time = Duration::from_millis(amount(text, |unit| match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        _ => None,
+    })?);
+    (!time.is_zero() && time <= Duration::from_secs(86_400)).then_some(time)
+}
+
+/// A whole number, and a unit that stands for so many.
+pub(crate) fn amount(text: &str, factor: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let factor = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        _ => return None,
-    };
-    let time = Duration::from_millis(number.checked_mul(factor)?);
-    (!time.is_zero() && time <= Duration::from_secs(86_400)).then_some(time)
+    number.parse::<u64>().ok()?.checked_mul(factor(unit)?)
 }
 
 #[cfg(test)]

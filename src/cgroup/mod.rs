@@ -5,6 +5,7 @@
 //! of the host. Pinned by `tests/cgroup.rs`.
 
 mod freezer;
+pub(crate) mod fuzzing;
 mod locate;
 mod manage;
 mod metrics;

@@ -94,7 +94,7 @@ impl OomWatch {
     }
 }
 
-fn kills(text: &str) -> Option<u64> {
+pub(super) fn kills(text: &str) -> Option<u64> {
     keyed(text)
         .find(|(key, _)| *key == "oom_kill")
         .map(|(_, count)| count)

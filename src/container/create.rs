@@ -29,7 +29,7 @@ use crate::proto::events::{TaskCreate, TaskIO};
 use crate::proto::runc_options::Options;
 use crate::runtime::{CreateOptions, Runtime, read_pid_file};
 use crate::spec::Spec;
-use crate::stdio::{self, Io, Stdio};
+use crate::stdio::{self, Buffering, Io, Stdio};
 
 /// The runtime of a container that names none.
 pub const DEFAULT_RUNTIME: &str = "runc";
@@ -114,6 +114,7 @@ async fn build(
         stdio::plan(&create.stdio).map_err(|e| e.context("failed to create init process I/O"))?;
     let bundle = create.bundle.as_path();
     let spec = Spec::read(bundle)?;
+    let buffering = Buffering::of(&spec.annotations)?;
     let runtime = runtime(shared, bundle, &create.options);
     progress.runtime = Some(runtime.clone());
     let restore = Restore::of(create)?;
@@ -137,7 +138,8 @@ async fn build(
     files::record(bundle, &create.options)?;
     exit_file::remove(bundle);
 
-    let (io, fds) = Io::open(&plan, create.options.io_uid, create.options.io_gid)
+    let (uid, gid) = (create.options.io_uid, create.options.io_gid);
+    let (io, fds) = Io::open(&plan, uid, gid, buffering)
         .map_err(|e| e.context("failed to create init process I/O"))?;
     let io = Arc::new(io);
     progress.io = Some(Arc::clone(&io));
@@ -148,7 +150,15 @@ async fn build(
     if let Some(restore) = restore {
         restore.keep(fds);
         let key = shared.tracker.add();
-        let container = container(shared, create, key, runtime, &spec, Some(restore));
+        let container = container(
+            shared,
+            create,
+            key,
+            runtime,
+            &spec,
+            buffering,
+            Some(restore),
+        );
         container.init.set_io(io);
         container.init.is_now(State::CreatedCheckpoint);
         shared.tracker.step(|queue| queue.push(created(create, 0)));
@@ -174,7 +184,7 @@ async fn build(
     io.connect_terminal(shared.limits.console).await?;
     io.start();
 
-    let container = container(shared, create, key, runtime, &spec, None);
+    let container = container(shared, create, key, runtime, &spec, buffering, None);
     if let Some(cgroup) = cgroup_of(&create.id, pid) {
         container.has_cgroup(cgroup);
     }
@@ -194,6 +204,7 @@ fn container(
     key: ContainerKey,
     runtime: Runtime,
     spec: &Spec,
+    buffering: Buffering,
     restore: Option<Restore>,
 ) -> Arc<Container> {
     Arc::new_cyclic(|me| Container {
@@ -204,6 +215,7 @@ fn container(
         runtime,
         kill_all_on_exit: spec.kill_all_on_exit,
         io_owner: (create.options.io_uid, create.options.io_gid),
+        buffering,
         init: Arc::new(Process::new(
             me.clone(),
             &create.id,

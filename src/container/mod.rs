@@ -49,7 +49,7 @@ use crate::error::{Error, Result};
 use crate::lifecycle::ContainerKey;
 use crate::mount::Mount;
 use crate::runtime::Runtime;
-use crate::stdio::Size;
+use crate::stdio::{Buffering, Size};
 use kill::Kills;
 use restore::Restore;
 use state::{ExecOp, exec_allows};
@@ -71,6 +71,8 @@ pub struct Container {
     kill_all_on_exit: bool,
     /// The uid and gid that own the container's ends of the stdio pipes.
     io_owner: (u32, u32),
+    /// How its outputs are buffered, and its execs'.
+    buffering: Buffering,
     /// Its first process.
     pub init: Arc<Process>,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,

@@ -163,7 +163,7 @@ impl Container {
     async fn reopen(&self, init: &Process, restore: &Restore) -> Result<Arc<Io>> {
         let plan = stdio::plan(&init.stdio);
         let (io, fds) = plan
-            .and_then(|plan| Io::open(&plan, self.io_owner.0, self.io_owner.1))
+            .and_then(|plan| Io::open(&plan, self.io_owner.0, self.io_owner.1, self.buffering))
             .map_err(|e| e.context("failed to create init process I/O"))?;
         let io = Arc::new(io);
         io.start_loggers(&self.shared.host(&self.id))

@@ -95,7 +95,7 @@ impl Container {
     async fn run_exec(&self, exec: &Process) -> Result<Pid> {
         let plan =
             stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
-        let (io, fds) = Io::open(&plan, self.io_owner.0, self.io_owner.1)
+        let (io, fds) = Io::open(&plan, self.io_owner.0, self.io_owner.1, self.buffering)
             .map_err(|e| e.context("failed to create exec process I/O"))?;
         let io = Arc::new(io);
         let ran = self.run_exec_with(exec, &io, fds).await;

@@ -28,6 +28,8 @@ mod private_file;
 pub use argv::{CheckpointOptions, CreateOptions, ExecOptions, RestoreOptions};
 pub(crate) use call::clean_environment;
 pub use error::{Kind, Operation, RuntimeError};
+pub(crate) use log::last_error;
+pub(crate) use pid_file::parse as parse_pid;
 pub use pid_file::read_pid_file;
 
 use std::fs;

@@ -72,6 +72,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         limits,
     })));
     let (ask, shutdown) = watch::channel(Shutdown::default());
+    let at_end = Arc::clone(&registry);
     let tasks = TaskService::new(Arc::clone(&registry), ask);
     Ok(Parts {
         reporter: inspect::sections(&registry, &publisher, &tasks.calls()),
@@ -83,6 +84,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
             if left > 0 {
                 log::error!("ending with {left} events that no manager took");
             }
+            at_end.shared.keeper.finish(limits.bundle).await;
         }),
     })
 }

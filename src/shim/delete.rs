@@ -36,6 +36,9 @@ use crate::spec::{self, Spec};
 /// Where runtimes keep their state unless the options say otherwise.
 const DEFAULT_ROOT: &str = "/run/containerd/runc";
 
+/// The longest file that shims and managers keep beside config.json.
+const LONGEST: u64 = 1 << 20;
+
 /// How a container whose end nobody saw is said to have ended: as if by SIGKILL.
 const KILLED: u32 = 137;
 
@@ -139,9 +142,10 @@ fn bundle(flags: &Flags) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(&flags.bundle))
 }
 
-/// A file of the bundle, trimmed; empty if there is none or it is no text.
+/// A file of the bundle, trimmed; empty if there is none or it is no text of a sensible length.
 fn read(bundle: &Path, name: &str) -> String {
-    let text = std::fs::read_to_string(bundle.join(name)).unwrap_or_default();
+    let content = spec::read_bounded(&bundle.join(name), LONGEST).unwrap_or_default();
+    let text = String::from_utf8(content).unwrap_or_default();
     text.trim().to_owned()
 }
 
@@ -206,9 +210,13 @@ fn delete_container(bundle: &Path, id: &str, flags: &Flags) -> Result<()> {
         return Ok(());
     }
     let mut command = Command::new(&binary);
-    command.arg("--root").arg(&root).arg("--log");
-    command.arg(bundle.join("log.json"));
-    command.args(["--log-format", "json"]);
+    command.arg("--root").arg(&root);
+    let log = bundle.join("log.json");
+    // A FIFO there would hold the runtime up until its time is over.
+    if std::fs::symlink_metadata(&log).map_or(true, |kind| kind.is_file()) {
+        command.arg("--log").arg(&log);
+        command.args(["--log-format", "json"]);
+    }
     // Without it a runtime looks for a cgroup of another name than systemd made; the Go shim
     // leaves it out here.
     if systemd {

@@ -26,6 +26,7 @@ mod inspect;
 mod last_events;
 mod life;
 pub mod log;
+mod memory;
 pub mod serve;
 mod siblings;
 pub mod socket;

@@ -23,7 +23,7 @@ use super::assemble::{Parts, assemble};
 use super::bootstrap::Environment;
 use super::flags::Flags;
 use super::socket::{self, Claim, Socket};
-use super::{fds, inspect, life, log as shim_log};
+use super::{fds, inspect, life, log as shim_log, memory};
 use crate::dump::Inspector;
 use crate::error::{Error, Result};
 use crate::service::{self, Shutdown};
@@ -75,6 +75,7 @@ impl Config {
 /// When the server cannot be set up.
 pub unsafe fn serve(config: &Config) -> Result<()> {
     shim_log::init(Path::new(LOG), config.debug)?;
+    memory::give_back();
     let served = if config.socket.is_empty() {
         // SAFETY: passed on to the caller.
         unsafe { fds::take_listener() }.map(|listener| (Socket::of(&listener), listener))

@@ -20,7 +20,7 @@ use super::logger::{Host, Logger, Pending};
 use super::plan::{Output, Plan};
 use super::relay::{Relay, Standing, Tally};
 use super::sys::{self, End, Kind};
-use super::{Counters, Drain, Stream, StreamReport};
+use super::{Buffering, Counters, Drain, Overflow, Stream, StreamReport};
 use crate::error::{Error, Result};
 use crate::runtime::Fds;
 
@@ -48,6 +48,8 @@ pub(super) struct Shared {
     changed: watch::Sender<()>,
     terminal: Mutex<Terminal>,
     loggers: Mutex<Loggers>,
+    /// Of a terminal's output, which is opened later.
+    buffering: Buffering,
 }
 
 #[derive(Debug, Default)]
@@ -97,13 +99,14 @@ impl Io {
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O and time enabled.
-    pub fn open(plan: &Plan, uid: u32, gid: u32) -> Result<(Self, Fds)> {
+    pub fn open(plan: &Plan, uid: u32, gid: u32, buffering: Buffering) -> Result<(Self, Fds)> {
         let mut lanes = <[Lane; 3]>::default();
         let mut fds = Fds {
             stdin: None,
             stdout: None,
             stderr: None,
         };
+        let owner = (uid, gid);
         let mut terminal = Terminal::None;
         let mut loggers = Loggers::default();
         match plan {
@@ -144,8 +147,9 @@ impl Io {
                 let mut shared_file = None;
                 match stdout {
                     Some(Output::Logger(command)) => {
-                        let (read, write) = logger_pipe(Stream::Stdout, uid, gid)?;
-                        fds.stdout = Some(write);
+                        let (read, write) = logger_pipe(Stream::Stdout, owner)?;
+                        (lanes[1].relay, fds.stdout) =
+                            before_logger(Stream::Stdout, write, owner, buffering)?;
                         loggers.pending.push(Pending {
                             command: command.clone(),
                             ends: [Some(read), None],
@@ -160,14 +164,15 @@ impl Io {
                             shared_file = Some(Opened::File(Arc::clone(file), *kind));
                         }
                         (lanes[1].relay, fds.stdout) =
-                            open_output(Stream::Stdout, target, uid, gid)?;
+                            open_output(Stream::Stdout, target, owner, buffering)?;
                     }
                     None => {}
                 }
                 match stderr {
                     Some(Output::Logger(command)) => {
-                        let (read, write) = logger_pipe(Stream::Stderr, uid, gid)?;
-                        fds.stderr = Some(write);
+                        let (read, write) = logger_pipe(Stream::Stderr, owner)?;
+                        (lanes[2].relay, fds.stderr) =
+                            before_logger(Stream::Stderr, write, owner, buffering)?;
                         match &mut loggers.pending[..] {
                             // One program for both.
                             [both] if both.command == *command => both.ends[1] = Some(read),
@@ -183,7 +188,7 @@ impl Io {
                             None => open_target(Stream::Stderr, output)?,
                         };
                         (lanes[2].relay, fds.stderr) =
-                            open_output(Stream::Stderr, target, uid, gid)?;
+                            open_output(Stream::Stderr, target, owner, buffering)?;
                     }
                     None => {}
                 }
@@ -194,6 +199,7 @@ impl Io {
             changed: watch::Sender::new(()),
             terminal: Mutex::new(terminal),
             loggers: Mutex::new(loggers),
+            buffering,
         };
         let io = Self {
             shared: Arc::new(shared),
@@ -260,7 +266,8 @@ impl Io {
         let master = Arc::new(master);
         let relays = || {
             let output = match stdout {
-                Opened::Fifo(fifo) => Relay::terminal_to_fifo(Arc::clone(&master), fifo)?,
+                Opened::Fifo(fifo) => Relay::terminal_to_fifo(Arc::clone(&master), fifo)?
+                    .buffered(self.shared.buffering),
                 Opened::File(file, kind) => {
                     Relay::terminal_to_file(Arc::clone(&master), file, kind)?
                 }
@@ -375,7 +382,12 @@ impl Io {
     /// What has moved so far; also after [`Io::close`].
     pub fn counters(&self) -> Counters {
         let [stdin, stdout, stderr] = STREAMS.map(|stream| self.shared.lane(stream).tally);
+        let buffered = |stream| {
+            let lane = self.shared.lane(stream);
+            lane.relay.as_ref().map_or(0, Relay::backlog)
+        };
         Counters {
+            buffered: buffered(Stream::Stdout) + buffered(Stream::Stderr),
             stdin: stdin.moved,
             stdout: stdout.moved,
             stderr: stderr.moved,
@@ -543,7 +555,7 @@ fn not_a_file(stream: Stream, path: &Path) -> Error {
 }
 
 /// A pipe whose read end a logging program gets, so it blocks.
-fn logger_pipe(stream: Stream, uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd)> {
+fn logger_pipe(stream: Stream, (uid, gid): (u32, u32)) -> Result<(OwnedFd, OwnedFd)> {
     let (read, write) = sys::pipe(stream, End::Read, uid, gid)?;
     sys::set_blocking(read.as_fd())
         .map_err(|why| Error::io(format!("set up {stream} pipe"), &why))?;
@@ -552,6 +564,22 @@ fn logger_pipe(stream: Stream, uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd)>
 
 /// A relay and the container's end, as far as there is one.
 type Ends = (Option<Relay>, Option<OwnedFd>);
+
+/// What a logger's pipe is written by: the container itself, unless output may be dropped. Then there
+/// must be a relay in between to do it, as a program may live and not read.
+fn before_logger(
+    stream: Stream,
+    write: OwnedFd,
+    owner: (u32, u32),
+    buffering: Buffering,
+) -> Result<Ends> {
+    if buffering.overflow == Overflow::Block || buffering.size == 0 {
+        return Ok((None, Some(write)));
+    }
+    sys::set_nonblocking(write.as_fd())
+        .map_err(|why| Error::io(format!("set up {stream} pipe"), &why))?;
+    open_output(stream, Opened::Fifo(write), owner, buffering)
+}
 
 /// What is typed into a terminal; a device, such as `/dev/null`, types nothing.
 fn open_typed(path: &Path) -> Result<Option<OwnedFd>> {
@@ -565,10 +593,17 @@ fn open_typed(path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn open_output(stream: Stream, to: Opened, uid: u32, gid: u32) -> Result<Ends> {
+fn open_output(
+    stream: Stream,
+    to: Opened,
+    (uid, gid): (u32, u32),
+    buffering: Buffering,
+) -> Result<Ends> {
     let (ours, theirs) = sys::pipe(stream, End::Read, uid, gid)?;
     let relay = match to {
-        Opened::Fifo(fifo) => Relay::to_fifo(stream, ours, fifo),
+        Opened::Fifo(fifo) => {
+            Relay::to_fifo(stream, ours, fifo).map(|relay| relay.buffered(buffering))
+        }
         Opened::File(file, kind) => Relay::to_file(stream, ours, file, kind),
     };
     let relay = relay.map_err(|why| Error::io(format!("watch {stream} pipe"), &why))?;

@@ -17,6 +17,8 @@ pub struct StreamReport {
     pub moved_bytes: u64,
     /// Bytes that could not be.
     pub lost_bytes: u64,
+    /// Bytes taken from the container that wait here for a reader.
+    pub buffered_bytes: u64,
     /// Bytes handed on that are still in the target's pipe.
     pub unread_bytes: Option<usize>,
     /// How often it was woken.
@@ -31,6 +33,7 @@ impl StreamReport {
             waits_for,
             moved_bytes: 0,
             lost_bytes: 0,
+            buffered_bytes: 0,
             unread_bytes: None,
             turns: 0,
         }
@@ -51,6 +54,7 @@ impl Io {
             all.push(StreamReport {
                 moved_bytes: tally.moved,
                 lost_bytes: tally.lost,
+                buffered_bytes: relay.map_or(0, |relay| relay.backlog()),
                 unread_bytes: relay.and_then(|relay| relay.unread()),
                 turns: tally.turns,
                 ..StreamReport::of(

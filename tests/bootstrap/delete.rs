@@ -176,7 +176,7 @@ fn a_runtime_that_hangs_or_fails_is_warned_of_in_time() {
 }
 
 /// Written by a child: a file that any thread of this process has open for writing cannot be run.
-fn write_script(path: &Path, script: &str) {
+pub fn write_script(path: &Path, script: &str) {
     let text = format!("#!/bin/sh\n{script}\n");
     let mut tee = Command::new("/bin/sh");
     tee.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use cotter::stdio::{Drain, Io, Stream};
+use cotter::stdio::{Buffering, Drain, Io, Stream};
 use tokio::time::sleep;
 
 use crate::desk::{Desk, FDS, LONG, PAGES, SHORT, all, ended, exactly, off, open, until};
@@ -62,7 +62,7 @@ async fn two_descriptors_for_a_stream_and_none_after_it() {
 
     // A refused third stream takes the first two with it.
     for _ in 0..3 {
-        assert!(Io::open(&desk.plan("in", "out", "missing"), 0, 0).is_err());
+        assert!(Io::open(&desk.plan("in", "out", "missing"), 0, 0, Buffering::NONE).is_err());
         assert_eq!(new("refused"), 0);
     }
 

@@ -9,8 +9,8 @@
 #[cfg(test)]
 mod tests;
 mod text;
-mod v1;
-mod v2;
+pub(super) mod v1;
+pub(super) mod v2;
 
 pub(super) use text::keyed;
 
@@ -30,7 +30,7 @@ pub enum Metrics {
 }
 
 /// Where the parsers get their text from.
-trait Source {
+pub(super) trait Source {
     /// The text of a controller's file; none if it cannot be read.
     fn text(&self, controller: &str, file: &str) -> Option<String>;
 

@@ -9,7 +9,7 @@ use crate::proto::cgroups_v2::{
     PidsStat, RdmaEntry, RdmaStat,
 };
 
-pub(super) fn metrics(source: &impl Source) -> Metrics {
+pub(in crate::cgroup) fn metrics(source: &impl Source) -> Metrics {
     Metrics {
         pids: pids(source).into(),
         cpu: cpu(source).into(),

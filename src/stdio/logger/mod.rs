@@ -13,7 +13,7 @@
 //! | ends, all was read and no writer is left | nothing |
 //! | fails before that | it is started again after a pause ([`Restart`]) |
 //! | has failed [`RESTARTS`] times in a row, or ends with status 0 before that | what is written from then on is dropped and counted as lost, with one line in the log |
-//! | lives and does not read | the container waits, as for any slow reader |
+//! | lives and does not read | the container waits, as for any slow reader; or output is dropped, where that is asked for ([`Buffering`](super::Buffering)) and so a relay is in between |
 //! | is still there at Delete | after the drain: SIGTERM, then SIGKILL |
 //!
 //! Whatever its end, what is left of its process group is killed. So a logging program must stay in

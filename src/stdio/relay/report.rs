@@ -13,6 +13,7 @@ impl Relay {
         }
         match self.mode {
             Mode::Hold(_) => return "a reader, to end",
+            Mode::Stalled => return "a reader to come back, buffering",
             Mode::Over => return "the terminal's last line",
             Mode::Splice | Mode::Copy(_) => {}
         }
