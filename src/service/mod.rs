@@ -83,6 +83,8 @@ async fn own<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     let call = calls::Call::current();
+    // Boxed, as it would be held twice by what follows.
+    let work = Box::pin(work);
     let work = async move {
         let _listed = call;
         work.await

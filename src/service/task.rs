@@ -185,7 +185,8 @@ macro_rules! task_api {
                 let exec: &[&str] = &[$(&req.$exec)?];
                 let exec = exec.first().copied().unwrap_or_default();
                 let call = self.calls.begin(stringify!($method), &req.id, exec);
-                let handler = guarded(TaskService::$method(self, req));
+                // Boxed, as each layer around it would hold it twice.
+                let handler = Box::pin(guarded(TaskService::$method(self, req)));
                 call.follow(handler).await.map_err(convert::status)
             })*
         }

@@ -12,6 +12,7 @@ mod common;
 mod runtime;
 
 mod inside;
+mod managers;
 mod others;
 mod signal;
 mod stuck;
