@@ -51,8 +51,8 @@ chaos: tools ## Break everything around the shims and count what is lost (needs 
 	@[ "$$(id -u)" = 0 ] || { echo "the faults need containers: run it as root"; exit 1; }
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) bench --locked --target $(TARGET) --bench chaos -- $(CHAOS)
 
-# What is found is kept below target/fuzz/found; a copy of it in fuzz/corpus makes it a test for good. The
-# compiler's flag for coverage is one of nightly's, which this variable opens on any toolchain.
+# What is found is kept below target/fuzz/found; a copy of it in fuzz/corpus makes it a test for good. No sanitizer:
+# the parsers are safe Rust, and the compiler that everybody has needs no nightly flags then.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 fuzz: ## Look for inputs that break a parser, FUZZ_SECONDS on each of FUZZ_TARGETS
@@ -60,7 +60,7 @@ fuzz: ## Look for inputs that break a parser, FUZZ_SECONDS on each of FUZZ_TARGE
 	    $(CARGO) install cargo-fuzz --locked --root target/fuzz
 	@for target in $(FUZZ_TARGETS); do \
 	    mkdir -p target/fuzz/found/$$target target/fuzz/grown/$$target; \
-	    PATH="$(CURDIR)/target/fuzz/bin:$$PATH" RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none \
+	    PATH="$(CURDIR)/target/fuzz/bin:$$PATH" $(CARGO) fuzz run -s none \
 	        --target-dir target/fuzz $$target target/fuzz/grown/$$target fuzz/corpus/$$target -- \
 	        -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10 -rss_limit_mb=1024 \
 	        -artifact_prefix=target/fuzz/found/$$target/ -print_final_stats=1 || exit 1; \

@@ -68,11 +68,11 @@ impl Given {
         }
         match proto::name(any) {
             Options::FULL_NAME => {
-                let options = protobuf::Message::parse_from_bytes(&any.value);
+                let options = proto::parse(&any.value);
                 options.map(|o| Some(Self::Here(o))).map_err(malformed)
             }
             runtime_options::Options::FULL_NAME | OLD_RUNTIME_OPTIONS => {
-                let generic = protobuf::Message::parse_from_bytes(&any.value);
+                let generic = proto::parse(&any.value);
                 Self::generic(&generic.map_err(malformed)?).map(Some)
             }
             _ => Ok(None),

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use protobuf::Message;
+use protobuf::{CodedInputStream, Message};
 
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
 mod generated {
@@ -178,7 +178,21 @@ pub fn unpack<M: Named>(any: &Any) -> protobuf::Result<Option<M>> {
     if !is::<M>(any) {
         return Ok(None);
     }
-    M::parse_from_bytes(&any.value).map(Some)
+    parse(&any.value).map(Some)
+}
+
+/// Decodes a message. The library's own way takes a nested message that is cut off for whole when its
+/// bytes are the last; here they have a limit that it must not go beyond.
+///
+/// # Errors
+/// When the bytes are no whole `M`.
+pub fn parse<M: Message>(bytes: &[u8]) -> protobuf::Result<M> {
+    let mut input = CodedInputStream::from_bytes(bytes);
+    input.push_limit(bytes.len() as u64)?;
+    let mut message = M::new();
+    message.merge_from(&mut input)?;
+    input.check_eof()?;
+    Ok(message)
 }
 
 /// A point in time for the wire. `None` becomes Go's zero time, year 1: an absent field would be

@@ -87,7 +87,7 @@ fn check(create: &Create) -> Result<()> {
     if !create.bundle.is_absolute() {
         return Err(Error::invalid_argument(format!(
             "bundle \"{}\" is not an absolute path",
-            create.bundle.display()
+            files::shown(&create.bundle.to_string_lossy())
         )));
     }
     Restore::of(create).map(drop)

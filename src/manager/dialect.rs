@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::proto::bootstrap::{BootstrapParams, BootstrapResult, Extension, LogLevel};
-use crate::proto::pack;
+use crate::proto::{pack, parse};
 use crate::spec::read_bounded;
 
 use super::launch::Launch;
@@ -154,7 +154,7 @@ impl Endpoint {
     }
 
     fn from_proto(bytes: &[u8]) -> Option<Self> {
-        let read = BootstrapResult::parse_from_bytes(bytes).ok()?;
+        let read: BootstrapResult = parse(bytes).ok()?;
         Self::new(read.version, &read.address, &read.protocol)
     }
 

@@ -78,6 +78,9 @@ impl TaskService {
     }
 }
 
+#[cfg(panic = "abort")]
+compile_error!("a panic in one handler would be the end of the pod: build with panic = \"unwind\"");
+
 /// Runs work that must come to its end even if the one who asked for it goes away.
 async fn own<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,

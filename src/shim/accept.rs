@@ -29,6 +29,9 @@ use super::memory;
 /// How long to leave a listener alone that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// As many connections are let in whatever the limit.
+const FEW: u64 = 8;
+
 /// How much a connection reads before the allocator is asked to give back what is free.
 const MUCH: usize = 1 << 20;
 
@@ -67,7 +70,7 @@ impl Accept {
     fn is_full(&self) -> bool {
         // The limit is read again and again: managers change it (prlimit(1)).
         getrlimit(Resource::RLIMIT_NOFILE)
-            .is_ok_and(|(files, _)| *self.count.borrow() as u64 >= files / 2)
+            .is_ok_and(|(files, _)| *self.count.borrow() as u64 >= (files / 2).max(FEW))
     }
 
     /// Leaves the listener alone for a while.

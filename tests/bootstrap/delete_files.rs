@@ -12,22 +12,14 @@ use nix::sys::stat::Mode;
 use protobuf::Message;
 use serde_json::json;
 
-use crate::delete::write_script;
+use crate::delete::{FILES, write_script};
 use crate::harness::*;
 
-/// All that the action looks into.
-const FILES: [&str; 7] = [
-    "options.json",
-    "runtime",
-    "init.pid",
-    "address",
-    "bootstrap.json",
-    "config.json",
-    "log.json",
-];
+/// What is put in the place of a file, and how.
+type Kind = (&'static str, fn(&Path));
 
 /// What may be in the place of a file.
-const KINDS: [(&str, fn(&Path)); 4] = [
+const KINDS: [Kind; 4] = [
     ("a FIFO", |path| {
         nix::unistd::mkfifo(path, Mode::S_IRWXU).unwrap();
     }),

@@ -37,6 +37,27 @@ pub const RUNTIMES: [&str; 2] = ["RUNC", "CRUN"];
 /// The shim's binary.
 pub const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-cotter-v2");
 
+/// The methods of the task service.
+pub const METHODS: [&str; 17] = [
+    "State",
+    "Create",
+    "Start",
+    "Delete",
+    "Pids",
+    "Pause",
+    "Resume",
+    "Checkpoint",
+    "Kill",
+    "Exec",
+    "ResizePty",
+    "CloseIO",
+    "Update",
+    "Wait",
+    "Stats",
+    "Connect",
+    "Shutdown",
+];
+
 /// Runs an asynchronous test on one thread, with an end.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()

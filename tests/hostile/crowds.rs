@@ -5,9 +5,9 @@ use protobuf::Message;
 use tokio::io::AsyncWriteExt;
 use ttrpc::Request;
 
-use crate::common::shim::{Shim, a_moment, run, until};
+use crate::common::shim::{Shim, a_moment};
 use crate::wire::{Raw, frame, state};
-use crate::world::{as_before, end, holds, rests, works, world};
+use crate::world::{holds, rests, survives, works};
 
 /// Limits the descriptors of the shim, as the unit of its manager may.
 fn limit_files(shim: &Shim, files: u64) {
@@ -30,16 +30,14 @@ fn limit_files(shim: &Shim, files: u64) {
 /// before are served as ever, new processes included; and when the crowd is gone, so is its memory.
 #[test]
 fn a_crowd_takes_nothing_from_others() {
-    run(async {
-        let shim = world().await;
-        let before = holds(&shim);
+    survives(async |shim| {
         let files = 200;
-        limit_files(&shim, files);
+        limit_files(shim, files);
         let half = &frame(&state(), 1)[..20];
         let mut crowd = Vec::new();
         for _ in 0..2 * files {
             // The last ones wait to be let in, and then not even that is possible.
-            let Some(mut raw) = Raw::try_connect(&shim).await else {
+            let Some(mut raw) = Raw::try_connect(shim).await else {
                 break;
             };
             raw.send(half).await;
@@ -47,31 +45,27 @@ fn a_crowd_takes_nothing_from_others() {
         }
         assert!(crowd.len() as u64 > files, "{}", crowd.len());
         for _ in 0..3 {
-            works(&shim).await;
+            works(shim).await;
         }
         // It looks for room now and then.
-        rests(&shim).await;
+        rests(shim).await;
         // Whoever goes makes room for one who waits.
         let mut last = crowd.pop().unwrap();
         drop(crowd);
         last.send(&frame(&state(), 1)[20..]).await;
         assert!(last.answer().await.is_some());
         drop(last);
-        as_before(&shim, before).await;
-        end(shim).await;
     });
 }
 
 /// Thousands that come, ask and go, more of them than there could ever be at once.
 #[test]
 fn thousands_one_after_another() {
-    run(async {
-        let shim = world().await;
-        let before = holds(&shim);
+    survives(async |shim| {
         for round in 0..30 {
             let mut crowd = Vec::new();
             for _ in 0..100 {
-                let mut raw = Raw::connect(&shim).await;
+                let mut raw = Raw::connect(shim).await;
                 raw.send(&frame(&state(), 1)).await;
                 crowd.push(raw);
             }
@@ -81,19 +75,15 @@ fn thousands_one_after_another() {
                 }
             }
         }
-        as_before(&shim, before).await;
-        rests(&shim).await;
-        end(shim).await;
     });
 }
 
 /// Who asks and never listens is not asked to go on: the answers do not pile up.
 #[test]
 fn answers_that_nobody_reads() {
-    run(async {
-        let shim = world().await;
-        let before = holds(&shim);
-        let mut deaf = Raw::connect(&shim).await;
+    survives(async |shim| {
+        let before = holds(shim);
+        let mut deaf = Raw::connect(shim).await;
         let many = frame(&state(), 1).repeat(1000);
         let asking = tokio::spawn(async move {
             for _ in 0..400 {
@@ -105,27 +95,23 @@ fn answers_that_nobody_reads() {
         let mut quiet = 0;
         // Until everything is taken, or nothing more is.
         while quiet < 20 && !asking.is_finished() {
-            works(&shim).await;
+            works(shim).await;
             a_moment().await;
-            let now = holds(&shim).kib;
+            let now = holds(shim).kib;
             most = most.max(now);
             quiet = if now == last { quiet + 1 } else { 0 };
             last = now;
         }
         assert!(most < before.kib + 8 * 1024, "{most} KiB of {before:?}");
-        rests(&shim).await;
+        rests(shim).await;
         asking.abort();
-        as_before(&shim, before).await;
-        end(shim).await;
     });
 }
 
 /// Waits by the thousand are let go with their client.
 #[test]
 fn waits_by_the_thousand() {
-    run(async {
-        let shim = world().await;
-        let before = holds(&shim);
+    survives(async |shim| {
         let asked = WaitRequest {
             id: "c".into(),
             ..Default::default()
@@ -135,16 +121,12 @@ fn waits_by_the_thousand() {
             payload: asked.write_to_bytes().unwrap(),
             ..state()
         };
-        let mut raw = Raw::connect(&shim).await;
+        let mut raw = Raw::connect(shim).await;
         for n in 0..20_000 {
             raw.send(&frame(&wait, 2 * n + 1)).await;
         }
         assert!(raw.serves().await);
-        works(&shim).await;
-        rests(&shim).await;
-        drop(raw);
-        until("they are gone", || holds(&shim).fds == before.fds).await;
-        as_before(&shim, before).await;
-        end(shim).await;
+        works(shim).await;
+        rests(shim).await;
     });
 }

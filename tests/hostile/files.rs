@@ -6,21 +6,23 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use cotter::error::Code;
-use cotter::manager::spec::Spec;
 use cotter::proto::pack;
 use cotter::proto::runc_options::Options;
 use cotter::proto::task::CreateTaskRequest;
 use nix::sys::stat::Mode;
 
-use crate::common::shim::{Shim, run};
-use crate::world::{SLEEP, as_before, end, holds, rests, works, world};
+use crate::common::shim::Shim;
+use crate::world::{survives, works};
 
 fn fifo(path: &Path) {
     nix::unistd::mkfifo(path, Mode::S_IRWXU).unwrap();
 }
 
+/// What is put in the place of a file, and how.
+type Kind = (&'static str, fn(&Path));
+
 /// What may be where a shim is about to write.
-const KINDS: [(&str, fn(&Path)); 4] = [
+const KINDS: [Kind; 4] = [
     ("a FIFO", fifo),
     ("a link elsewhere", |path| {
         symlink(path.with_file_name("precious"), path).unwrap();
@@ -28,13 +30,6 @@ const KINDS: [(&str, fn(&Path)); 4] = [
     ("a link to itself", |path| symlink(path, path).unwrap()),
     ("a directory", |path| fs::create_dir(path).unwrap()),
 ];
-
-/// A shim with `c` running and a bundle for `b`.
-async fn with_bundle() -> Shim {
-    let mut shim = world().await;
-    shim.bundle("b", Spec::new("b", SLEEP));
-    shim
-}
 
 async fn b_works(shim: &Shim) {
     shim.create("b").await.unwrap();
@@ -45,10 +40,8 @@ async fn b_works(shim: &Shim) {
 /// In the place of what Create notes, they make it fail, and of what says little, they are ignored.
 #[test]
 fn where_the_shim_writes() {
-    run(async {
-        let shim = with_bundle().await;
+    survives(async |shim| {
         let bundle = shim.bundle_path("b");
-        let before = holds(&shim);
         let precious = bundle.join("precious");
         for (kind, put) in KINDS {
             for (name, vital) in [
@@ -73,15 +66,13 @@ fn where_the_shim_writes() {
                     shim.remove("b").await;
                 }
                 assert_eq!(fs::read_to_string(&precious).unwrap(), "precious", "{kind}");
-                works(&shim).await;
+                works(shim).await;
                 let _ = fs::remove_file(&path);
                 let _ = fs::remove_dir(&path);
             }
         }
         fs::remove_file(&precious).unwrap();
-        b_works(&shim).await;
-        as_before(&shim, before).await;
-        end(shim).await;
+        b_works(shim).await;
     });
 }
 
@@ -174,13 +165,11 @@ done
 
 #[test]
 fn what_a_runtime_says() {
-    run(async {
-        let shim = with_bundle().await;
-        let before = holds(&shim);
+    survives(async |shim| {
         let bundle = shim.bundle_path("b");
         for (what, lie) in LIES {
             let request = CreateTaskRequest {
-                options: Some(pack(&liar(&shim, lie)).unwrap()).into(),
+                options: Some(pack(&liar(shim, lie)).unwrap()).into(),
                 ..shim.create_request("b")
             };
             let refusal = shim.tasks.create(&request).await.expect_err(what);
@@ -191,7 +180,7 @@ fn what_a_runtime_says() {
                 false => "OCI runtime create failed: ",
             };
             assert!(message.starts_with(expected), "{what}: {message:.300}");
-            works(&shim).await;
+            works(shim).await;
             let log = fs::metadata(bundle.join("log.json"));
             let length = log.map_or(0, |log| log.len());
             assert!(length <= 300_000, "{what}: {length} bytes in the log");
@@ -210,19 +199,14 @@ fn what_a_runtime_says() {
                 }
             }
         }
-        b_works(&shim).await;
-        as_before(&shim, before).await;
-        rests(&shim).await;
-        end(shim).await;
+        b_works(shim).await;
     });
 }
 
 /// A config.json that is JSON, and not one that anybody wrote in earnest.
 #[test]
 fn what_a_config_says() {
-    run(async {
-        let shim = with_bundle().await;
-        let before = holds(&shim);
+    survives(async |shim| {
         let path = shim.bundle_path("b").join("config.json");
         let good = fs::read_to_string(&path).unwrap();
         let deep = |open: &str, close: &str| {
@@ -285,11 +269,9 @@ fn what_a_config_says() {
                 Ok(_) if what.starts_with("deep") => drop(shim.remove("b").await),
                 Ok(_) => panic!("{what}: created"),
             }
-            works(&shim).await;
+            works(shim).await;
         }
         fs::write(&path, good).unwrap();
-        b_works(&shim).await;
-        as_before(&shim, before).await;
-        end(shim).await;
+        b_works(shim).await;
     });
 }

@@ -4,9 +4,9 @@ use protobuf::Message;
 use ttrpc::Code::{self, INVALID_ARGUMENT, OK};
 use ttrpc::proto::KeyValue;
 
-use crate::common::shim::{Shim, run};
+use crate::common::shim::Shim;
 use crate::wire::{DATA, Header, LONGEST, RESPONSE, Raw, frame, state};
-use crate::world::{as_before, end, holds, rests, works, world};
+use crate::world::{as_before, holds, rests, survives, works};
 
 /// What comes of a frame.
 #[derive(Clone, Copy, Debug)]
@@ -222,11 +222,9 @@ fn halves() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn each_is_answered_or_ignored() {
-    run(async {
-        let shim = world().await;
-        let before = holds(&shim);
+    survives(async |shim| {
         for (name, bytes, then) in cases() {
-            let mut raw = Raw::connect(&shim).await;
+            let mut raw = Raw::connect(shim).await;
             raw.send(&bytes).await;
             match then {
                 Answer(code) => {
@@ -241,76 +239,62 @@ fn each_is_answered_or_ignored() {
             }
             assert!(raw.serves().await, "{name}: not served afterwards");
         }
-        as_before(&shim, before).await;
-        rests(&shim).await;
-        end(shim).await;
     });
 }
 
 /// All on one connection, and every stream id the same: each is answered.
 #[test]
 fn a_stream_id_again_and_again() {
-    run(async {
-        let shim = world().await;
-        let before = holds(&shim);
-        let mut raw = Raw::connect(&shim).await;
+    survives(async |shim| {
+        let mut raw = Raw::connect(shim).await;
         let many = frame(&state(), 1).repeat(100);
         raw.send(&many).await;
         for _ in 0..100 {
             assert_eq!(raw.answer().await, Some((1, OK)));
         }
         drop(raw);
-        as_before(&shim, before).await;
-        end(shim).await;
     });
 }
 
 #[test]
 fn halves_end_with_their_connection() {
-    run(async {
-        let shim = world().await;
-        let before = holds(&shim);
+    survives(async |shim| {
+        let before = holds(shim);
         for (_, bytes) in halves() {
-            Raw::connect(&shim).await.send(&bytes).await;
+            Raw::connect(shim).await.send(&bytes).await;
         }
-        as_before(&shim, before).await;
+        as_before(shim, before).await;
         let mut held = Vec::new();
         for (name, bytes) in halves() {
-            let mut raw = Raw::connect(&shim).await;
+            let mut raw = Raw::connect(shim).await;
             raw.send(&bytes).await;
             held.push((name, raw));
         }
-        works(&shim).await;
-        rests(&shim).await;
-        assert_eq!(holds(&shim).fds, before.fds + held.len());
+        works(shim).await;
+        rests(shim).await;
+        assert_eq!(holds(shim).fds, before.fds + held.len());
         drop(held);
-        as_before(&shim, before).await;
-        end(shim).await;
     });
 }
 
 /// A byte at a time: served like any other, and one that stops in the middle is in nobody's way.
 #[test]
 fn slow_ones() {
-    run(async {
-        let shim = world().await;
-        let before = holds(&shim);
+    survives(async |shim| {
         let whole = frame(&state(), 1);
-        let mut slow = Raw::connect(&shim).await;
-        let mut stops = Raw::connect(&shim).await;
+        let mut slow = Raw::connect(shim).await;
+        let mut stops = Raw::connect(shim).await;
         for (at, byte) in whole.iter().enumerate() {
             slow.send(&[*byte]).await;
             if at < 20 {
                 stops.send(&[*byte]).await;
             }
-            answers(&shim).await;
+            answers(shim).await;
         }
         assert_eq!(slow.answer().await, Some((1, OK)));
-        works(&shim).await;
-        rests(&shim).await;
+        works(shim).await;
+        rests(shim).await;
         drop((slow, stops));
-        as_before(&shim, before).await;
-        end(shim).await;
     });
 }
 

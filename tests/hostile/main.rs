@@ -7,6 +7,7 @@
 mod common;
 
 mod crowds;
+mod events;
 mod files;
 mod frames;
 mod noise;

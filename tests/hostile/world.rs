@@ -3,12 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
+use cotter::manager::spec::Spec;
 use cotter::proto::task::Status;
 
-use crate::common::shim::{Shim, until};
+use crate::common::shim::{Shim, run, until};
 
 /// The program of the container that every other client's calls are about.
-pub const SLEEP: [&str; 2] = ["sleep", "1000"];
+const SLEEP: [&str; 2] = ["sleep", "1000"];
 
 /// More than one attack after another leaves in the allocator's lists, and less than one attack holds.
 const SLACK_KIB: u64 = 3 * 1024;
@@ -22,10 +23,23 @@ pub struct Holds {
     pub kib: u64,
 }
 
-/// A shim with a running container `c`.
-pub async fn world() -> Shim {
+/// Lets `attack` loose on a shim with a running container `c` and a bundle for `b`, and checks that the
+/// shim is afterwards what it was before, has nothing to do, and ends as it should.
+pub fn survives(attack: impl AsyncFnOnce(&Shim)) {
+    run(async {
+        let shim = world().await;
+        let before = holds(&shim);
+        attack(&shim).await;
+        as_before(&shim, before).await;
+        rests(&shim).await;
+        end(shim).await;
+    });
+}
+
+async fn world() -> Shim {
     let mut shim = Shim::start("CRUN", "c", &SLEEP).await;
     shim.run("c", &SLEEP).await;
+    shim.bundle("b", Spec::new("b", SLEEP));
     works(&shim).await;
     shim
 }
@@ -86,7 +100,7 @@ pub async fn rests(shim: &Shim) {
 }
 
 /// Everybody goes, and nothing is left.
-pub async fn end(shim: Shim) {
+async fn end(shim: Shim) {
     shim.remove("c").await;
     // Of a panic the request's answer and this line are all that is seen.
     let panics: Vec<String> = shim.log();
