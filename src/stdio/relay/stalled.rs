@@ -187,6 +187,8 @@ impl Relay {
                 true => Mode::Copy(Vec::new()),
                 false => Mode::Splice,
             };
+            // Its readiness was cleared while there was nothing for it: nobody will report it again.
+            self.unwatch_target();
             log::debug!("{}: what was buffered has been read", self.stream);
             return Poll::Ready(Step::Again);
         }
