@@ -122,16 +122,17 @@ async fn readers_that_come_and_go_see_every_gap() {
         .unwrap();
     let (io, child) = run(&desk, DROP, script);
     let mut go = || std::io::Write::write_all(&mut control, b"go\n").unwrap();
-    let seen = |written: u64| {
+    let seen = |written: usize| {
         let now = io.counters();
-        now.stdout + now.buffered + now.lost == written
+        now.stdout + now.buffered + now.lost == written as u64
     };
+    let [first, second] = [1_000_000, 2_000_000].map(|to| lines(to).len());
     let written = lines(2_000_001);
-    until("the first part", || seen(lines(1_000_000).len() as u64)).await;
+    until("the first part", || seen(first)).await;
     let (reader, mut got) = exactly(desk.reader("out"), 1_500_000).await;
     drop(reader);
     go();
-    until("the second part", || seen(lines(2_000_000).len() as u64)).await;
+    until("the second part", || seen(second)).await;
     go();
     got.extend(all(desk.reader("out")).await);
     assert!(ended(child).await.success());
@@ -198,6 +199,42 @@ async fn when_all_has_been_read_nothing_is_left_of_it() {
     until("its memory is given back", || memory_files() == 0).await;
     assert_eq!(fds(&io), before);
     std::io::Write::write_all(&mut control, b"go\n").unwrap();
+    assert!(all(reader).await.is_empty());
+    assert!(ended(child).await.success());
+}
+
+#[tokio::test]
+async fn when_all_has_been_read_bytes_flow_again() {
+    let _alone = FDS.write().await;
+    let desk = Desk::alone();
+    let control = desk.fifo("ctl");
+    let mut control = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(control)
+        .unwrap();
+    let mut go = || std::io::Write::write_all(&mut control, b"go\n").unwrap();
+    // As large as the FIFO, which so is not grown.
+    let small = Buffering {
+        size: 64 << 10,
+        overflow: Overflow::Block,
+    };
+    let (io, child) = run(
+        &desk,
+        small,
+        "seq 1 30000; for n in 1 2 3; do read x < ctl; echo $n; done",
+    );
+    let expected = lines(30_000);
+    until("it is buffered", || io.counters().buffered > 0).await;
+    let (mut reader, mut got) = exactly(desk.reader("out"), expected.len()).await;
+    assert!(got == expected.as_bytes());
+    for n in 1..=3 {
+        go();
+        (reader, got) = exactly(reader, 2).await;
+        assert_eq!(got, format!("{n}\n").as_bytes());
+    }
+    // Without another stall.
+    assert_eq!(memory_files(), 0);
     assert!(all(reader).await.is_empty());
     assert!(ended(child).await.success());
 }

@@ -145,12 +145,12 @@ fn where_asked_for_output_is_dropped_and_the_gap_is_told() {
             ];
             // The annotations win.
             let environment = [("COTTER_STDOUT_OVERFLOW", "block")];
-            let script = "seq 1 12000000; seq 1 9 >&2";
+            let script = "seq 1 3000000; seq 1 9 >&2";
             let (shim, fifos) = start(runtime, exec, script, &policy, &environment).await;
             assert_eq!(shim.wait("c", exec).await.unwrap().exit_status, 0);
             let (out, err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
             let (out, err) = tokio::join!(out.text(), err.text());
-            let written = lines(12_000_000);
+            let written = lines(3_000_000);
             let (arrived, missing, gaps) = with_gaps(&out, &written);
             assert_eq!(arrived + missing, written.len() as u64);
             assert_eq!((gaps, err), (1, lines(9)));
@@ -160,6 +160,36 @@ fn where_asked_for_output_is_dropped_and_the_gap_is_told() {
             until("the gap is logged", || logged(&shim, &said) == 1).await;
             assert_eq!(logged(&shim, "nobody reads, dropping output"), 1);
             shim.remove("c").await;
+            shim.end().await;
+        });
+    }
+}
+
+/// A Delete that nobody reads for says what went with it.
+#[test]
+fn what_nobody_ever_reads_is_counted_in_the_log() {
+    for runtime in RUNTIMES {
+        run(async {
+            let policy = [
+                ("COTTER_STDOUT_BUFFER", "64k"),
+                ("COTTER_STDOUT_OVERFLOW", "drop"),
+            ];
+            let (shim, _fifos) = start(runtime, "", "seq 1 200000", &[], &policy).await;
+            assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 0);
+            shim.delete("c", "").await.unwrap();
+            let numbers = || {
+                let log = shim.log();
+                let line = log.iter().find(|line| line.contains("closed with "))?;
+                let words = line.split(' ').filter_map(|word| word.parse::<u64>().ok());
+                Some(words.collect::<Vec<_>>())
+            };
+            until("it is logged", || numbers().is_some()).await;
+            let [unread, dropped] = numbers().unwrap()[..] else {
+                panic!("{:?}", shim.log());
+            };
+            let fifo = lines(200_000).len() as u64 - unread - dropped;
+            assert!(unread <= 64 << 10 && fifo <= 64 << 10, "{unread} {fifo}");
+            assert_eq!(memory_files(&shim), 0);
             shim.end().await;
         });
     }

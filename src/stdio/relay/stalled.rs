@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::backlog::Backlog;
 use super::{COPY_LEN, Door, Mode, RETRY, Relay, Source, Step, Tally};
-use crate::stdio::{Buffering, Overflow, sys};
+use crate::stdio::{Buffering, Overflow, Stream, sys};
 
 /// How long a FIFO is full before its output is buffered.
 const STALL: Duration = Duration::from_millis(100);
@@ -79,6 +79,8 @@ impl Patience {
 /// What there is while nobody reads, and until what piled up has been read.
 #[derive(Debug)]
 pub(super) struct Stalled {
+    /// For messages.
+    stream: Stream,
     backlog: Backlog,
     /// When the target last took something.
     taken: Instant,
@@ -106,6 +108,16 @@ impl Stalled {
     /// Whether all that piled up is in the FIFO.
     pub(super) fn is_done(&self) -> bool {
         self.backlog.is_empty()
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        if !self.is_done() {
+            let (unread, gap) = (self.backlog.len(), self.backlog.marked());
+            let stream = self.stream;
+            log::warn!("{stream}: closed with {unread} bytes unread and {gap} dropped before them");
+        }
     }
 }
 
@@ -144,6 +156,7 @@ impl Relay {
             false
         };
         Ok(Stalled {
+            stream: self.stream,
             backlog,
             taken: Instant::now(),
             untried: false,
@@ -187,6 +200,8 @@ impl Relay {
                 true => Mode::Copy(Vec::new()),
                 false => Mode::Splice,
             };
+            // Its readiness was cleared while there was nothing for it: nobody will report it again.
+            self.unwatch_target();
             log::debug!("{}: what was buffered has been read", self.stream);
             return Poll::Ready(Step::Again);
         }
