@@ -13,6 +13,7 @@ use std::{fs, io};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
+use super::image::Image;
 use super::kill::Kills;
 use super::registry::{Registry, Shared};
 use super::restore::Restore;
@@ -194,6 +195,9 @@ async fn build(
     if let Some(cgroup) = cgroup_of(&create.id, pid) {
         container.has_cgroup(cgroup);
     }
+    if let Some(image) = Image::of(pid) {
+        let _ = container.unstarted.set(image);
+    }
     container.init.set_io(io);
     shared
         .tracker
@@ -230,6 +234,7 @@ fn container(
         execs: Mutex::new(BTreeMap::new()),
         cgroup: OnceLock::new(),
         oom: Default::default(),
+        unstarted: OnceLock::new(),
         restore,
         joining: RwLock::new(()),
         shared: Arc::clone(shared),
@@ -351,10 +356,10 @@ impl Progress {
             shared.tracker.forget(key, None);
         }
         let rootfs = create.bundle.join("rootfs");
-        if self.mounted {
-            if let Err(e) = unmount(&rootfs, shared.limits.unmount).await {
-                log::error!("container {id}: clean-up after a failed create: {e}");
-            }
+        if self.mounted
+            && let Err(e) = unmount(&rootfs, shared.limits.unmount).await
+        {
+            log::error!("container {id}: clean-up after a failed create: {e}");
         }
         if self.made_rootfs_dir {
             // Not empty or busy: somebody else's by now.

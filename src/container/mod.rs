@@ -16,6 +16,7 @@ mod create;
 mod delete;
 mod exec;
 mod files;
+mod image;
 mod kill;
 mod oom;
 mod pause;
@@ -76,6 +77,8 @@ pub struct Container {
     /// Known when there is an init: from Create on, or from the Start that restores it.
     cgroup: OnceLock<Cgroup>,
     oom: oom::Told,
+    /// What its init ran when it was created, waiting to be started.
+    unstarted: OnceLock<image::Image>,
     /// The checkpoint that Start restores; none for a container with a fresh init.
     restore: Option<Restore>,
     /// Held to read while a process joins the container, to write while none may.
