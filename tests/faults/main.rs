@@ -19,6 +19,7 @@ mod gone;
 mod hang;
 mod held;
 mod init;
+mod recycled;
 mod restore;
 mod runtime;
 mod world;
