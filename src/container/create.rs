@@ -13,6 +13,7 @@ use std::{fs, io};
 use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;
 
+use super::image::Image;
 use super::kill::Kills;
 use super::oom::{Told, group as oom_group};
 use super::pids;
@@ -206,6 +207,9 @@ async fn build(
         container.watch_pids();
     }
     container.limit_pids(container.cgroup.get()).await?;
+    if let Some(image) = Image::of(pid) {
+        let _ = container.unstarted.set(image);
+    }
     container.init.set_io(io);
     shared
         .tracker
@@ -264,6 +268,7 @@ fn container(
         pids: pids::Limits::wanting(extras.pids_limit),
         in_pod: crate::spec::in_group(&spec.annotations),
         recording: watch::Sender::new(false),
+        unstarted: OnceLock::new(),
         restore,
         joining: RwLock::new(()),
         shared: Arc::clone(shared),
@@ -385,10 +390,10 @@ impl Progress {
             shared.tracker.forget(key, None);
         }
         let rootfs = create.bundle.join("rootfs");
-        if self.mounted {
-            if let Err(e) = unmount(&rootfs, shared.limits.unmount).await {
-                log::error!("container {id}: clean-up after a failed create: {e}");
-            }
+        if self.mounted
+            && let Err(e) = unmount(&rootfs, shared.limits.unmount).await
+        {
+            log::error!("container {id}: clean-up after a failed create: {e}");
         }
         if self.made_rootfs_dir {
             // Not empty or busy: somebody else's by now.

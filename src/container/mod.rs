@@ -17,6 +17,7 @@ mod delete;
 mod exec;
 pub mod exit_file;
 pub(crate) mod files;
+mod image;
 mod kill;
 mod oom;
 mod pause;
@@ -86,6 +87,8 @@ pub struct Container {
     in_pod: bool,
     /// Whether init's exit is still being written into the bundle.
     recording: watch::Sender<bool>,
+    /// What its init ran when it was created, waiting to be started.
+    unstarted: OnceLock<image::Image>,
     /// The checkpoint that Start restores; none for a container with a fresh init.
     restore: Option<Restore>,
     /// Held to read while a process joins the container, to write while none may.

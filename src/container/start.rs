@@ -2,21 +2,30 @@
 //!
 //! Invariant: a start that was announced gets exactly one exit, after it; a start that failed gets
 //! neither, leaves nothing running and can be tried again.
+//!
+//! A runtime may fail when the program of an init runs already (it was killed, or hung behind its
+//! work). That start counts as done, with a line in the log: a program that runs is what the client
+//! wants, and to end it, or to have it started once more, would do harm that nobody asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::RwLockReadGuard;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::image::Image;
 use super::process::Process;
 use super::state::{ExecOp, InitOp, exec_allows, init_allows};
 use super::{Container, files};
 use crate::error::{Error, Result};
 use crate::lifecycle::Refusal;
 use crate::monitor::Pid;
-use crate::runtime::{ExecOptions, Fds, read_pid_file};
+use crate::runtime::{ExecOptions, Fds, Kind, RuntimeError, read_pid_file};
 use crate::spec;
 use crate::stdio::{self, Io};
+
+/// Between two looks at what a start that was cut off has done.
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Container {
     /// Starts the init (empty id) or an exec, and answers its pid.
@@ -65,10 +74,39 @@ impl Container {
             return self.restore_init(init, restore, start).await;
         }
         let refused = self.refused_so_far();
-        let started = self.runtime.start(&self.id).await;
-        started.map_err(|e| refused.explain(e.into()))?;
+        if let Err(why) = self.runtime.start(&self.id).await {
+            if !self.has_started(facts.pid, &why).await {
+                return Err(refused.explain(why.into()));
+            }
+            let id = &self.id;
+            log::warn!("container {id}: its program runs, so it counts as started: {why}");
+        }
         tracker.announce_start(start);
         Ok(facts.pid)
+    }
+
+    /// Whether a start that failed had done its work: its init runs another program than the
+    /// runtime's. Asked of the kernel, since the runtime has just failed.
+    async fn has_started(&self, init: Pid, why: &RuntimeError) -> bool {
+        let Some(before) = self.unstarted.get() else {
+            return false;
+        };
+        // A runtime that was cut off may have let it go only just now.
+        let looks = match why.kind {
+            Kind::Timeout | Kind::Killed(_) => 20,
+            _ => 1,
+        };
+        for look in 1..=looks {
+            // Unreaped, the number is its own.
+            let now = Image::of(init).filter(|_| !self.init.facts().reaped);
+            match now {
+                None => return false,
+                Some(now) if now != *before => return true,
+                Some(_) if look < looks => sleep(LOOK).await,
+                Some(_) => {}
+            }
+        }
+        false
     }
 
     async fn start_exec(&self, exec: &Arc<Process>) -> Result<Pid> {

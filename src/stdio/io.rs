@@ -404,7 +404,9 @@ impl Io {
             let waker = lane.waker.take();
             let relay = lane.relay.take();
             drop(lane);
-            relay.map(Relay::close);
+            if let Some(relay) = relay {
+                relay.close();
+            }
             waker.inspect(Waker::wake_by_ref);
         }
         {
@@ -506,7 +508,9 @@ impl Shared {
         let before = relay.standing();
         let polled = relay.poll(cx, tally);
         let news = if polled.is_ready() {
-            slot.take().map(Relay::close);
+            if let Some(relay) = slot.take() {
+                relay.close();
+            }
             *waker = None;
             true
         } else {

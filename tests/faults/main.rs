@@ -20,6 +20,7 @@ mod hang;
 mod held;
 mod init;
 mod outage;
+mod recycled;
 mod restore;
 mod runtime;
 mod world;
