@@ -61,8 +61,12 @@ impl Runtime {
         }
         command.args(argv.0).process_group(0);
         clean_environment(&mut command);
+        // Wrappers of a runtime, and hooks, look for the bundle here, as with the Go shim.
+        if let Some(bundle) = log.as_ref().ok().and_then(|log| log.path().parent()) {
+            command.current_dir(bundle);
+        }
         let not_started = |e| {
-            let message = format!("run {}: {e}", self.binary.display());
+            let message = not_started(&self.binary, &e);
             RuntimeError::new(operation, Kind::Spawn, message)
         };
         let mut output = connect(&mut command, operation, streams).map_err(not_started)?;
@@ -154,6 +158,14 @@ impl Runtime {
         );
         RuntimeError::new(operation, Kind::Timeout, message)
     }
+}
+
+/// A name that is nowhere in `PATH` is told of in the words that clients of the Go shim look for.
+fn not_started(binary: &Path, e: &io::Error) -> String {
+    if e.kind() == io::ErrorKind::NotFound && binary.file_name() == Some(binary.as_os_str()) {
+        return format!("exec: {binary:?}: executable file not found in $PATH");
+    }
+    format!("run {}: {e}", binary.display())
 }
 
 /// The children of a process, theirs, and so on.
