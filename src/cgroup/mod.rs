@@ -24,7 +24,7 @@ use crate::mount::mountinfo;
 use locate::Place;
 pub use locate::Version;
 pub use manage::add_process;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, host_pressure};
 pub use oom::{Hit, Level, OomWatch};
 
 /// The cgroup a process was in when it was looked at, in every hierarchy.
