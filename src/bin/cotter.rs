@@ -9,7 +9,7 @@ use std::time::Duration;
 use cotter::error::{Error, Result};
 use cotter::manager::args::{HELP, Verb, parse};
 use cotter::manager::home::Home;
-use cotter::manager::{dump, list, run};
+use cotter::manager::{dump, list, run, stats};
 
 /// What the field returns when the container could not be run, the command not be started, the
 /// command not be found.
@@ -65,6 +65,13 @@ async fn obey(verb: Verb) -> Result<u8> {
             }
         }
         Verb::Kill { id, signal } => list::kill(&home()?, &id, signal).await?,
+        Verb::Stats { id, json } => {
+            let report = stats::stats(&home()?, &id).await?;
+            match json {
+                true => println!("{}", report.json()),
+                false => print!("{}", report.text()),
+            }
+        }
         Verb::Remove { ids, force } => {
             let home = home()?;
             for id in ids {

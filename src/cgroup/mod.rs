@@ -27,7 +27,7 @@ use crate::mount::mountinfo;
 use locate::Place;
 pub use locate::Version;
 pub use manage::add_process;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, host_pressure};
 pub use oom::{Hit, OomWatch, Scope};
 pub use pids::{CountedAt, Level, Pids, PidsWatch, fullest};
 pub use refused::{Refusals, Refused};

@@ -79,13 +79,17 @@ impl Tracker {
         process: &Arc<Process>,
         before: Option<Event>,
     ) -> Result<()> {
+        let unreaped = is_unreaped_child(pid);
+        // Its exit is told below. Nobody reaps between here and there.
+        if !unreaped && let Some(container) = process.container.upgrade() {
+            container.tell_oom(None);
+        }
         let mut life = self.lock();
         if life.tracked(pid) {
             return Err(Error::unknown(format!(
                 "the runtime named process {pid}, which is another process of this shim's containers"
             )));
         }
-        let unreaped = is_unreaped_child(pid);
         let announced = life.announce(start, pid, Arc::clone(process), unreaped);
         let effects = announced.map_err(|refusal| match refusal {
             Refusal::Stranger => Error::unknown(format!(

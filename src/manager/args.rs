@@ -30,6 +30,7 @@ cotter runs a container through a containerd shim.
       --debug            have the shim log more, and show its log
   cotter ps                            show the containers that were detached
   cotter kill ID [SIGNAL]              send a signal to a container: TERM if none is named
+  cotter stats [--json] ID             show what a container uses, what it waits for, and its limits
   cotter rm [-f] ID…                   remove containers; -f: running ones too
   cotter dump [OPTION…] ID | --all     show what a shim is doing, whichever manager started it; ID
                                        may be the beginning of one, or the path of a bundle
@@ -58,6 +59,13 @@ pub enum Verb {
         id: String,
         /// The signal's number.
         signal: u32,
+    },
+    /// Show what a container uses.
+    Stats {
+        /// This one.
+        id: String,
+        /// For programs.
+        json: bool,
     },
     /// Remove containers.
     Remove {
@@ -93,6 +101,15 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Verb> {
             id: id.clone(),
             signal: signals::parse(signal.trim_start_matches('-'))?,
         }),
+        ("stats", [id]) | ("stats", [_, id]) if rest.len() == 1 || rest[0] == "--json" => {
+            if id.starts_with('-') {
+                return Err(wrong(format!("stats does not know {id}")));
+            }
+            Ok(Verb::Stats {
+                id: id.clone(),
+                json: rest.len() == 2,
+            })
+        }
         ("rm", _) => {
             let (flags, ids): (Vec<_>, Vec<_>) =
                 rest.into_iter().partition(|arg| arg.starts_with('-'));
@@ -113,7 +130,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Verb> {
         ("dump", _) => dump(rest).map(Verb::Dump),
         ("help" | "-h" | "--help", _) => Ok(Verb::Help),
         ("version" | "-v" | "--version", _) => Ok(Verb::Version),
-        ("ps" | "kill", _) => Err(wrong(format!("{verb} does not take these arguments"))),
+        ("ps" | "kill" | "stats", _) => Err(wrong(format!("{verb} does not take these arguments"))),
         _ => Err(wrong(format!("there is no verb {verb:?}"))),
     }
 }
@@ -267,6 +284,10 @@ mod tests {
         assert_eq!(words("kill a").unwrap(), kill(15));
         assert_eq!(words("kill a -KILL").unwrap(), kill(9));
         assert_eq!(words("ps").unwrap(), Verb::Ps);
+        for (line, json) in [("stats a", false), ("stats --json a", true)] {
+            let id = "a".into();
+            assert_eq!(words(line).unwrap(), Verb::Stats { id, json }, "{line}");
+        }
         let remove = Verb::Remove {
             ids: vec!["a".into(), "b".into()],
             force: true,
@@ -307,6 +328,11 @@ mod tests {
             "run --rootfs a --bundle b x",
             "run --rm -d x",
             "ps x",
+            "stats",
+            "stats -x",
+            "stats --json",
+            "stats a b",
+            "stats --json a b",
             "kill",
             "kill a b c",
             "kill a NOPE",

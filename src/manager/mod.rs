@@ -28,4 +28,5 @@ pub mod rootfs;
 pub mod run;
 pub mod signals;
 pub mod spec;
+pub mod stats;
 pub mod stdio;

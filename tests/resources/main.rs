@@ -10,6 +10,7 @@ mod common;
 mod gate;
 mod go;
 mod oom;
+mod oom_storm;
 mod oom_who;
 mod pause;
 mod pause_races;

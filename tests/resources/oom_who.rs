@@ -71,7 +71,7 @@ async fn whole<T>(scenario: impl AsyncFn() -> (String, T)) -> T {
     }
 }
 
-fn kernel_log() -> String {
+pub fn kernel_log() -> String {
     let mut file = std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)

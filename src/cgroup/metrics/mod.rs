@@ -52,6 +52,13 @@ impl Cgroup {
     }
 }
 
+/// How long all of the machine waits for `cpu`, `memory` or `io`: v1 knows no other pressure. None where
+/// the kernel does not keep it.
+pub fn host_pressure(resource: &str) -> Option<cgroups_v2::PSIStats> {
+    let text = read(&Path::new("/proc/pressure").join(resource))?;
+    Some(v2::pressure_of(&text))
+}
+
 impl Source for Cgroup {
     fn text(&self, controller: &str, file: &str) -> Option<String> {
         read(&self.dir(controller)?.join(file))

@@ -13,8 +13,9 @@ pub(super) struct Facts<'a> {
     pub path: &'a Path,
     /// The shim sees the paths of cgroups as the kernel logs them; else they end alike.
     pub whole_path: bool,
-    /// The pids of its processes that the shim knows; none where the shim counts pids in another way
-    /// than the kernel's log.
+    /// The shim counts pids as the kernel's log does.
+    pub same_pids: bool,
+    /// The pids of its processes that the shim knows.
     pub pids: &'a [i32],
     /// How many were killed; none when the kernel's count is gone.
     pub kills: Option<u64>,
@@ -27,7 +28,7 @@ pub(super) fn ours(log: Vec<Kill>, facts: Facts<'_>) -> Vec<Kill> {
     let own = |kill: &Kill| match &kill.cgroup {
         Some(cgroup) => level_of(Path::new(cgroup), facts) != Scope::Above,
         // The kernel keeps the cgroups to itself when it kills often.
-        None => facts.pids.contains(&kill.pid),
+        None => facts.same_pids && facts.pids.contains(&kill.pid),
     };
     let mut seen = BTreeSet::new();
     let mut ours: Vec<Kill> = log
@@ -91,6 +92,7 @@ mod tests {
         Facts {
             path: Path::new(path),
             whole_path: true,
+            same_pids: true,
             pids: &[],
             kills: Some(10),
             began: 5,
@@ -122,6 +124,11 @@ mod tests {
         };
         assert_eq!(pids(log(), facts("/pod/c")), [1, 3]);
         assert_eq!(pids(log(), known(facts("/pod/c"))), [1, 3, 6]);
+        let other_pids = Facts {
+            same_pids: false,
+            ..known(facts("/pod/c"))
+        };
+        assert_eq!(pids(log(), other_pids), [1, 3]);
         let in_a_namespace = Facts {
             whole_path: false,
             ..facts("/pod/c")

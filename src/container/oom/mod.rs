@@ -205,10 +205,8 @@ impl Container {
         let facts = Facts {
             path: cgroup.memory_path().unwrap_or(Path::new("")),
             whole_path: is_namespace("cgroup", HOST_CGROUPS),
-            pids: match is_namespace("pid", HOST_PIDS) {
-                true => &pids,
-                false => &[],
-            },
+            same_pids: is_namespace("pid", HOST_PIDS),
+            pids: &pids,
             kills,
             began: state.began,
         };
@@ -254,10 +252,11 @@ impl Container {
         })
     }
 
+    /// The pids of processes that the shim started and that are still theirs.
     fn known_pids(&self) -> Vec<i32> {
         let execs = self.execs();
         let all = execs.iter().chain([&self.init]);
-        all.map(|process| process.facts().pid).collect()
+        all.filter_map(|process| live_pid(process)).collect()
     }
 
     fn victim(&self, kill: &Kill, facts: Facts<'_>) -> Victim {
@@ -270,17 +269,17 @@ impl Container {
             shmem_bytes: shmem,
             ..Victim::default()
         };
-        if facts.pids.is_empty() {
+        if !facts.same_pids {
             return victim;
         }
         let execs = self.execs();
-        let exec = execs.iter().find(|exec| exec.facts().pid == kill.pid);
+        let exec = execs.iter().find(|exec| live_pid(exec) == Some(kill.pid));
         let role = match exec {
             Some(exec) => {
                 victim.exec_id.clone_from(&exec.exec_id);
                 victim::Role::ROLE_EXEC
             }
-            None if self.init.facts().pid == kill.pid => victim::Role::ROLE_INIT,
+            None if live_pid(&self.init) == Some(kill.pid) => victim::Role::ROLE_INIT,
             None => victim::Role::ROLE_CHILD,
         };
         victim.role = role.into();
@@ -307,6 +306,11 @@ impl Container {
             ..Victim::default()
         })
     }
+}
+
+fn live_pid(process: &Process) -> Option<i32> {
+    let facts = process.facts();
+    (facts.pid > 0 && !facts.reaped).then_some(facts.pid)
 }
 
 /// The pid that a process which was killed, and that nobody has waited for yet, has in its innermost
