@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::process::Process;
 use super::state::State;
 use super::{Container, Registry};
-use crate::dump::{age_ms, kernel};
+use crate::dump::{MAX_ROWS, age_ms, kernel};
 use crate::lifecycle::Census;
 use crate::monitor::Pid;
 use crate::stdio::StreamReport;
@@ -90,8 +90,10 @@ impl Registry {
 
     /// All processes of containers that are ready.
     pub fn report_processes(&self) -> Vec<ProcessReport> {
-        let all = self.processes();
-        all.iter().map(|process| report_process(process)).collect()
+        let all = self.processes().into_iter().enumerate();
+        // The kernel is asked about those that will be shown: ten thousand take it a while.
+        all.map(|(row, process)| report_process(&process, row < MAX_ROWS))
+            .collect()
     }
 
     /// All their streams.
@@ -171,10 +173,11 @@ impl Container {
     }
 }
 
-fn report_process(process: &Process) -> ProcessReport {
+fn report_process(process: &Process, ask_kernel: bool) -> ProcessReport {
     let facts = process.facts();
     // Reaped in this thread only, so the pid stays its own meanwhile.
-    let live = (facts.pid > 0 && !facts.reaped).then(|| kernel::look(&facts.pid.to_string()));
+    let live = (ask_kernel && facts.pid > 0 && !facts.reaped)
+        .then(|| kernel::look(&facts.pid.to_string()));
     let live = live.flatten();
     ProcessReport {
         container: process.container_id.clone(),

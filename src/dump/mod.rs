@@ -41,8 +41,8 @@ pub const SERVICE: &str = "cotter.shim.v1.Introspection";
 /// The file in the bundle.
 pub const FILE: &str = "cotter-dump.json";
 
-/// The most rows of a table.
-const MAX_ROWS: usize = 1000;
+/// The most rows of a table that are told.
+pub const MAX_ROWS: usize = 1000;
 
 /// The section that tells how many rows of which table were left out.
 const LEFT_OUT: &str = "left_out";

@@ -172,3 +172,26 @@ fn the_events_of_a_dead_manager_are_counted() {
         shim.end().await;
     });
 }
+
+#[test]
+fn output_that_nobody_reads_is_shown_where_it_waits() {
+    run(async {
+        let shim = Shim::start(RUNTIMES[1], "c", &["cat", "/dev/zero"]).await;
+        let fifos = shim.fifos("c", false);
+        shim.create_with("c", &fifos).await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        let stdout = |dump: &cotter::dump::Dump| {
+            row(dump, "streams", &[("container", "c"), ("stream", "stdout")]).clone()
+        };
+        let mut seen = stdout(&state(&shim).await);
+        while seen["buffered_bytes"] == 0 {
+            tokio::task::yield_now().await;
+            seen = stdout(&state(&shim).await);
+        }
+        let waits = seen["waits_for"].as_str().unwrap();
+        assert!(waits.starts_with("a reader to come back"), "{seen}");
+        assert!(seen["unread_bytes"].as_u64().unwrap() >= 64 << 10, "{seen}");
+        shim.remove("c").await;
+        shim.end().await;
+    });
+}
