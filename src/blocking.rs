@@ -271,8 +271,10 @@ mod tests {
     }
 
     fn timed<T>(future: impl Future<Output = T>) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time();
-        runtime.build().unwrap().block_on(future)
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        runtime.unwrap().block_on(future)
     }
 
     #[test]

@@ -24,14 +24,18 @@ pub struct Limits {
     /// How long a runtime that has returned may take to send the terminal it was asked for. At its
     /// end the process is killed and Create or Start fails.
     pub console: Duration,
+    /// How long answers under way may take at the shim's end; ttrpc itself would wait 5 s for a
+    /// handler that waits for something which now never happens.
+    pub answers: Duration,
+    /// How long the last events may take at the shim's end. At its end they are counted in the log.
+    pub last_events: Duration,
     /// How long a shim without containers stays after a Shutdown that came while it still had some: the
     /// manager may be about to ask again.
     pub leave: Duration,
     /// How long a shim stays that has neither containers nor connections: its manager may have died
     /// between starting it and asking for a container, and may be back.
     pub orphan: Duration,
-    /// How long a file or directory that a client names (output, options, logger, checkpoint,
-    /// runtime) may take to be looked at or opened. At its end the operation fails.
+    /// How long a file or directory that a client names (output, options, logger, checkpoint) may take to be looked at or opened. At its end the operation fails.
     pub disk: Duration,
     /// How long mounting a rootfs may take, programs included. At its end Create fails, and what is
     /// mounted later is unmounted.
@@ -70,6 +74,8 @@ impl Default for Limits {
             killed_exit: Duration::from_secs(15),
             bundle: Duration::from_secs(2),
             console: Duration::from_secs(5),
+            answers: Duration::from_secs(1),
+            last_events: Duration::from_secs(5),
             leave: Duration::from_secs(2),
             orphan: Duration::from_secs(60),
             disk: Duration::from_secs(10),
@@ -108,6 +114,8 @@ impl Limits {
             killed_exit: limit("COTTER_LIMIT_KILLED_EXIT").unwrap_or(default.killed_exit),
             bundle: limit("COTTER_LIMIT_BUNDLE").unwrap_or(default.bundle),
             console: limit("COTTER_LIMIT_CONSOLE").unwrap_or(default.console),
+            answers: limit("COTTER_LIMIT_ANSWERS").unwrap_or(default.answers),
+            last_events: limit("COTTER_LIMIT_LAST_EVENTS").unwrap_or(default.last_events),
             leave: limit("COTTER_LIMIT_LEAVE").unwrap_or(default.leave),
             orphan: limit("COTTER_LIMIT_ORPHAN").unwrap_or(default.orphan),
             disk: limit("COTTER_LIMIT_DISK").unwrap_or(default.disk),

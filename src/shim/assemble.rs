@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::inspect;
-use super::serve::{Config, DRAIN_LIMIT};
+use super::serve::Config;
 use crate::container::tracker::Tracker;
 use crate::container::{Registry, Shared, pids};
 use crate::dump::Reporter;
@@ -82,7 +82,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         registry,
         shutdown,
         drain: Box::pin(async move {
-            let left = publisher.drain(DRAIN_LIMIT).await;
+            let left = publisher.drain(limits.last_events).await;
             if left > 0 {
                 log::error!("ending with {left} events that no manager took");
             }

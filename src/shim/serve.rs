@@ -9,7 +9,6 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::AsyncReadExt;
@@ -30,13 +29,6 @@ use crate::service::{self, Shutdown};
 
 /// The log FIFO in the bundle, which is the current directory.
 const LOG: &str = "log";
-
-/// How long answers under way may take at the end; ttrpc itself would wait 5 s for a handler that
-/// waits for something which now never happens.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long the last events may take.
-pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a server is told at its start.
 #[derive(Clone, Debug)]
@@ -141,6 +133,7 @@ async fn live(
     let inspector = Arc::new(inspector);
     inspect::on_signal(Arc::clone(&inspector)).map_err(|e| Error::io("set up signals", &e))?;
     services.extend(service::introspection(inspector));
+    let answers = registry.shared.limits.answers;
     let mut server = Server::new()
         .register_service(services)
         .add_listener(Listener::new(accept));
@@ -156,7 +149,7 @@ async fn live(
     }
 
     leave.now();
-    if timeout(ANSWER_LIMIT, server.shutdown()).await.is_err() {
+    if timeout(answers, server.shutdown()).await.is_err() {
         log::warn!("ended with requests under way");
     }
     drain.await;
