@@ -11,7 +11,7 @@ use crate::desk::{Desk, FDS, LONG, PAGES, SHORT, all, ended, exactly, off, open,
 
 /// The open pipes and FIFOs of this process: where each leads, and its flags. Only those: the
 /// runtimes of tests that come and go have descriptors of other kinds.
-fn pipes() -> Vec<(String, i32)> {
+pub fn pipes() -> Vec<(String, i32)> {
     let look = |fd: &Path| {
         let to = fs::read_link(fd).ok()?.to_string_lossy().into_owned();
         let of_ours = to.starts_with("pipe:") || to.contains("/cotter-stdio-");

@@ -1,7 +1,7 @@
 //! Readers that are away or slow: what is buffered, what is dropped, and what is left of it afterwards.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use cotter::runtime::Fds;
@@ -9,6 +9,7 @@ use cotter::stdio::{Buffering, Drain, Io, Overflow, Stream};
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::time::{sleep, timeout};
 
+use crate::cost::pipes;
 use crate::desk::{Desk, FDS, LONG, PAGES, SHORT, all, ended, exactly, off, open_with, until};
 use crate::gaps::with_gaps;
 
@@ -33,6 +34,13 @@ fn lines(to: u32) -> String {
 /// What a FIFO holds.
 fn size(reader: &File) -> i32 {
     fcntl(reader.as_fd(), FcntlArg::F_GETPIPE_SZ).unwrap()
+}
+
+/// Lets a script go on that says `read x < ctl`.
+fn control(desk: &Desk) -> impl FnMut() {
+    let fifo = desk.fifo("ctl");
+    let mut fifo = File::options().read(true).write(true).open(fifo).unwrap();
+    move || fifo.write_all(b"go\n").unwrap()
 }
 
 /// Memory files of this process.
@@ -114,14 +122,8 @@ async fn without_a_reader_a_hundred_megabytes_are_dropped_and_counted() {
 async fn readers_that_come_and_go_see_every_gap() {
     let desk = Desk::new().await;
     let script = "seq 1 1000000; read x < ctl; seq 1000001 2000000; read x < ctl; echo 2000001";
-    let control = desk.fifo("ctl");
-    let mut control = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(control)
-        .unwrap();
+    let mut go = control(&desk);
     let (io, child) = run(&desk, DROP, script);
-    let mut go = || std::io::Write::write_all(&mut control, b"go\n").unwrap();
     let seen = |written: usize| {
         let now = io.counters();
         now.stdout + now.buffered + now.lost == written as u64
@@ -169,27 +171,15 @@ async fn a_slow_reader_loses_nothing_where_output_may_be_dropped() {
 async fn when_all_has_been_read_nothing_is_left_of_it() {
     let _alone = FDS.write().await;
     let desk = Desk::alone();
-    let control = desk.fifo("ctl");
-    let mut control = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(control)
-        .unwrap();
-    let fds = |io: &Io| {
-        (
-            fs::read_dir("/proc/self/fd").unwrap().count(),
-            io.counters().turns,
-        )
-            .0
-    };
+    let mut go = control(&desk);
     let (io, child) = run(
         &desk,
         Buffering::default(),
         "read x < ctl; seq 1 250000; read x < ctl",
     );
     let reader = desk.reader("out");
-    let (small, before) = (size(&reader), fds(&io));
-    std::io::Write::write_all(&mut control, b"go\n").unwrap();
+    let (small, before) = (size(&reader), pipes());
+    go();
     until("it is buffered", || io.counters().buffered > 0).await;
     assert_eq!((size(&reader), memory_files()), (1 << 20, 1));
     let all_of_it = lines(250_000);
@@ -197,8 +187,8 @@ async fn when_all_has_been_read_nothing_is_left_of_it() {
     assert!(got == all_of_it.as_bytes());
     until("the FIFO has its size again", || size(&reader) == small).await;
     until("its memory is given back", || memory_files() == 0).await;
-    assert_eq!(fds(&io), before);
-    std::io::Write::write_all(&mut control, b"go\n").unwrap();
+    assert_eq!(pipes(), before);
+    go();
     assert!(all(reader).await.is_empty());
     assert!(ended(child).await.success());
 }
@@ -207,13 +197,7 @@ async fn when_all_has_been_read_nothing_is_left_of_it() {
 async fn when_all_has_been_read_bytes_flow_again() {
     let _alone = FDS.write().await;
     let desk = Desk::alone();
-    let control = desk.fifo("ctl");
-    let mut control = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(control)
-        .unwrap();
-    let mut go = || std::io::Write::write_all(&mut control, b"go\n").unwrap();
+    let mut go = control(&desk);
     // As large as the FIFO, which so is not grown.
     let small = Buffering {
         size: 64 << 10,
