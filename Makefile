@@ -8,7 +8,7 @@ CARGO   ?= cargo
 RESULTS := $(CURDIR)/target/results
 
 .DEFAULT_GOAL := help
-.PHONY: help build run install test test-vm tools bench chaos fuzz
+.PHONY: help build run install test test-vm test-suites tools bench chaos fuzz
 
 ## For users
 
@@ -66,6 +66,11 @@ fuzz: ## Look for inputs that break a parser, FUZZ_SECONDS on each of FUZZ_TARGE
 	        -artifact_prefix=target/fuzz/found/$$target/ -print_final_stats=1 || exit 1; \
 	done
 
+test-suites: tools ## Run containerd's own suites, with the Go shim and with ours (needs root)
+	@[ "$$(id -u)" = 0 ] || { echo "the suites start containers: run them as root"; exit 1; }
+	$(CARGO) build --locked
+	@tests/suites/run
+
 test-vm: tools ## Run the tests of cgroup v2, systemd and CRIU in a virtual machine (needs root)
 	@tests/vm/run
 
@@ -74,4 +79,4 @@ test-vm: tools ## Run the tests of cgroup v2, systemd and CRIU in a virtual mach
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	    /^## / { printf "\n%s\n", substr($$0, 4) } \
-	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	    /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
