@@ -187,6 +187,7 @@ impl Judge<'_> {
             }
             Event::Oom(_)
             | Event::OomKill(_)
+            | Event::PidsLimit(_)
             | Event::Paused(_)
             | Event::Resumed(_)
             | Event::Checkpointed(_)
