@@ -122,7 +122,7 @@ fn waits_by_the_thousand() {
             ..state()
         };
         let mut raw = Raw::connect(shim).await;
-        for n in 0..20_000 {
+        for n in 0..10_000 {
             raw.send(&frame(&wait, 2 * n + 1)).await;
         }
         assert!(raw.serves().await);

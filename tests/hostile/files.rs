@@ -84,8 +84,8 @@ const LIES: [(&str, &str); 22] = [
         r#"head -c 1000000 /dev/urandom >>"$log"; exit 1"#,
     ),
     (
-        "a line of 100 MB",
-        r#"head -c 100000000 /dev/zero | tr '\0' a >>"$log"; exit 1"#,
+        "a line of 20 MB",
+        r#"head -c 20000000 /dev/zero | tr '\0' a >>"$log"; exit 1"#,
     ),
     (
         "records without end",
@@ -111,7 +111,7 @@ const LIES: [(&str, &str); 22] = [
     ("no log", r#"rm "$log"; exit 1"#),
     (
         "a talker",
-        r#"head -c 100000000 /dev/zero; head -c 100000000 /dev/zero >&2; exit 1"#,
+        r#"head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2; exit 1"#,
     ),
     ("an empty pid", r#": >"$pid_file"; exit 0"#),
     ("a negative pid", r#"printf -- -1 >"$pid_file"; exit 0"#),
@@ -122,7 +122,7 @@ const LIES: [(&str, &str); 22] = [
     ("a huge pid", r#"printf 4294967297 >"$pid_file"; exit 0"#),
     (
         "digits without end",
-        r#"head -c 100000000 /dev/zero | tr '\0' 1 >"$pid_file"; exit 0"#,
+        r#"head -c 20000000 /dev/zero | tr '\0' 1 >"$pid_file"; exit 0"#,
     ),
     ("a pid and a NUL", r#"printf '12\0' >"$pid_file"; exit 0"#),
     ("a FIFO for a pid", r#"mkfifo "$pid_file"; exit 0"#),

@@ -10,7 +10,7 @@ use crate::common::shim::{METHODS, process};
 use crate::wire::{Header, Raw, frame, state};
 use crate::world::{survives, works};
 
-const CONNECTIONS: u64 = 400;
+const CONNECTIONS: u64 = 250;
 
 /// Requests about a container that is not there.
 fn requests() -> Vec<Vec<u8>> {
