@@ -196,7 +196,8 @@ async fn build(
         container.has_cgroup(cgroup);
     }
     if let Some(image) = Image::of(pid) {
-        let _ = container.unstarted.set(image);
+        let gated = container.runtime.is_gated(&create.id);
+        let _ = container.unstarted.set((image, gated));
     }
     container.init.set_io(io);
     shared

@@ -77,8 +77,8 @@ pub struct Container {
     /// Known when there is an init: from Create on, or from the Start that restores it.
     cgroup: OnceLock<Cgroup>,
     oom: oom::Told,
-    /// What its init ran when it was created, waiting to be started.
-    unstarted: OnceLock<image::Image>,
+    /// What its init ran when it was created, waiting to be started, and whether at a gate.
+    unstarted: OnceLock<(image::Image, bool)>,
     /// The checkpoint that Start restores; none for a container with a fresh init.
     restore: Option<Restore>,
     /// Held to read while a process joins the container, to write while none may.
