@@ -208,7 +208,8 @@ async fn build(
     }
     container.limit_pids(container.cgroup.get()).await?;
     if let Some(image) = Image::of(pid) {
-        let _ = container.unstarted.set(image);
+        let gated = container.runtime.is_gated(&create.id);
+        let _ = container.unstarted.set((image, gated));
     }
     container.init.set_io(io);
     shared

@@ -87,8 +87,8 @@ pub struct Container {
     in_pod: bool,
     /// Whether init's exit is still being written into the bundle.
     recording: watch::Sender<bool>,
-    /// What its init ran when it was created, waiting to be started.
-    unstarted: OnceLock<image::Image>,
+    /// What its init ran when it was created, waiting to be started, and whether at a gate.
+    unstarted: OnceLock<(image::Image, bool)>,
     /// The checkpoint that Start restores; none for a container with a fresh init.
     restore: Option<Restore>,
     /// Held to read while a process joins the container, to write while none may.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::RwLockReadGuard;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::image::Image;
 use super::process::Process;
@@ -24,7 +24,11 @@ use crate::runtime::{ExecOptions, Fds, Kind, RuntimeError, read_pid_file};
 use crate::spec;
 use crate::stdio::{self, Io};
 
-/// Between two looks at what a start that was cut off has done.
+/// How long an init that its runtime has let go may take to run its program.
+const LET_GO: Duration = Duration::from_secs(5);
+/// The same where nobody knows whether it has been let go.
+const CUT_OFF: Duration = Duration::from_millis(200);
+/// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Container {
@@ -88,25 +92,26 @@ impl Container {
     /// Whether a start that failed had done its work: its init runs another program than the
     /// runtime's. Asked of the kernel, since the runtime has just failed.
     async fn has_started(&self, init: Pid, why: &RuntimeError) -> bool {
-        let Some(before) = self.unstarted.get() else {
+        let Some((before, gated)) = self.unstarted.get() else {
             return false;
         };
-        // A runtime that was cut off may have let it go only just now.
-        let looks = match why.kind {
-            Kind::Timeout | Kind::Killed(_) => 20,
-            _ => 1,
+        let let_go = *gated && !self.runtime.is_gated(&self.id);
+        let patience = match why.kind {
+            _ if let_go => LET_GO,
+            // Cut off, it may have done so just now.
+            Kind::Timeout | Kind::Killed(_) => CUT_OFF,
+            _ => Duration::ZERO,
         };
-        for look in 1..=looks {
+        let begun = Instant::now();
+        loop {
             // Unreaped, the number is its own.
-            let now = Image::of(init).filter(|_| !self.init.facts().reaped);
-            match now {
+            match Image::of(init).filter(|_| !self.init.facts().reaped) {
                 None => return false,
                 Some(now) if now != *before => return true,
-                Some(_) if look < looks => sleep(LOOK).await,
-                Some(_) => {}
+                Some(_) if begun.elapsed() >= patience => return false,
+                Some(_) => sleep(LOOK).await,
             }
         }
-        false
     }
 
     async fn start_exec(&self, exec: &Arc<Process>) -> Result<Pid> {

@@ -3,7 +3,7 @@
 //!
 //! Any runtime with runc's command line will do. A call is one child of the [`Monitor`], leader of
 //! a process group of its own so that its limit ends its helpers too. Dropping a future here kills
-//! nothing: the call goes on and is reaped, only its limit and its answer are lost. Whoever needs
+//! nothing: a call that has begun goes on and is reaped, only its limit and its answer are lost. Whoever needs
 //! them runs the future in a task of its own.
 //!
 //! **The log.** Calls on one container overlap (execs), so a message read from one common
@@ -96,6 +96,12 @@ impl Runtime {
     /// Whether it keeps a state directory for a container of this id.
     pub fn knows(&self, id: &str) -> bool {
         self.root.join(id).exists()
+    }
+
+    /// Whether the container's init waits at a FIFO of the runtime's: runc and crun remove it when
+    /// they have let the init go. Other runtimes have none.
+    pub fn is_gated(&self, id: &str) -> bool {
+        self.root.join(id).join("exec.fifo").exists()
     }
 
     /// Makes the container; its init waits for [`Runtime::start`]. A stale pid file is removed.

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 
 use cotter::error::Code;
 use cotter::manager::events::Event;
@@ -13,10 +12,8 @@ use cotter::manager::spec::Spec;
 use cotter::proto::task::{KillRequest, PidsRequest, Status};
 
 use crate::common::shim::{RUNTIMES, Shim, run};
-use crate::world::{GOOD, alive, good_works, says, world};
+use crate::world::{GOOD, alive, alone, good_works, says, world};
 
-/// Set in the namespace.
-const INSIDE: &str = "COTTER_TEST_PID_NAMESPACE";
 /// Where the pids of a test begin, above all that was there before.
 const FIRST: u32 = 20_000;
 /// More than it takes: a runtime needs about a dozen pids for each process.
@@ -24,23 +21,10 @@ const TRIES: usize = 60;
 
 /// Whether this is the inner run; outside, runs it and expects it to pass.
 fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let name = format!("recycled::{test}");
-    // The inner run has a pid that nobody has outside: names of directories are made of it.
-    let before = nix::unistd::gettid().as_raw() - 1;
-    let script = format!("echo {before} >/proc/sys/kernel/ns_last_pid; \"$@\"");
-    let mut command = Command::new("unshare");
-    command
-        .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"])
-        .args(["sh", "-c", &script, "sh"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1");
-    let said = crate::common::run(&mut command).ok();
-    assert!(said.contains("1 passed"), "{said}");
-    false
+    alone(
+        &format!("recycled::{test}"),
+        &["--pid", "--fork", "--kill-child", "--mount-proc"],
+    )
 }
 
 /// The next process gets this pid, or the first free one above it.

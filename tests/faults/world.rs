@@ -17,6 +17,34 @@ use crate::common::shim::Shim;
 use crate::common::{LIMIT, tool};
 use crate::runtime::Faulty;
 
+/// Set in a test that runs once more in namespaces of its own.
+const ALONE: &str = "COTTER_TEST_ALONE";
+
+/// Whether this is the inner run of `test`, in the namespaces that these arguments of unshare(1)
+/// make; outside, runs it and expects it to pass.
+pub fn alone(test: &str, namespaces: &[&str]) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    // In a new pid namespace it gets a pid that nobody has outside: names of directories are made
+    // of it.
+    let before = nix::unistd::gettid().as_raw() - 1;
+    let script = match namespaces.contains(&"--pid") {
+        true => format!("echo {before} >/proc/sys/kernel/ns_last_pid; \"$@\""),
+        false => "exec \"$@\"".to_owned(),
+    };
+    let mut command = std::process::Command::new("unshare");
+    command
+        .args(namespaces)
+        .args(["--", "sh", "-c", &script, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1");
+    let said = crate::common::run(&mut command).ok();
+    assert!(said.contains("1 passed"), "{said}");
+    false
+}
+
 /// The good container, which a test's faults are no business of.
 pub const GOOD: &str = "good";
 

@@ -143,7 +143,12 @@ async fn limits(runtime: &Runtime) {
     for id in ["slow", "slow-helper"] {
         let error = start(&runtime, id).await;
         let message = format!("faulty start of {id:?} did not end within 100ms and was killed");
-        assert_eq!((error.kind, &error.message), (Kind::Timeout, &message));
+        let (what, since) = error
+            .message
+            .split_once("; it hung since ")
+            .expect("since when");
+        assert_eq!((error.kind, what), (Kind::Timeout, &*message));
+        assert!(since.starts_with('2') && since.ends_with('Z'), "{since}");
         assert_eq!(Error::from(error).code, Code::DeadlineExceeded);
         assert_eq!(runtime.monitor.live_children(), 0);
         no_children().await;
@@ -232,10 +237,15 @@ async fn a_dropped_call(world: &World, runtime: &Runtime) {
     let bundle = runtime.log.parent().expect("bundle");
     let gate = bundle.join("gate");
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    let begun = async {
+        while world.monitor.live_children() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
     tokio::select! {
         biased;
         called = runtime.start("gate") => panic!("{called:?} before the gate is open"),
-        () = std::future::ready(()) => {}
+        () = begun => {}
     }
     assert_eq!(world.monitor.live_children(), 1);
     // For reading too, so that the open doesn't wait for the script.
