@@ -44,6 +44,10 @@ const LATER: Duration = Duration::from_millis(100);
 /// the first. The kernel tells of them in steps of the same length.
 const BURST: Duration = Duration::from_millis(10);
 
+/// So long a container that is killed as a whole may take to die: what the kernel logs as its group's kills
+/// belongs to the burst that it began.
+const GROUP_BURST: Duration = Duration::from_secs(1);
+
 /// Events that are kept for the dump.
 const KEPT: usize = 8;
 
@@ -171,10 +175,11 @@ impl Container {
         event.kills_total = state.recent.back().map_or(0, |last| last.kills_total) + event.kills;
         log::info!("container {}: the kernel {}", self.id, describe(&event));
         let now = Instant::now();
+        let within = if event.group { GROUP_BURST } else { BURST };
         let burst = state
             .last
             .replace(now)
-            .is_some_and(|last| now.duration_since(last) < BURST);
+            .is_some_and(|last| now.duration_since(last) < within);
         if state.recent.len() == KEPT {
             state.recent.pop_front();
         }
