@@ -15,12 +15,14 @@ mod event;
 pub mod journal;
 mod keeper;
 mod link;
+mod oom;
 mod publisher;
 mod queue;
 mod retry;
 
 pub use event::Event;
 pub use keeper::Keeper;
+pub use oom::describe;
 pub use publisher::{Publisher, Stats};
 pub use queue::{MAX_BYTES, MAX_EVENTS, MAX_PAYLOAD, Queue};
 pub use retry::Limits;

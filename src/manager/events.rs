@@ -100,10 +100,7 @@ impl Event {
             Self::ExecStarted(event) => format!("pid {} exec {}", event.pid, event.exec_id),
             Self::PidsLimit(event) => pids_limit(event),
             Self::Checkpointed(event) => event.checkpoint.clone(),
-            Self::OomKill(event) => {
-                let pids: Vec<String> = event.victims.iter().map(|v| v.pid.to_string()).collect();
-                format!("kills {} pids {}", event.kills, pids.join(","))
-            }
+            Self::OomKill(event) => crate::events::describe(event),
             Self::Oom(_) | Self::Paused(_) | Self::Resumed(_) => String::new(),
             Self::Other(any) => any.type_url.clone(),
         }

@@ -146,6 +146,8 @@ fn in_a_storm_none_is_missed_and_none_told_twice() {
                 "first",
             )
             .await;
+            // On a slow machine a call waits for its turn for long.
+            shim.tasks = shim.tasks.within(Duration::from_secs(240));
             let (o, k) = round(&mut shim, n).await;
             ooms += o;
             kills += k;

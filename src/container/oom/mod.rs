@@ -24,7 +24,7 @@ use super::Container;
 use super::process::Process;
 use crate::cgroup::kernel_log::Kill;
 use crate::cgroup::{Cgroup, Scope};
-use crate::events::Event;
+use crate::events::{Event, describe};
 use crate::monitor::Exit;
 use crate::proto::cotter_oom::oom_kill;
 use crate::proto::cotter_oom::{OomKill, Victim, victim};
@@ -43,6 +43,10 @@ const LATER: Duration = Duration::from_millis(100);
 /// Kills that come so soon after others are of one burst: no manager could have done anything about
 /// the first. The kernel tells of them in steps of the same length.
 const BURST: Duration = Duration::from_millis(10);
+
+/// So long a container that is killed as a whole may take to die: what the kernel logs as its group's kills
+/// belongs to the burst that it began.
+const GROUP_BURST: Duration = Duration::from_secs(1);
 
 /// Events that are kept for the dump.
 const KEPT: usize = 8;
@@ -169,12 +173,13 @@ impl Container {
         let mut event = self.account(cgroup, &mut state, kills, ended)?;
         state.kills += event.kills;
         event.kills_total = state.recent.back().map_or(0, |last| last.kills_total) + event.kills;
-        log::info!("{}", words(&event));
+        log::info!("container {}: the kernel {}", self.id, describe(&event));
         let now = Instant::now();
+        let within = if event.group { GROUP_BURST } else { BURST };
         let burst = state
             .last
             .replace(now)
-            .is_some_and(|last| now.duration_since(last) < BURST);
+            .is_some_and(|last| now.duration_since(last) < within);
         if state.recent.len() == KEPT {
             state.recent.pop_front();
         }
@@ -344,48 +349,4 @@ fn wire_level(level: Scope) -> oom_kill::Level {
         Scope::Inside => oom_kill::Level::LEVEL_INSIDE,
         Scope::Host => oom_kill::Level::LEVEL_HOST,
     }
-}
-
-/// The event on one line.
-fn words(event: &OomKill) -> String {
-    let who: Vec<String> = event.victims.iter().map(victim_words).collect();
-    let limit = match event.level.enum_value_or_default() {
-        oom_kill::Level::LEVEL_CONTAINER => "the container's limit",
-        oom_kill::Level::LEVEL_ABOVE => "a limit above the container",
-        oom_kill::Level::LEVEL_INSIDE => "a limit inside the container",
-        oom_kill::Level::LEVEL_HOST => "the machine is out of memory",
-        oom_kill::Level::LEVEL_UNKNOWN => "the limit is not known",
-    };
-    let bytes = match event.limit_bytes {
-        0 => String::new(),
-        bytes => format!(" of {} KiB", bytes >> 10),
-    };
-    let path = match event.level_path.as_str() {
-        "" => String::new(),
-        path => format!(" in {}", path.escape_debug()),
-    };
-    format!(
-        "container {}: the kernel has killed {} for want of memory ({limit}{bytes}{path}): {}",
-        event.container_id,
-        event.kills,
-        match who.is_empty() {
-            true => "who is not known".to_owned(),
-            false => who.join(", "),
-        }
-    )
-}
-
-fn victim_words(victim: &Victim) -> String {
-    let role = match victim.role.enum_value_or_default() {
-        victim::Role::ROLE_INIT => "init ".to_owned(),
-        victim::Role::ROLE_EXEC => format!("exec {} ", victim.exec_id),
-        victim::Role::ROLE_CHILD | victim::Role::ROLE_UNKNOWN => String::new(),
-    };
-    let memory = victim.anon_bytes + victim.file_bytes + victim.shmem_bytes;
-    format!(
-        "{role}{} pid {} with {} KiB",
-        victim.command.escape_debug(),
-        victim.pid,
-        memory >> 10
-    )
 }
