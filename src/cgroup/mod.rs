@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::mount::mountinfo;
 use locate::Place;
 pub use locate::Version;
-pub use manage::add_process;
+pub use manage::{add_process, remove};
 pub use metrics::Metrics;
 pub use oom::OomWatch;
 
