@@ -45,6 +45,8 @@ pub struct Scale {
     pub outage_execs: usize,
     /// How many execs exit under other faults.
     pub execs: usize,
+    /// How many cycles of an exec are run to see what adds up; fewer of what takes longer.
+    pub cycles: usize,
     /// How often a manager comes and goes.
     pub flaps: usize,
     /// How long one fault may take with one shim.
@@ -57,6 +59,7 @@ impl Scale {
         outage: Duration::from_secs(60),
         outage_execs: 5000,
         execs: 200,
+        cycles: 10_000,
         flaps: 40,
         limit: Duration::from_secs(900),
         seed: 0,
@@ -65,6 +68,7 @@ impl Scale {
         outage: Duration::from_secs(5),
         outage_execs: 300,
         execs: 40,
+        cycles: 500,
         flaps: 10,
         limit: Duration::from_secs(90),
         seed: 0,

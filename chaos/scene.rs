@@ -6,15 +6,16 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cotter::error::{Error, Result};
 use cotter::manager::client::{Tasks, gone};
 use cotter::manager::dialect::Dialect;
 use cotter::manager::events::{Event, Told};
+use cotter::manager::launch::Launch;
 use cotter::manager::spec::Spec;
-use cotter::proto::task::{CreateTaskRequest, ShutdownRequest, StateRequest};
+use cotter::proto::task::{CreateTaskRequest, DeleteResponse, ShutdownRequest, StateRequest};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -22,7 +23,7 @@ use crate::common::census::Census;
 use crate::common::containerd::go_shim;
 use crate::common::shim::{Shim, each};
 use crate::common::{TempDir, signal};
-use crate::ledger::{Ledger, seen};
+use crate::ledger::{Ledger, key, seen};
 use crate::line::{Line, State};
 use crate::stream::{Key, exit_of, expected};
 use crate::verdict::Outcome;
@@ -64,6 +65,7 @@ pub struct Scene {
     /// What one call of the runtime may take.
     call: Duration,
     base: Vec<String>,
+    pid: u32,
     _dir: TempDir,
 }
 
@@ -107,6 +109,7 @@ impl Scene {
         } else {
             2 * call + MARGIN
         };
+        let pid = shim.pid();
         shim.tasks = shim.tasks.within(limit + MARGIN);
         Self {
             shim,
@@ -116,6 +119,7 @@ impl Scene {
             told: Vec::new(),
             call,
             base: Vec::new(),
+            pid,
             _dir: dir,
         }
     }
@@ -240,6 +244,17 @@ impl Scene {
         }
     }
 
+    /// The pid of the shim.
+    pub fn shim_pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The pid that Create or Start has answered.
+    pub fn pid(&self, id: &str, exec: &str) -> u32 {
+        let pid = self.ledger.facts().processes[&key(id, exec)].pid;
+        pid.expect("it was started")
+    }
+
     /// What was not as it has to be.
     pub fn fail(&self, what: impl Into<String>) {
         self.outcome.borrow_mut().failed.push(what.into());
@@ -267,13 +282,6 @@ impl Scene {
         self.outcome.borrow_mut().called("State", longest, QUESTION);
     }
 
-    /// Takes in an exit that has to be told by other means than the stream.
-    pub fn told(&self, told: bool) {
-        let mut outcome = self.outcome.borrow_mut();
-        outcome.expected += 1;
-        outcome.received += usize::from(told);
-    }
-
     /// The shim was killed: of what it was asked so far nobody can know which events got out.
     pub fn unsure(&self) {
         let all: Vec<Key> = self.ledger.facts().processes.keys().cloned().collect();
@@ -282,9 +290,20 @@ impl Scene {
         }
     }
 
+    /// The shim's private memory that is not a file's, in KiB.
+    pub fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", self.pid);
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Anonymous:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.expect("Anonymous in smaps_rollup")
+    }
+
     /// Kinds of the shim's open files, sorted.
     fn descriptors(&self) -> Vec<String> {
-        let dir = format!("/proc/{}/fd", self.shim.pid());
+        let dir = format!("/proc/{}/fd", self.pid);
         let links = fs::read_dir(dir).into_iter().flatten().flatten();
         let mut kinds: Vec<String> = links
             .filter_map(|fd| fs::read_link(fd.path()).ok())
@@ -341,6 +360,11 @@ impl Scene {
     /// The fault is over: removes the good container, ends the shim and counts.
     pub async fn end(mut self) -> Outcome {
         self.line.set(State::Open);
+        if !Path::new(&format!("/proc/{}/exe", self.pid)).exists() {
+            self.fail("the shim died");
+            self.unsure();
+            return self.deleted(|| {}).await;
+        }
         let more = self.more_open().await;
         self.outcome.get_mut().left.extend(more);
         self.remove(GOOD).await;
@@ -365,22 +389,30 @@ impl Scene {
         self.count(true).await
     }
 
-    /// The shim was killed: cleans up as containerd does, whose event of the exit is then what
+    /// The shim was killed: cleans up as containerd does, whose event of an exit is then what
     /// `delete` answers and which removes the bundle; then does what comes `after`, and counts.
-    pub async fn deleted(self, has_exit: bool, after: impl FnOnce()) -> Outcome {
-        let deleted = self.shim.launch.delete().await;
-        eprintln!("{deleted:?}");
-        match deleted {
-            Err(why) => {
-                self.fail(format!("delete: {why}"));
-                self.told(false);
+    pub async fn deleted(self, after: impl FnOnce()) -> Outcome {
+        for id in self.shim.ids() {
+            let launch = Launch {
+                bundle: self.shim.bundle_path(&id),
+                id: id.clone(),
+                ..self.shim.launch.clone()
+            };
+            let deleted = launch.delete().await;
+            eprintln!("delete of {id}: {deleted:?}");
+            let answer = deleted.map(|deleted| deleted.response);
+            if let Err(why) = &answer {
+                self.fail(format!("delete of {id}: {why}"));
             }
-            Ok(deleted) if has_exit => {
-                let answer = deleted.response;
-                let told = answer.exit_status == 137 && answer.exited_at.is_some();
-                self.told(told);
+            let facts = self.ledger.facts();
+            let fact = facts.processes.get(&key(&id, ""));
+            // Without an answer to Create there may have been no container.
+            if fact.is_some_and(|fact| fact.pid.is_some() && fact.deleted.is_none()) {
+                let told = |d: DeleteResponse| d.exit_status == 137 && d.exited_at.is_some();
+                let mut outcome = self.outcome.borrow_mut();
+                outcome.expected += 1;
+                outcome.received += usize::from(answer.is_ok_and(told));
             }
-            Ok(_) => {}
         }
         after();
         self.count(false).await
@@ -422,7 +454,7 @@ impl Scene {
 
     /// Kills the shim.
     pub fn kill_shim(&self) {
-        signal(self.shim.pid(), "KILL");
+        signal(self.pid, "KILL");
     }
 }
 

@@ -59,6 +59,20 @@ impl Outcome {
         self.wrong.extend(check(&stream, &facts));
     }
 
+    /// Takes in what one more round has shown.
+    pub fn add(&mut self, round: Self) {
+        self.expected += round.expected;
+        self.received += round.received;
+        self.again += round.again;
+        self.wrong.extend(round.wrong);
+        self.left.extend(round.left);
+        self.failed.extend(round.failed);
+        if let Some(call) = round.call {
+            let ms = Duration::from_millis;
+            self.called(&call.what, ms(call.took), ms(call.limit));
+        }
+    }
+
     /// Takes in how long a call took.
     pub fn called(&mut self, what: &str, took: Duration, limit: Duration) {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

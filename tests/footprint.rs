@@ -14,12 +14,13 @@ use cotter::error::Code;
 use cotter::manager::client::Tasks;
 use cotter::manager::spec::Spec;
 use cotter::proto::task::WaitRequest;
+use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use common::LIMIT;
-use common::shim::{RUNTIMES, Shim, run};
+use common::shim::{RUNTIMES, Shim, each, run};
 
 /// What /proc tells of a process that is to be the same again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +163,83 @@ fn cycles_leave_nothing_behind() {
             shim.end().await;
         });
     }
+}
+
+/// A tenth of what `make chaos` does; many at once, as subscribers and runtime calls are then many.
+#[test]
+fn a_thousand_execs_and_fifty_containers_leave_nothing_behind() {
+    run(async {
+        let mut shim = Shim::start(RUNTIMES[1], "c", &["sleep", "1000"]).await;
+        let pid = shim.pid();
+        shim.create("c").await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        let bundle = || common::census::entries(&shim.bundle_path("c"));
+        let (base, files) = (Footprint::of(pid), bundle());
+        let many = async |name: &str, count: usize| {
+            each(8, 0..count, |n| {
+                let (shim, name) = (&shim, format!("{name}{n}"));
+                async move {
+                    shim.exec("c", &name, &["true"]).await.unwrap();
+                    assert_eq!(shim.wait("c", &name).await.unwrap().exit_status, 0);
+                    shim.delete("c", &name).await.unwrap();
+                }
+            })
+            .await;
+        };
+        // As with the abandoned calls below: what is left behind adds up in every round.
+        let mut memory = Vec::new();
+        for round in 0..5 {
+            many(&format!("x{round}-"), 200).await;
+            memory.push(anonymous(pid));
+        }
+        let grows = memory.windows(2).all(|pair| pair[1] > pair[0] + 32);
+        assert!(!grows, "KiB, 200 execs each: {memory:?}");
+        let memory = anonymous(pid);
+        base.again(pid).await;
+        assert_eq!(bundle(), files);
+        for n in 0..50 {
+            let id = format!("d{n}");
+            shim.run(&id, &["sleep", "1000"]).await;
+            shim.remove(&id).await;
+        }
+        base.again(pid).await;
+        let grown = anonymous(pid).saturating_sub(memory);
+        assert!(grown <= 256, "{grown} KiB more than {memory}");
+        shim.remove("c").await;
+        shim.end().await;
+    });
+}
+
+/// Connections that end in the middle of a frame, and before one.
+#[test]
+fn connections_that_are_abandoned_leave_nothing_behind() {
+    run(async {
+        let shim = Shim::start(RUNTIMES[1], "c", &["sleep", "1000"]).await;
+        let pid = shim.pid();
+        shim.create("c").await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        let base = Footprint::of(pid);
+        // ttrpc: length 64, stream 1, a request; then less than it promises.
+        let frame = [&[0, 0, 0, 64, 0, 0, 0, 1, 1, 0][..], &[10; 20]].concat();
+        let abandon = async || {
+            for n in 0..1000 {
+                let path = shim.endpoint.socket();
+                let mut stream = tokio::net::UnixStream::connect(path).await.unwrap();
+                let part = &frame[..n % frame.len()];
+                stream.write_all(part).await.unwrap();
+            }
+            shim.state("c", "").await.unwrap();
+        };
+        abandon().await;
+        base.again(pid).await;
+        let memory = anonymous(pid);
+        abandon().await;
+        base.again(pid).await;
+        let grown = anonymous(pid).saturating_sub(memory);
+        assert!(grown <= 256, "{grown} KiB more than {memory}");
+        shim.remove("c").await;
+        shim.end().await;
+    });
 }
 
 #[test]

@@ -5,9 +5,13 @@ use std::pin::Pin;
 use crate::Scale;
 use crate::verdict::Outcome;
 
+mod daemon;
+mod load;
 mod manager;
+mod room;
 mod runtime;
 mod shim;
+mod stdio;
 
 type Run = fn(Scale) -> Pin<Box<dyn Future<Output = Outcome>>>;
 
@@ -33,6 +37,11 @@ macro_rules! faults {
 
 /// All of them.
 pub const FAULTS: &[Fault] = faults! {
+    "containerd killed while containers exit" => daemon::killed;
+    "containerd stopped while containers exit" => daemon::stopped;
+    "containerd killed in a loop" => daemon::flapping;
+    "containerd: shim killed" => daemon::shim_killed;
+    "containerd: shim killed in the middle of run" => daemon::shim_killed_in_run;
     "events: no socket while execs exit" => manager::gone;
     "events: socket full" => manager::full;
     "events: manager stopped" => manager::stopped;
@@ -48,6 +57,7 @@ pub const FAULTS: &[Fault] = faults! {
     "shim killed in exec, runtime done" => shim::killed["exec", "slow-after"];
     "shim killed in delete, runtime not begun" => shim::killed["delete", "slow-before"];
     "shim killed in delete, runtime done" => shim::killed["delete", "slow-after"];
+    "shim killed at any moment" => shim::any_moment;
     "shim killed while idle" => shim::killed_idle;
     "shim stopped while processes exit" => shim::stopped;
     "shim started twice" => shim::twice;
@@ -65,4 +75,15 @@ pub const FAULTS: &[Fault] = faults! {
     "runtime lies in exec" => runtime::lies["exec"];
     "runtime lies in delete" => runtime::lies["delete"];
     "runtime slow in one exec of many" => runtime::slow;
+    "disk of the bundle full" => room::disk_of_bundle;
+    "disk of the log file full" => room::disk_of_log;
+    "no descriptors left" => room::descriptors;
+    "no memory left" => room::memory;
+    "no processes left" => room::processes;
+    "stdout: reader gone" => stdio::gone;
+    "stdout: reader slow" => stdio::slow;
+    "stdout: reader gone and back" => stdio::back;
+    "many execs" => load::execs;
+    "many containers" => load::containers;
+    "many abandoned Waits" => load::waits;
 };

@@ -56,9 +56,7 @@ pub async fn killed(_: Scale, operation: &str, moment: &'static str) -> Outcome 
     scene.unsure();
     // Not that of `delete` itself.
     faulty.clear(operation);
-    scene
-        .deleted(operation != "create", || faulty.release(moment))
-        .await
+    scene.deleted(|| faulty.release(moment)).await
 }
 
 /// Killed with nothing under way but a running init, and execs that run and have ended.
@@ -71,13 +69,13 @@ pub async fn killed_idle(_: Scale) -> Outcome {
     scene.exec_to_end(GOOD, "ended", &["true"]).await.unwrap();
     scene.kill_shim();
     scene.unsure();
-    scene.deleted(true, || {}).await
+    scene.deleted(|| {}).await
 }
 
 /// Stopped while its containers and execs exit.
 pub async fn stopped(scale: Scale) -> Outcome {
     let mut scene = Scene::new().await;
-    let shim = scene.shim.pid();
+    let shim = scene.shim_pid();
     let mut pids = Vec::new();
     for n in 0..scale.execs / 4 {
         let id = format!("c{n}");
@@ -106,4 +104,30 @@ pub async fn twice(_: Scale) -> Outcome {
     let _ = scene.shim.launch.start().await;
     scene.good_works("after").await;
     scene.end().await
+}
+
+/// Killed at moments of chance while a container is made, run and removed.
+pub async fn any_moment(mut scale: Scale) -> Outcome {
+    let mut all = Outcome::default();
+    for _ in 0..scale.flaps {
+        let scene = Scene::bare("c", &["sleep", "100000"], CALL).await;
+        let moment = Duration::from_micros(scale.random(60_000));
+        let life = async {
+            let request = scene.shim.create_request("c");
+            scene.create(&request).await?;
+            scene.start("c", "").await?;
+            scene.exec("c", "x", &["true"]).await?;
+            scene.kill("c", "", 9).await?;
+            scene.delete("c", "").await
+        };
+        let kill = async {
+            sleep(moment).await;
+            scene.kill_shim();
+        };
+        let _ = tokio::join!(life, kill);
+        eprintln!("killed after {moment:?}");
+        scene.unsure();
+        all.add(scene.deleted(|| {}).await);
+    }
+    all
 }

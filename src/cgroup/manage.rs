@@ -27,6 +27,19 @@ pub fn add_process(path: &str, pid: Pid) -> Result<()> {
     Ok(())
 }
 
+/// Removes the cgroup at `path` from every hierarchy where it is there and has neither a process nor
+/// a cgroup in it. What is no clean absolute path (systemd's `slice:prefix:name`, say) or the root is
+/// left alone, as is what cannot be removed.
+pub fn remove(path: &str) {
+    if path == "/" || !is_clean_absolute(path) {
+        return;
+    }
+    let mounts = mountinfo::read(|entry| locate::is_cgroup(&entry).then_some(entry));
+    for entry in mounts.unwrap_or_default() {
+        let _ = fs::remove_dir(entry.mount_point.join(path.trim_start_matches('/')));
+    }
+}
+
 /// The directories a cgroup path stands for. At least one, and on v1 each exists.
 pub(super) fn targets(version: Version, path: &str, mounts: &[Entry]) -> Result<Vec<PathBuf>> {
     let bad = |why| Error::invalid_argument(format!("cgroup path {path:?} {why}"));

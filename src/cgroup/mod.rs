@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::mount::mountinfo;
 use locate::Place;
 pub use locate::Version;
-pub use manage::add_process;
+pub use manage::{add_process, remove};
 pub use metrics::{Metrics, host_pressure};
 pub use oom::{Hit, OomWatch, Scope};
 pub use pids::{CountedAt, Level, Pids, PidsWatch, fullest};

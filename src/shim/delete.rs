@@ -43,6 +43,9 @@ const LONGEST: u64 = 1 << 20;
 /// How a container whose end nobody saw is said to have ended: as if by SIGKILL.
 const KILLED: u32 = 137;
 
+/// How long a shim may take to be dead whose connections have ended.
+const DYING: Duration = Duration::from_millis(150);
+
 /// How long the runtime may take, and then the unmounting. The manager gives up after 5 s.
 const RUNTIME_LIMIT: Duration = Duration::from_millis(2_500);
 const UNMOUNT_LIMIT: Duration = Duration::from_millis(1_500);
@@ -62,13 +65,10 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
     let bundle = bundle(flags);
     let mut warnings = Vec::new();
     let sockets = sockets(&bundle, flags);
-    let lives = sockets.iter().any(|path| socket::is_alive(path));
+    let lives = outlives(&sockets);
     // After an orderly end, which is nearly always, there is neither.
     let died = sockets.iter().any(|path| path.exists()) || runtime(&bundle, &flags.id, flags).knows;
-    if !lives {
-        warnings.extend(orphans::end(&bundle).err());
-    }
-    clear(&bundle, &flags.id, flags, &mut warnings);
+    clear_all(&bundle, &flags.id, flags, lives, &mut warnings);
     for path in sockets {
         warnings.extend(socket::remove_dead(&path).err());
     }
@@ -101,6 +101,34 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
         .map_err(|e| failed(e.to_string()))
 }
 
+/// Whether a shim goes on listening. One that is being killed may have closed its connections, at
+/// which a manager runs this, before its socket.
+fn outlives(sockets: &[PathBuf]) -> bool {
+    let deadline = Instant::now() + DYING;
+    while sockets.iter().any(|path| socket::is_alive(path)) {
+        if Instant::now() >= deadline {
+            return true;
+        }
+        std::thread::sleep(DYING / 20);
+    }
+    false
+}
+
+/// Clears away one container, with the calls of its runtime that a dead shim has made.
+fn clear_all(bundle: &Path, id: &str, flags: &Flags, lives: bool, warnings: &mut Vec<Error>) {
+    let interrupted = match lives {
+        true => Vec::new(),
+        false => orphans::logs(bundle),
+    };
+    if !interrupted.is_empty() {
+        warnings.extend(orphans::end(bundle).err());
+    }
+    clear(bundle, id, flags, warnings);
+    if !interrupted.is_empty() {
+        orphans::clear(bundle, &interrupted);
+    }
+}
+
 /// Clears away one container, as far as it goes.
 fn clear(bundle: &Path, id: &str, flags: &Flags, warnings: &mut Vec<Error>) {
     let pid = read_pid(bundle);
@@ -127,8 +155,7 @@ fn clear_siblings(
             )));
             continue;
         }
-        warnings.extend(orphans::end(&sibling.bundle).err());
-        clear(&sibling.bundle, &sibling.id, flags, warnings);
+        clear_all(&sibling.bundle, &sibling.id, flags, false, warnings);
         events.unpublished(&sibling.bundle, &sibling.id);
         events.gone(&sibling.id, end_of(&sibling.bundle));
     }

@@ -150,8 +150,15 @@ fn killed_in_the_middle_of_a_call() {
             // The other container's is none of its business.
             cleared(&shim, GOOD, good).await;
             assert_eq!(calls(), 1);
+            // As if it had come that far.
+            let cgroups = shim.owner().cgroups();
+            assert!(!cgroups.is_empty());
+            let made = || cgroups.iter().map(|dir| dir.join("c"));
+            made().for_each(|dir| std::fs::create_dir_all(dir).unwrap());
             assert_eq!(delete(&shim, "c").await.warnings, "");
             assert_eq!(calls(), 0);
+            let left: Vec<_> = made().filter(|dir| dir.exists()).collect();
+            assert!(left.is_empty(), "{left:?}");
             faulty.clear("create");
             again(&mut shim, &faulty).await;
             shim.end().await;
