@@ -49,6 +49,8 @@ bench: tools ## Compare with the Go shims and the Rust one, side by side (needs 
 
 test-vm: tools ## Run the tests of cgroup v2, systemd and CRIU in a virtual machine (needs root)
 	@tests/vm/run
+	@tests/setup/vm-kernel
+	@COTTER_VM_KERNEL=$${COTTER_TOOLS:-target/tools}/vm-kernel/kernel tests/vm/run resources pids::
 
 ## Other
 

@@ -188,6 +188,7 @@ impl Judge<'_> {
                 "/tasks/delete"
             }
             Event::Oom(_)
+            | Event::PidsLimit(_)
             | Event::Paused(_)
             | Event::Resumed(_)
             | Event::Checkpointed(_)
