@@ -73,6 +73,8 @@ test-suites: tools ## Run containerd's own suites, with the Go shim and with our
 
 test-vm: tools ## Run the tests of cgroup v2, systemd and CRIU in a virtual machine (needs root)
 	@tests/vm/run
+	@tests/setup/vm-kernel
+	@COTTER_VM_KERNEL=$${COTTER_TOOLS:-target/tools}/vm-kernel/kernel tests/vm/run resources pids::
 
 ## Other
 

@@ -38,6 +38,7 @@ pub struct Pids {
     /// The root of its hierarchy, which has no limit.
     top: PathBuf,
     counted_at: CountedAt,
+    notified: bool,
 }
 
 /// A cgroup and how full it is.
@@ -75,6 +76,7 @@ impl Cgroup {
             dir: place.dir.clone(),
             top: place.mount_point.clone(),
             counted_at,
+            notified: is_notified(self.version, &release()),
         };
         pids.hits()?;
         Ok(pids)
@@ -93,6 +95,11 @@ impl Pids {
     /// Where forks are counted that this cgroup's tasks are refused.
     pub fn counted_at(&self) -> CountedAt {
         self.counted_at
+    }
+
+    /// Whether the kernel notifies who watches. If not, [`super::Refusals`] tells of the first time.
+    pub fn is_notified(&self) -> bool {
+        self.notified
     }
 
     /// The cgroup above, if it is not the root of the hierarchy.
@@ -212,6 +219,19 @@ impl PidsWatch {
     }
 }
 
+/// The kernel's release, such as `6.1.0-50-cloud-amd64`; empty when it cannot be read.
+fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()
+}
+
+fn is_notified(version: Version, release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|n| n.parse::<u32>().ok());
+    let release = number().zip(number());
+    // What cannot be understood is taken for a new one: then nothing is missed.
+    version == Version::V2 || release.is_some_and(|release| release < (6, 11))
+}
+
 /// The level whose limit is reached, of a cgroup and those above it: the one with the least room, the lower
 /// one of two. Some processes may have ended since a fork was refused.
 pub fn fullest(levels: &[Level]) -> Option<&Level> {
@@ -255,11 +275,34 @@ mod tests {
     }
 
     #[test]
+    fn who_is_notified() {
+        for (version, release, expected) in [
+            (Version::V2, "6.18.44-fc-v669\n", true),
+            (Version::V2, "", true),
+            (Version::V1, "6.18.44-fc-v669\n", false),
+            (Version::V1, "6.11.0", false),
+            (Version::V1, "6.11-rc1", false),
+            (Version::V1, "6.10.9", true),
+            (Version::V1, "5.14.0-570.el9.x86_64", true),
+            (Version::V1, "7.0", false),
+            (Version::V1, "6", false),
+            (Version::V1, "", false),
+        ] {
+            assert_eq!(
+                is_notified(version, release),
+                expected,
+                "{version:?} {release}"
+            );
+        }
+    }
+
+    #[test]
     fn the_cgroups_above_end_below_the_root() {
         let mut pids = Pids {
             dir: "/m/a/b/c".into(),
             top: "/m".into(),
             counted_at: CountedAt::Forker,
+            notified: true,
         };
         let mut dirs = Vec::new();
         while let Some(parent) = pids.parent() {

@@ -240,3 +240,77 @@ proptest! {
         }
     }
 }
+
+/// A hierarchy of files, as the kernel's are read.
+fn files(name: &str, files: &[(&str, &str)]) -> (PathBuf, Cgroup) {
+    let top = std::env::temp_dir().join(format!("cotter-pids-{name}-{}", std::process::id()));
+    let dir = top.join("pod/c");
+    fs::create_dir_all(&dir).unwrap();
+    for (file, text) in files {
+        fs::write(dir.join(file), text).unwrap();
+    }
+    let mounts = format!(
+        "36 31 0:33 / {} rw - cgroup cgroup rw,pids\n",
+        top.display()
+    );
+    let found = cgroup("5:pids:/pod/c\n", "5:pids:/\n", &mounts).unwrap();
+    (top, found)
+}
+
+#[test]
+fn what_cannot_be_watched_is_named() {
+    for (name, content, expected) in [
+        ("missing", &[][..], "pids.events: No such file"),
+        (
+            "strange",
+            &[("pids.events", "min 7\n")],
+            "pids.events: there is no count",
+        ),
+        (
+            "empty",
+            &[("pids.events", "")],
+            "pids.events: there is no count",
+        ),
+    ] {
+        let (top, found) = files(name, content);
+        let error = found.pids().unwrap_err();
+        let path = top.join("pod/c");
+        fs::remove_dir_all(&top).unwrap();
+        assert!(error.message.contains(expected), "{error}");
+        assert!(error.message.contains(path.to_str().unwrap()), "{error}");
+        assert_eq!(error.message.lines().count(), 1);
+    }
+    let error = cgroup("4:memory:/c\n", "4:memory:/\n", V1).unwrap().pids();
+    assert!(error.unwrap_err().message.contains("pids controller"));
+    let shared = cgroup("5:pids:/\n4:memory:/c\n", "5:pids:/\n4:memory:/\n", V1);
+    assert!(shared.unwrap().pids().is_err());
+}
+
+#[test]
+fn the_limit_and_who_has_ended() {
+    let content = [
+        ("pids.events", "max 7\n"),
+        ("pids.current", "12\n"),
+        ("pids.max", "70\n"),
+        ("tasks", "5\n6\n7\n"),
+    ];
+    let (top, found) = files("count", &content);
+    let pids = found.pids().unwrap();
+    let nested = pids.dir().join("nested");
+    fs::create_dir(&nested).unwrap();
+    fs::write(nested.join("tasks"), "9\n").unwrap();
+    let seen = (pids.hits(), pids.level(), pids.zombies());
+    pids.set_limit(20).unwrap();
+    let limit = pids.level().and_then(|level| level.limit);
+    let levels = pids.levels().len();
+    fs::remove_dir_all(&top).unwrap();
+    let level = Level {
+        dir: top.join("pod/c"),
+        current: 12,
+        limit: Some(70),
+    };
+    assert_eq!(seen, (Ok(7), Some(level), Some(8)));
+    // The pod's files cannot be read.
+    assert_eq!((limit, levels), (Some(20), 1));
+    assert!(pids.set_limit(20).is_err(), "no file is made");
+}

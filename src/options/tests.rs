@@ -252,3 +252,21 @@ proptest::proptest! {
         let _ = of(&generic(&url, text.as_bytes()));
     }
 }
+
+#[test]
+fn a_limit_of_processes_is_a_number_or_a_word() {
+    for (text, expected) in [
+        ("pids_limit = 20", "20"),
+        ("PidsLimit = \"auto\"", "auto"),
+        ("pids_limit = \"many\"", "many"),
+        ("pids_limit = -1", "-1"),
+    ] {
+        let options = toml(text.as_bytes(), "x").unwrap();
+        assert_eq!(options.pids_limit, expected, "{text}");
+    }
+    for text in ["pids_limit = true", "pids_limit = 1.5", "pids_limit = [1]"] {
+        let error = toml(text.as_bytes(), "x").unwrap_err();
+        let message = error.message;
+        assert!(message.contains("not a number or a string"), "{message}");
+    }
+}

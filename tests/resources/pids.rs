@@ -403,7 +403,7 @@ fn fifty_containers_in_one_shim() {
             took.push(told.received.saturating_duration_since(refused));
         }
         took.sort();
-        println!(
+        eprintln!(
             "refused fork to event, {N} containers in one shim: p50 {:?} p99 {:?} max {:?}",
             took[N / 2],
             took[N * 99 / 100],

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Shared, log_once};
-use crate::cgroup::{CountedAt, PidsWatch, Refused};
+use crate::cgroup::{Pids, PidsWatch, Refused};
 
 /// Between two events of one limit.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -20,29 +20,30 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(64);
 /// Waits for word of one cgroup.
 pub(super) struct Follow {
     watch: PidsWatch,
-    /// The kernel's log, where the cgroup's own file may be silent.
+    rhythm: Rhythm,
+    /// The kernel's log, where the cgroup's own file is silent.
     refused: Option<Refused>,
 }
 
 impl Follow {
-    pub(super) fn new(watch: PidsWatch, counted_at: CountedAt, shared: &Shared, id: &str) -> Self {
-        let refused = match counted_at {
-            CountedAt::Limit => None,
-            CountedAt::Forker => match shared.pids.refusals.follow() {
-                Ok(refused) => Some(refused),
-                Err(why) => {
-                    log_once(shared, id, &why.message);
-                    None
-                }
-            },
-        };
-        Self { watch, refused }
+    pub(super) fn new(watch: PidsWatch, pids: &Pids, shared: &Shared, id: &str) -> Self {
+        let follow = || shared.pids.refusals.follow();
+        let refused = (!pids.is_notified()).then(follow);
+        let refused = refused.and_then(|refused| {
+            refused
+                .inspect_err(|why| log_once(shared, id, &why.message))
+                .ok()
+        });
+        Self {
+            watch,
+            rhythm: Rhythm::new(pids.is_notified()),
+            refused,
+        }
     }
 
     /// Calls `look` when there may be news. It answers whether there was any, or none when there will
     /// never be any more.
     pub(super) async fn run(mut self, look: impl Fn() -> Option<bool>) {
-        let mut rhythm = Rhythm::default();
         // What came before the watch.
         let mut word = Word::Nobody;
         while word != Word::Gone {
@@ -57,8 +58,8 @@ impl Follow {
                     }
                 }
             }
-            rhythm.had(word, news);
-            word = self.word(rhythm.pause()).await;
+            self.rhythm.had(word, news);
+            word = self.word(self.rhythm.pause()).await;
         }
     }
 
@@ -97,14 +98,21 @@ enum Word {
 }
 
 /// When to look without being told. Pure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rhythm {
-    /// The file was the one to say it: it always will.
+    /// There is word of all that is new.
     file_speaks: bool,
     pause: Option<Duration>,
 }
 
 impl Rhythm {
+    fn new(file_speaks: bool) -> Self {
+        Self {
+            file_speaks,
+            pause: None,
+        }
+    }
+
     fn pause(self) -> Option<Duration> {
         self.pause.filter(|_| !self.file_speaks)
     }
@@ -159,13 +167,16 @@ mod tests {
                 s(2),
             ),
         ] {
-            let mut rhythm = Rhythm::default();
+            let mut rhythm = Rhythm::new(false);
             for (word, news) in said {
                 rhythm.had(*word, *news);
             }
             assert_eq!(rhythm.pause(), expected, "{what}");
         }
-        let mut rhythm = Rhythm::default();
+        let mut rhythm = Rhythm::new(true);
+        rhythm.had(Word::File, true);
+        assert_eq!(rhythm.pause(), None, "all is told");
+        let mut rhythm = Rhythm::new(false);
         rhythm.had(Word::Log, true);
         for _ in 0..20 {
             rhythm.had(Word::Nobody, false);

@@ -107,7 +107,7 @@ impl Container {
             self.join_pod(&pids);
         }
         let me = Arc::downgrade(self);
-        let follow = Follow::new(watch, pids.counted_at(), &self.shared, &self.id);
+        let follow = Follow::new(watch, &pids, &self.shared, &self.id);
         self.spawn(follow.run(move || me.upgrade()?.tell_pids(&pids)));
     }
 

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::follow::Follow;
 use super::{Container, lock};
-use crate::cgroup::{CountedAt, Pids};
+use crate::cgroup::Pids;
 use crate::error::Error;
 
 /// The limit above containers, where the kernel counts for itself.
@@ -38,7 +38,7 @@ impl Pod {
                     pids,
                 });
                 let me = Arc::downgrade(&pod);
-                let follow = Follow::new(watch, CountedAt::Limit, &container.shared, &container.id);
+                let follow = Follow::new(watch, &pod.pids, &container.shared, &container.id);
                 let task = tokio::spawn(follow.run(move || me.upgrade()?.tell()));
                 let _ = pod.task.set(task);
                 pods.insert(pod.pids.dir().to_owned(), Arc::downgrade(&pod));
