@@ -8,7 +8,7 @@ CARGO   ?= cargo
 RESULTS := $(CURDIR)/target/results
 
 .DEFAULT_GOAL := help
-.PHONY: help build run install test test-vm tools bench
+.PHONY: help build run install test test-vm test-suites tools bench chaos fuzz
 
 ## For users
 
@@ -47,6 +47,30 @@ bench: tools ## Compare with the Go shims and the Rust one, side by side (needs 
 	@bench/peer
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) bench --locked --target $(TARGET) --bench shims -- $(BENCH)
 
+chaos: tools ## Break everything around the shims and count what is lost (needs root; CHAOS=--short for 3 minutes)
+	@[ "$$(id -u)" = 0 ] || { echo "the faults need containers: run it as root"; exit 1; }
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) bench --locked --target $(TARGET) --bench chaos -- $(CHAOS)
+
+# What is found is kept below target/fuzz/found; a copy of it in fuzz/corpus makes it a test for good. No sanitizer:
+# the parsers are safe Rust, and the compiler that everybody has needs no nightly flags then.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+fuzz: ## Look for inputs that break a parser, FUZZ_SECONDS on each of FUZZ_TARGETS
+	@command -v cargo-fuzz >/dev/null || [ -x target/fuzz/bin/cargo-fuzz ] || \
+	    $(CARGO) install cargo-fuzz --locked --root target/fuzz
+	@for target in $(FUZZ_TARGETS); do \
+	    mkdir -p target/fuzz/found/$$target target/fuzz/grown/$$target; \
+	    PATH="$(CURDIR)/target/fuzz/bin:$$PATH" $(CARGO) fuzz run -s none \
+	        --target-dir target/fuzz $$target target/fuzz/grown/$$target fuzz/corpus/$$target -- \
+	        -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10 -rss_limit_mb=1024 \
+	        -artifact_prefix=target/fuzz/found/$$target/ -print_final_stats=1 || exit 1; \
+	done
+
+test-suites: tools ## Run containerd's own suites, with the Go shim and with ours (needs root)
+	@[ "$$(id -u)" = 0 ] || { echo "the suites start containers: run them as root"; exit 1; }
+	$(CARGO) build --locked
+	@tests/suites/run
+
 test-vm: tools ## Run the tests of cgroup v2, systemd and CRIU in a virtual machine (needs root)
 	@tests/vm/run
 	@tests/setup/vm-kernel
@@ -57,4 +81,4 @@ test-vm: tools ## Run the tests of cgroup v2, systemd and CRIU in a virtual mach
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	    /^## / { printf "\n%s\n", substr($$0, 4) } \
-	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	    /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile

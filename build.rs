@@ -11,13 +11,15 @@ use std::path::PathBuf;
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const MESSAGES: [&str; 13] = [
+const MESSAGES: [&str; 15] = [
     "bootstrap",
     "cgroups_v1",
     "cgroups_v2",
+    "cotter_oom",
     "cotter_pids",
     "events",
     "events_service",
+    "introspection",
     "journal",
     "process",
     "runc_options",
@@ -28,7 +30,7 @@ const MESSAGES: [&str; 13] = [
 ];
 
 /// Those of the above that declare a service.
-const SERVICES: [&str; 3] = ["events_service", "task", "task_v2"];
+const SERVICES: [&str; 4] = ["events_service", "introspection", "task", "task_v2"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

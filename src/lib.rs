@@ -24,8 +24,11 @@
 pub mod blocking;
 pub mod cgroup;
 pub mod container;
+pub mod dump;
 pub mod error;
 pub mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod limits;
 pub mod manager;

@@ -4,10 +4,10 @@
 //! shim plugin's configuration): `COTTER_LIMIT_EXEC_DRAIN=2s`, with `ms`, `s` or `m`. What cannot be
 //! understood is logged, and the default holds.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The time limits of container operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Limits {
     /// How long an init's exit is held back for execs of its container that are still running or
     /// being started. At its end the init's exit is published and the late ones follow it.
@@ -24,15 +24,30 @@ pub struct Limits {
     /// How long a runtime that has returned may take to send the terminal it was asked for. At its
     /// end the process is killed and Create or Start fails.
     pub console: Duration,
+    /// How long answers under way may take at the shim's end; ttrpc itself would wait 5 s for a
+    /// handler that waits for something which now never happens.
+    pub answers: Duration,
+    /// How long the last events may take at the shim's end. At its end they are counted in the log.
+    pub last_events: Duration,
     /// How long a shim without containers stays after a Shutdown that came while it still had some: the
     /// manager may be about to ask again.
     pub leave: Duration,
     /// How long a shim stays that has neither containers nor connections: its manager may have died
     /// between starting it and asking for a container, and may be back.
     pub orphan: Duration,
+    /// How long a file or directory that a client names (output, options, logger, checkpoint) may take to be looked at or opened. At its end the operation fails.
+    pub disk: Duration,
+    /// How long mounting a rootfs may take, programs included. At its end Create fails, and what is
+    /// mounted later is unmounted.
+    pub mount: Duration,
     /// How long a program may take to mount a file system (`mount.fuse`). At its end it is killed
     /// and Create fails.
     pub mount_program: Duration,
+    /// How long unmounting a rootfs may take. At its end Delete fails and can be repeated.
+    pub unmount: Duration,
+    /// How long an operation waits for another one on the same process, and the start of an exec for
+    /// a checkpoint of its container. At its end it fails, having done nothing.
+    pub turn: Duration,
     /// How long a logging program may take to say that it is ready. At its end it is killed and
     /// Create or Start fails.
     pub logger_ready: Duration,
@@ -59,9 +74,15 @@ impl Default for Limits {
             killed_exit: Duration::from_secs(15),
             bundle: Duration::from_secs(2),
             console: Duration::from_secs(5),
+            answers: Duration::from_secs(1),
+            last_events: Duration::from_secs(5),
             leave: Duration::from_secs(2),
             orphan: Duration::from_secs(60),
+            disk: Duration::from_secs(10),
+            mount: Duration::from_secs(60),
             mount_program: Duration::from_secs(30),
+            unmount: Duration::from_secs(10),
+            turn: Duration::from_secs(30),
             logger_ready: Duration::from_secs(10),
             logger_exit: Duration::from_secs(12),
             logger_backoff: Duration::from_secs(5),
@@ -93,8 +114,14 @@ impl Limits {
             killed_exit: limit("COTTER_LIMIT_KILLED_EXIT").unwrap_or(default.killed_exit),
             bundle: limit("COTTER_LIMIT_BUNDLE").unwrap_or(default.bundle),
             console: limit("COTTER_LIMIT_CONSOLE").unwrap_or(default.console),
+            answers: limit("COTTER_LIMIT_ANSWERS").unwrap_or(default.answers),
+            last_events: limit("COTTER_LIMIT_LAST_EVENTS").unwrap_or(default.last_events),
             leave: limit("COTTER_LIMIT_LEAVE").unwrap_or(default.leave),
             orphan: limit("COTTER_LIMIT_ORPHAN").unwrap_or(default.orphan),
+            disk: limit("COTTER_LIMIT_DISK").unwrap_or(default.disk),
+            mount: limit("COTTER_LIMIT_MOUNT").unwrap_or(default.mount),
+            unmount: limit("COTTER_LIMIT_UNMOUNT").unwrap_or(default.unmount),
+            turn: limit("COTTER_LIMIT_TURN").unwrap_or(default.turn),
             mount_program: limit("COTTER_LIMIT_MOUNT_PROGRAM").unwrap_or(default.mount_program),
             logger_ready: limit("COTTER_LIMIT_LOGGER_READY").unwrap_or(default.logger_ready),
             logger_exit: limit("COTTER_LIMIT_LOGGER_EXIT").unwrap_or(default.logger_exit),
@@ -106,19 +133,30 @@ impl Limits {
     }
 }
 
+/// A time as errors give it: RFC 3339 in UTC, to the second.
+pub fn since(at: SystemTime) -> String {
+    let mut text = crate::shim::log::timestamp(at);
+    text.truncate("0000-00-00T00:00:00".len());
+    text.push('Z');
+    text
+}
+
 /// A whole number of `ms`, `s` or `m`, more than none and at most a day.
-fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
+    let time = Duration::from_millis(amount(text, |unit| match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        _ => None,
+    })?);
+    (!time.is_zero() && time <= Duration::from_secs(86_400)).then_some(time)
+}
+
+/// A whole number, and a unit that stands for so many.
+pub(crate) fn amount(text: &str, factor: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let factor = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        _ => return None,
-    };
-    let time = Duration::from_millis(number.checked_mul(factor)?);
-    (!time.is_zero() && time <= Duration::from_secs(86_400)).then_some(time)
+    number.parse::<u64>().ok()?.checked_mul(factor(unit)?)
 }
 
 #[cfg(test)]

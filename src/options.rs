@@ -9,14 +9,16 @@
 //! name io.containerd.runc.v2. For a name that they do not know they send
 //! `runtimeoptions.v1.Options`: the path of a TOML file (dockerd, ctr), or the TOML of their own
 //! configuration (the CRI since containerd 1.7, where no path is given). Its keys are those of
-//! runc's options, as Go or as protobuf spells them, and `pids_limit` ([`crate::container::pids`]).
+//! runc's options, as Go or as protobuf spells them, and two of our own: `pids_limit`
+//! ([`crate::container::pids`]) and `oom_group`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::blocking::blocking;
+use crate::blocking::{Job, within};
 use crate::error::{Code, Error, Result};
 use crate::proto::runc_options::Options;
 use crate::proto::{self, Any, Named, runtime_options};
@@ -66,11 +68,11 @@ impl Given {
         }
         match proto::name(any) {
             Options::FULL_NAME => {
-                let options = protobuf::Message::parse_from_bytes(&any.value);
+                let options = proto::parse(&any.value);
                 options.map(|o| Some(Self::Here(o))).map_err(malformed)
             }
             runtime_options::Options::FULL_NAME | OLD_RUNTIME_OPTIONS => {
-                let generic = protobuf::Message::parse_from_bytes(&any.value);
+                let generic = proto::parse(&any.value);
                 Self::generic(&generic.map_err(malformed)?).map(Some)
             }
             _ => Ok(None),
@@ -109,15 +111,21 @@ impl Given {
         toml(&content, &path.to_string_lossy())
     }
 
-    /// As [`read`](Self::read), for the server: not on its only thread.
+    /// As [`read`](Self::read), for the server: not on its only thread, and within a limit.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
-    pub async fn read_elsewhere(self) -> Result<Options> {
-        match self {
-            Self::Here(options) => Ok(options),
-            Self::In(_) => blocking("options", || self.read()).await?,
-        }
+    /// As [`read`](Self::read), and `DeadlineExceeded` naming the file.
+    pub async fn read_elsewhere(self, limit: Duration) -> Result<Options> {
+        let path = match &self {
+            Self::Here(_) => return self.read(),
+            Self::In(path) => path.to_string_lossy(),
+        };
+        let job = Job {
+            name: "options",
+            what: format!("options: read {}", shown(&path)),
+            limit,
+        };
+        within(job, || self.read()).await?
     }
 }
 
@@ -195,6 +203,7 @@ fn target<'a>(o: &'a mut Options, name: &str) -> Option<Target<'a>> {
         "taskapiaddress" => Target::Text(&mut o.task_api_address),
         "pidslimit" => Target::Limit(&mut o.pids_limit),
         "taskapiversion" => Target::Number(&mut o.task_api_version),
+        "oomgroup" => Target::Switch(&mut o.oom_group),
         // Fields of the message around the TOML: the CRI takes both from one table.
         "typeurl" => Target::Nowhere,
         "configpath" => Target::Empty,

@@ -1,13 +1,14 @@
 //! The wire contract, as containerd's managers speak it: messages and services generated from
 //! proto/, in one module per upstream package.
 //!
-//! Invariant: packages, names, numbers and types are upstream's; tests/wire.rs holds them against
+//! Invariant: packages, names, numbers and types are upstream's, but for `introspection`, which is
+//! ours; tests/wire.rs holds them against
 //! bytes captured from real managers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use protobuf::Message;
+use protobuf::{CodedInputStream, Message};
 
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
 mod generated {
@@ -55,10 +56,23 @@ pub mod cotter_pids {
     pub use super::generated::cotter_pids::*;
 }
 
+/// `cotter.events.v1`: what this shim tells of OOM kills beyond containerd's events.
+pub mod cotter_oom {
+    pub use super::generated::cotter_oom::*;
+}
+
 /// `containerd.services.events.ttrpc.v1`: where a shim tells it.
 pub mod events_ttrpc {
     pub use super::generated::events_service::ForwardRequest;
     pub use super::generated::events_service_ttrpc::{Events, EventsClient, create_events};
+}
+
+/// `cotter.shim.v1`: looking inside, which is ours alone.
+pub mod introspection {
+    pub use super::generated::introspection::*;
+    pub use super::generated::introspection_ttrpc::{
+        Introspection, IntrospectionClient, create_introspection,
+    };
 }
 
 /// `containerd.types`.
@@ -124,6 +138,7 @@ named! {
     events::TaskResumed => "containerd.events.TaskResumed",
     events::TaskCheckpointed => "containerd.events.TaskCheckpointed",
     cotter_pids::PidsLimit => "cotter.events.v1.PidsLimit",
+    cotter_oom::OomKill => "cotter.events.v1.OomKill",
     runc_options::Options => "containerd.runc.v1.Options",
     runc_options::CheckpointOptions => "containerd.runc.v1.CheckpointOptions",
     runc_options::ProcessDetails => "containerd.runc.v1.ProcessDetails",
@@ -163,7 +178,21 @@ pub fn unpack<M: Named>(any: &Any) -> protobuf::Result<Option<M>> {
     if !is::<M>(any) {
         return Ok(None);
     }
-    M::parse_from_bytes(&any.value).map(Some)
+    parse(&any.value).map(Some)
+}
+
+/// Decodes a message. The library's own way takes a nested message that is cut off for whole when its
+/// bytes are the last; here they have a limit that it must not go beyond.
+///
+/// # Errors
+/// When the bytes are no whole `M`.
+pub fn parse<M: Message>(bytes: &[u8]) -> protobuf::Result<M> {
+    let mut input = CodedInputStream::from_bytes(bytes);
+    input.push_limit(bytes.len() as u64)?;
+    let mut message = M::new();
+    message.merge_from(&mut input)?;
+    input.check_eof()?;
+    Ok(message)
 }
 
 /// A point in time for the wire. `None` becomes Go's zero time, year 1: an absent field would be

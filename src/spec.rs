@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 /// The longest config.json read, in bytes.
-const LONGEST: u64 = 10 << 20;
+pub(crate) const LONGEST: u64 = 10 << 20;
 
 /// Annotations that name the group a container belongs to, in order of precedence.
 const GROUP_KEYS: [&str; 2] = [

@@ -37,3 +37,22 @@ fn every_test_that_is_named_exists() {
     }
     assert!(named > 0);
 }
+
+/// The variables of limits in a text.
+fn limits(text: &str) -> std::collections::BTreeSet<&str> {
+    let part = |c: char| c.is_ascii_uppercase() || c == '_';
+    text.split(|c| !part(c))
+        .filter(|word| word.starts_with("COTTER_LIMIT_"))
+        .collect()
+}
+
+#[test]
+fn every_limit_is_in_the_table() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let (source, page) = (read("src/limits.rs"), read("docs/operating.md"));
+    let (_, table) = page.split_once("## Time limits").unwrap();
+    let rows: String = table.lines().filter(|line| line.starts_with('|')).collect();
+    assert!(limits(&source).len() > 15);
+    assert_eq!(limits(&source), limits(&rows));
+}

@@ -536,6 +536,7 @@ async fn a_removed_container_s_bundle_is_left_alone() {
     queue.push(exit(0));
     until(|| kept(&dir) == [0]).await;
     keeper.remove("c", LONG).await;
+    assert_eq!(dir.files(), 0);
     fs::remove_dir_all(dir.bundle()).unwrap();
     queue.push(exit(1));
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
@@ -675,4 +676,34 @@ async fn a_dropped_publisher_leaves_the_queue_as_it_is_and_lets_go_of_the_manage
     let rest = tokio::task::spawn_blocking(move || stream.read_to_end(&mut Vec::new()));
     assert!(rest.await.unwrap().is_ok(), "the connection was closed");
     assert_eq!(queue.len(), 1);
+}
+
+/// At the end of a shim its files hold what nobody took and nothing else, without a moment's wait.
+#[tokio::test]
+async fn at_the_end_the_bundle_is_up_to_date() {
+    let dir = Dir::new();
+    let queue = Queue::new();
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    keeper.add("c", &dir.bundle());
+    let publisher = publisher(&queue, &dir);
+    for n in 0..10 {
+        queue.push(exit(n));
+    }
+    keeper.finish(LONG).await;
+    until(|| publisher.stats().failures > 0).await;
+    keeper.finish(LONG).await;
+    assert_eq!(kept(&dir), (0..10).collect::<Vec<_>>());
+    let mut manager = Manager::start(&dir.socket(), |event| match pid(event) {
+        0..7 => Answer::Take,
+        _ => Answer::Hang,
+    });
+    assert_eq!(pids(&mut manager, 8).await, (0..8).collect::<Vec<_>>());
+    until(|| queue.len() == 3).await;
+    keeper.finish(LONG).await;
+    assert_eq!(kept(&dir), [7, 8, 9]);
+    drop(manager);
+    let _manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    assert_eq!(publisher.drain(LONG).await, 0);
+    keeper.finish(LONG).await;
+    assert_eq!(dir.files(), 0);
 }

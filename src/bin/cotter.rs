@@ -9,7 +9,7 @@ use std::time::Duration;
 use cotter::error::{Error, Result};
 use cotter::manager::args::{HELP, Verb, parse};
 use cotter::manager::home::Home;
-use cotter::manager::{list, run};
+use cotter::manager::{dump, list, run, stats};
 
 /// What the field returns when the container could not be run, the command not be started, the
 /// command not be found.
@@ -65,11 +65,27 @@ async fn obey(verb: Verb) -> Result<u8> {
             }
         }
         Verb::Kill { id, signal } => list::kill(&home()?, &id, signal).await?,
+        Verb::Stats { id, json } => {
+            let report = stats::stats(&home()?, &id).await?;
+            match json {
+                true => println!("{}", report.json()),
+                false => print!("{}", report.text()),
+            }
+        }
         Verb::Remove { ids, force } => {
             let home = home()?;
             for id in ids {
                 list::remove(&home, &id, force).await?;
             }
+        }
+        Verb::Dump(ask) => {
+            let home = std::env::var_os("COTTER_HOME").map_or(Home::DEFAULT.into(), PathBuf::from);
+            let shims = dump::dump(&ask, &home).await?;
+            match ask.json {
+                true => println!("{}", dump::json(&shims)),
+                false => print!("{}", dump::text(&shims)),
+            }
+            return Ok(u8::from(shims.iter().any(|shim| shim.problem.is_some())));
         }
         Verb::Help => print!("{HELP}"),
         Verb::Version => println!("cotter {}", env!("CARGO_PKG_VERSION")),

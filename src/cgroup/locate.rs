@@ -27,6 +27,8 @@ pub enum Version {
 pub(super) struct Place {
     /// v1 controllers or `name=…`; empty for v2.
     pub controllers: Vec<String>,
+    /// The cgroup's path in the hierarchy, as the shim's cgroup namespace shows it.
+    pub path: PathBuf,
     /// Where the hierarchy is mounted.
     pub mount_point: PathBuf,
     /// The cgroup's directory, below `mount_point`.
@@ -139,6 +141,7 @@ fn place(member: &Membership, own: &[Membership], mounts: &[Entry]) -> Option<Pl
         .is_none_or(|own| is_or_contains(&member.path, &own.path));
     Some(Place {
         controllers: member.controllers.clone(),
+        path: member.path.clone(),
         mount_point: entry.mount_point.clone(),
         dir: entry.mount_point.join(below),
         shared,

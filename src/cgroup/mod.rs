@@ -5,6 +5,8 @@
 //! of the host. Pinned by `tests/cgroup.rs`.
 
 mod freezer;
+pub(crate) mod fuzzing;
+pub mod kernel_log;
 mod locate;
 mod manage;
 mod metrics;
@@ -25,8 +27,8 @@ use crate::mount::mountinfo;
 use locate::Place;
 pub use locate::Version;
 pub use manage::add_process;
-pub use metrics::Metrics;
-pub use oom::OomWatch;
+pub use metrics::{Metrics, host_pressure};
+pub use oom::{Hit, OomWatch, Scope};
 pub use pids::{CountedAt, Level, Pids, PidsWatch, fullest};
 pub use refused::{Refusals, Refused};
 
@@ -77,11 +79,14 @@ impl Cgroup {
     /// the controller is enabled there. None when there is no such hierarchy, or when the cgroup
     /// in it is shared with the shim.
     pub fn dir(&self, controller: &str) -> Option<&Path> {
+        self.place(controller).map(|place| place.dir.as_path())
+    }
+
+    fn place(&self, controller: &str) -> Option<&Place> {
         self.places
             .iter()
             .find(|place| self.version == Version::V2 || has(place, controller))
             .filter(|place| !place.shared)
-            .map(|place| place.dir.as_path())
     }
 
     /// Whether the shim is in this cgroup or below it, in every hierarchy: then nothing here says

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::io::Interest;
@@ -13,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::metrics::keyed;
 use super::{Cgroup, Version};
+use crate::error::{Error, Result};
 
 /// Becomes ready when the kernel may have killed somebody.
 #[derive(Debug)]
@@ -23,13 +25,87 @@ pub struct OomWatch {
 
 impl Cgroup {
     /// How many processes of the cgroup the kernel has killed for want of memory, of whatever limit, the
-    /// cgroup's own or one above it. It counts before it kills. None when it cannot be known.
-    pub fn oom_kills(&self) -> Option<u64> {
-        let text = fs::read_to_string(self.oom_file()?).ok()?;
-        kills(&text)
+    /// cgroup's own or one above it. It counts before it kills.
+    ///
+    /// # Errors
+    /// The file that does not tell, and why.
+    pub fn oom_kills(&self) -> Result<u64> {
+        let path = self
+            .oom_file()
+            .ok_or_else(|| Error::not_found("a memory cgroup of its own"))?;
+        let shown = path.display();
+        let text = fs::read_to_string(&path).map_err(|e| Error::io(format!("read {shown}"), &e))?;
+        kills(&text).ok_or_else(|| Error::unknown(format!("read {shown}: no count of oom_kill")))
     }
 
-    fn oom_file(&self) -> Option<std::path::PathBuf> {
+    /// The path of the memory cgroup in its hierarchy, as the shim's cgroup namespace shows it.
+    pub fn memory_path(&self) -> Option<&Path> {
+        self.place("memory").map(|place| place.path.as_path())
+    }
+
+    /// How often the limit of each cgroup was hit: the container's first, then those above it. None
+    /// where it cannot be known, as where there is no limit to hit.
+    pub fn hits(&self) -> Vec<Option<u64>> {
+        self.levels().map(|dir| self.hits_in(dir)).collect()
+    }
+
+    fn levels(&self) -> impl Iterator<Item = &Path> {
+        let place = self.place("memory");
+        place.into_iter().flat_map(|place| {
+            let below = |dir: &&Path| *dir != place.mount_point;
+            place.dir.ancestors().take_while(below)
+        })
+    }
+
+    fn hits_in(&self, dir: &Path) -> Option<u64> {
+        let read = |file: &str| fs::read_to_string(dir.join(file)).ok();
+        match self.version {
+            // Counts what could not be had at once; most of that could be after some reclaim.
+            Version::V1 => read("memory.failcnt")?.trim().parse().ok(),
+            // Since Linux 5.2.
+            Version::V2 => value(&read("memory.events.local")?, "oom"),
+        }
+    }
+
+    /// Whose limit was hit between two looks at the [`hits`](Self::hits).
+    pub fn hit(&self, before: &[Option<u64>], now: &[Option<u64>]) -> Hit {
+        let (level, above) = whose(before, now);
+        let dir = above.and_then(|above| self.levels().nth(above));
+        let file = match self.version {
+            Version::V1 => "memory.limit_in_bytes",
+            Version::V2 => "memory.max",
+        };
+        let limit = dir.and_then(|dir| fs::read_to_string(dir.join(file)).ok());
+        let path = || {
+            let own = self.memory_path()?;
+            Some(own.ancestors().nth(above?)?.to_owned())
+        };
+        Hit {
+            level,
+            path: path(),
+            limit: limit.and_then(|text| text.trim().parse().ok()),
+        }
+    }
+
+    /// Has the kernel kill all of the cgroup when it kills one of it for want of memory. Only v2 can.
+    ///
+    /// # Errors
+    /// `InvalidArgument` on v1; the file that could not be written.
+    pub fn set_oom_group(&self) -> Result<()> {
+        if self.version == Version::V1 {
+            return Err(Error::invalid_argument(
+                "on cgroup v1 there is no memory.oom.group",
+            ));
+        }
+        let dir = self
+            .dir("memory")
+            .ok_or_else(|| Error::not_found("a memory cgroup of its own"))?;
+        let path = dir.join("memory.oom.group");
+        let write = || OpenOptions::new().write(true).open(&path)?.write_all(b"1");
+        write().map_err(|e| Error::io(format!("write {}", path.display()), &e))
+    }
+
+    fn oom_file(&self) -> Option<PathBuf> {
         let name = match self.version {
             // The count is there since Linux 4.13.
             Version::V1 => "memory.oom_control",
@@ -69,6 +145,57 @@ impl Cgroup {
     }
 }
 
+/// Where the limit is that was hit, from the container's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Nobody knows.
+    Unknown,
+    /// The container's own.
+    Own,
+    /// A cgroup above it, its pod for one.
+    Above,
+    /// A cgroup which the container made.
+    Inside,
+    /// The machine has no memory left.
+    Host,
+}
+
+/// A limit that was hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// Whose it is.
+    pub level: Scope,
+    /// The cgroup's path.
+    pub path: Option<PathBuf>,
+    /// The limit in bytes.
+    pub limit: Option<u64>,
+}
+
+/// Which level's count went up, as an index too. Where several did, nobody can say which of them the
+/// kill was for.
+fn whose(before: &[Option<u64>], now: &[Option<u64>]) -> (Scope, Option<usize>) {
+    let known = |pair: (&Option<u64>, &Option<u64>)| Some((*pair.0)?..(*pair.1)?);
+    let Some(spans) = before
+        .iter()
+        .zip(now)
+        .map(known)
+        .collect::<Option<Vec<_>>>()
+    else {
+        return (Scope::Unknown, None);
+    };
+    let mut hit = spans
+        .iter()
+        .enumerate()
+        .filter(|(_, span)| !span.is_empty());
+    match (hit.next(), hit.next()) {
+        _ if spans.is_empty() => (Scope::Unknown, None),
+        (None, _) => (Scope::Host, None),
+        (Some((0, _)), None) => (Scope::Own, Some(0)),
+        (Some((above, _)), None) => (Scope::Above, Some(above)),
+        (Some(_), Some(_)) => (Scope::Unknown, None),
+    }
+}
+
 impl OomWatch {
     /// Waits until there may be something new to count, or the cgroup is gone.
     ///
@@ -94,15 +221,32 @@ impl OomWatch {
     }
 }
 
-fn kills(text: &str) -> Option<u64> {
-    keyed(text)
-        .find(|(key, _)| *key == "oom_kill")
-        .map(|(_, count)| count)
+pub(super) fn kills(text: &str) -> Option<u64> {
+    value(text, "oom_kill")
+}
+
+fn value(text: &str, key: &str) -> Option<u64> {
+    keyed(text).find(|(k, _)| *k == key).map(|(_, v)| v)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_level_is_the_one_whose_count_went_up() {
+        for (before, now, level) in [
+            (&[Some(1), Some(0)][..], &[Some(2), Some(0)][..], Scope::Own),
+            (&[Some(1), Some(0)], &[Some(1), Some(1)], Scope::Above),
+            (&[Some(1), Some(0)], &[Some(1), Some(0)], Scope::Host),
+            (&[Some(1), Some(0)], &[Some(2), Some(1)], Scope::Unknown),
+            (&[Some(1), None], &[Some(2), Some(1)], Scope::Unknown),
+            (&[Some(1)], &[None], Scope::Unknown),
+            (&[], &[], Scope::Unknown),
+        ] {
+            assert_eq!(whose(before, now).0, level, "{before:?} {now:?}");
+        }
+    }
 
     #[test]
     fn kills_are_counted_by_their_name() {

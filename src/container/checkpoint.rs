@@ -12,9 +12,11 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use tokio::time::timeout;
+
 use super::Container;
 use super::state::{InitOp, State, init_allows};
-use crate::blocking::blocking;
+use crate::blocking::{Job, within};
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::proto::events::TaskCheckpointed;
@@ -40,14 +42,20 @@ impl Container {
         let allowed = || init_allows(self.state_of_init(), InitOp::Checkpoint);
         allowed()?;
         let options = plan(&self.bundle, path, options)?;
-        let _turn = self.init.turn.lock().await;
-        let _alone = self.joining.write().await;
+        let _turn = self.turn("checkpoint").await?;
+        let limit = self.shared.limits.turn;
+        let _alone = timeout(limit, self.joining.write()).await.map_err(|_| {
+            Error::deadline_exceeded(format!(
+                "checkpoint of {} waited {limit:?} for the start of an exec, and can be repeated",
+                self.id
+            ))
+        })?;
         allowed()?;
 
         let ours = options.work_path == default_work(&self.bundle);
         let kept = self.bundle.join(KEPT_LOG);
         let (work, log) = (options.work_path.clone(), kept.clone());
-        blocking("checkpoint", move || {
+        within(self.disk_job("make room for a checkpoint"), move || {
             remove_if_there(fs::remove_file(&log), &log)?;
             if ours { make_work(&work) } else { Ok(()) }
         })
@@ -70,7 +78,7 @@ impl Container {
 
         let failed = called.is_err();
         let (work, log) = (options.work_path, kept.clone());
-        let has_log = blocking("checkpoint", move || {
+        let has_log = within(self.disk_job("tidy up after a checkpoint"), move || {
             let has_log = failed && keep_log(&work, &log);
             if ours {
                 let removed = remove_if_there(fs::remove_dir_all(&work), &work);
@@ -81,6 +89,15 @@ impl Container {
         .await
         .inspect_err(|e| log::warn!("container {}: after a checkpoint: {e}", self.id));
         called.map_err(|why| explained(why, has_log.unwrap_or_default().then_some(&*kept)))
+    }
+
+    /// Work on the checkpoint's files, which may be on a disk of the client's choice.
+    fn disk_job(&self, what: &str) -> Job<'static> {
+        Job {
+            name: "checkpoint",
+            what: format!("{what} of container {}", self.id),
+            limit: self.shared.limits.disk,
+        }
     }
 
     /// CRIU freezes what it dumps. One that failed, or was cut off, may leave it so, or may thaw what

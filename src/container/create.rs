@@ -7,18 +7,21 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use std::{fs, io};
 
 use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;
 
+use super::image::Image;
 use super::kill::Kills;
+use super::oom::{Told, group as oom_group};
 use super::pids;
 use super::registry::{Registry, Shared};
 use super::restore::Restore;
 use super::state::State;
 use super::{Container, Process, exit_file, files, program};
-use crate::blocking::blocking;
+use crate::blocking::{Job, within, within_or};
 use crate::cgroup::Cgroup;
 use crate::error::{Code, Error, Result};
 use crate::events::Event;
@@ -30,7 +33,7 @@ use crate::proto::events::{TaskCreate, TaskIO};
 use crate::proto::runc_options::Options;
 use crate::runtime::{CreateOptions, Runtime, read_pid_file};
 use crate::spec::Spec;
-use crate::stdio::{self, Io, Stdio};
+use crate::stdio::{self, Buffering, Io, Stdio};
 
 /// The runtime of a container that names none.
 pub const DEFAULT_RUNTIME: &str = "runc";
@@ -85,7 +88,7 @@ fn check(create: &Create) -> Result<()> {
     if !create.bundle.is_absolute() {
         return Err(Error::invalid_argument(format!(
             "bundle \"{}\" is not an absolute path",
-            create.bundle.display()
+            files::shown(&create.bundle.to_string_lossy())
         )));
     }
     Restore::of(create).map(drop)
@@ -115,12 +118,13 @@ async fn build(
         stdio::plan(&create.stdio).map_err(|e| e.context("failed to create init process I/O"))?;
     let bundle = create.bundle.as_path();
     let spec = Spec::read(bundle)?;
-    let limit = pids::wanted(&spec, &create.options.pids_limit, shared.pids.asked)?;
+    let extras = Extras::asked(shared, create, &spec)?;
+    let buffering = extras.buffering;
     let runtime = runtime(shared, bundle, &create.options);
     progress.runtime = Some(runtime.clone());
     let restore = Restore::of(create)?;
     if let Some(restore) = &restore {
-        restore.has_images().await?;
+        restore.has_images(shared.limits.disk).await?;
         // Nothing is asked of the runtime before Start, where this name would be in the way.
         if runtime.knows(&create.id) {
             return Err(id_is_taken(&create.id));
@@ -132,14 +136,33 @@ async fn build(
         progress.made_rootfs_dir = make_rootfs_dir(&rootfs)?;
         let mounts = create.rootfs.clone();
         let run = program::runner(shared);
-        blocking("mount", move || mount::mount_all(&mounts, &rootfs, &run)).await??;
+        let job = Job {
+            name: "mount",
+            what: format!("mount onto {}", rootfs.display()),
+            limit: shared.limits.mount,
+        };
+        let place = rootfs.clone();
+        within_or(
+            job,
+            move || mount::mount_all(&mounts, &rootfs, &run),
+            move |mounted| {
+                // Nobody waits for it any more.
+                if mounted.is_ok() {
+                    let _ = mount::unmount_all(&place)
+                        .inspect_err(|e| log::error!("clean-up after a late mount: {e}"));
+                }
+            },
+        )
+        .await??;
         progress.mounted = true;
     }
     progress.recorded = true;
     files::record(bundle, &create.options)?;
     exit_file::remove(bundle);
 
-    let (io, fds) = Io::open(&plan, create.options.io_uid, create.options.io_gid)
+    let (uid, gid) = (create.options.io_uid, create.options.io_gid);
+    let (io, fds) = Io::open_within(plan, uid, gid, buffering, shared.limits.disk)
+        .await
         .map_err(|e| e.context("failed to create init process I/O"))?;
     let io = Arc::new(io);
     progress.io = Some(Arc::clone(&io));
@@ -150,7 +173,7 @@ async fn build(
     if let Some(restore) = restore {
         restore.keep(fds);
         let key = shared.tracker.add();
-        let container = container(shared, create, key, runtime, &spec, limit, Some(restore));
+        let container = container(shared, create, key, runtime, &spec, extras, Some(restore));
         container.init.set_io(io);
         container.init.is_now(State::CreatedCheckpoint);
         shared.tracker.step(|queue| queue.push(created(create, 0)));
@@ -176,12 +199,17 @@ async fn build(
     io.connect_terminal(shared.limits.console).await?;
     io.start();
 
-    let container = container(shared, create, key, runtime, &spec, limit, None);
-    if let Some(cgroup) = cgroup_of(&create.id, pid) {
+    let container = container(shared, create, key, runtime, &spec, extras, None);
+    let cgroup = cgroup_of(&create.id, pid);
+    container.set_oom_group(cgroup.as_ref())?;
+    if let Some(cgroup) = cgroup {
         container.has_cgroup(cgroup);
         container.watch_pids();
     }
     container.limit_pids(container.cgroup.get()).await?;
+    if let Some(image) = Image::of(pid) {
+        let _ = container.unstarted.set(image);
+    }
     container.init.set_io(io);
     shared
         .tracker
@@ -191,6 +219,23 @@ async fn build(
     Ok((container, pid))
 }
 
+/// What annotations and options ask for that no manager knows of.
+struct Extras {
+    buffering: Buffering,
+    pids_limit: Option<u64>,
+    oom: Told,
+}
+
+impl Extras {
+    fn asked(shared: &Shared, create: &Create, spec: &Spec) -> Result<Self> {
+        Ok(Self {
+            buffering: Buffering::of(&spec.annotations)?,
+            pids_limit: pids::wanted(spec, &create.options.pids_limit, shared.pids.asked)?,
+            oom: Told::new(oom_group::asked(&create.options, &spec.annotations)?),
+        })
+    }
+}
+
 /// A container whose init is not there yet.
 fn container(
     shared: &Arc<Shared>,
@@ -198,7 +243,7 @@ fn container(
     key: ContainerKey,
     runtime: Runtime,
     spec: &Spec,
-    pids_limit: Option<u64>,
+    extras: Extras,
     restore: Option<Restore>,
 ) -> Arc<Container> {
     Arc::new_cyclic(|me| Container {
@@ -209,6 +254,7 @@ fn container(
         runtime,
         kill_all_on_exit: spec.kill_all_on_exit,
         io_owner: (create.options.io_uid, create.options.io_gid),
+        buffering: extras.buffering,
         init: Arc::new(Process::new(
             me.clone(),
             &create.id,
@@ -218,10 +264,11 @@ fn container(
         )),
         execs: Mutex::new(BTreeMap::new()),
         cgroup: OnceLock::new(),
-        oom: Default::default(),
-        pids: pids::Limits::wanting(pids_limit),
+        oom: extras.oom,
+        pids: pids::Limits::wanting(extras.pids_limit),
         in_pod: crate::spec::in_group(&spec.annotations),
         recording: watch::Sender::new(false),
+        unstarted: OnceLock::new(),
         restore,
         joining: RwLock::new(()),
         shared: Arc::clone(shared),
@@ -274,6 +321,17 @@ pub(super) fn runtime(shared: &Shared, bundle: &Path, options: &Options) -> Runt
         monitor: shared.monitor.clone(),
         limit: shared.limits.runtime_call,
     }
+}
+
+/// Unmounts a rootfs, within a limit.
+pub(super) async fn unmount(rootfs: &Path, limit: Duration) -> Result<()> {
+    let job = Job {
+        name: "unmount",
+        what: format!("unmount {}", rootfs.display()),
+        limit,
+    };
+    let rootfs = rootfs.to_owned();
+    within(job, move || mount::unmount_all(&rootfs)).await?
 }
 
 /// Whether the directory was made by this call.
@@ -332,14 +390,10 @@ impl Progress {
             shared.tracker.forget(key, None);
         }
         let rootfs = create.bundle.join("rootfs");
-        if self.mounted {
-            let path = rootfs.clone();
-            match blocking("unmount", move || mount::unmount_all(&path)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) | Err(e) => {
-                    log::error!("container {id}: clean-up after a failed create: {e}")
-                }
-            }
+        if self.mounted
+            && let Err(e) = unmount(&rootfs, shared.limits.unmount).await
+        {
+            log::error!("container {id}: clean-up after a failed create: {e}");
         }
         if self.made_rootfs_dir {
             // Not empty or busy: somebody else's by now.

@@ -12,12 +12,10 @@ use tokio::time::timeout;
 use super::process::{ExitStatus, Process};
 use super::registry::Registry;
 use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
-use super::{Container, files};
-use crate::blocking::blocking;
+use super::{Container, create, files};
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::monitor::Pid;
-use crate::mount;
 use crate::proto::events::TaskDelete;
 use crate::proto::timestamp;
 use crate::stdio::Drain;
@@ -54,7 +52,8 @@ impl Container {
     async fn delete_exec(&self, exec: &Arc<Process>) -> Result<Deleted> {
         exec_allows(exec.facts().state, ExecOp::Delete)?;
         self.drain(vec![Arc::clone(exec)]).await;
-        let _turn = exec.turn.lock().await;
+        let limit = self.shared.limits.turn;
+        let _turn = exec.turn.take("delete", exec.id(), limit).await?;
         let facts = exec.facts();
         exec_allows(facts.state, ExecOp::Delete)?;
         self.execs
@@ -72,11 +71,13 @@ impl Container {
         if init.facts().state == State::Stopped {
             self.drain(self.processes()).await;
         }
-        let _turn = init.turn.lock().await;
+        let _turn = self.turn("delete").await?;
         let state = init.facts().state;
         init_allows(state, InitOp::Delete)?;
         self.kills.over().await;
 
+        // The kernel's count goes with the cgroup.
+        self.tell_oom(None);
         // The runtime has nothing of one that was not restored, but for what a failed try left.
         if state != State::CreatedCheckpoint || self.runtime.knows(&self.id) {
             let force = matches!(state, State::Created | State::CreatedCheckpoint);
@@ -96,9 +97,8 @@ impl Container {
 
         if !self.mounts.is_empty() {
             let rootfs = self.bundle.join("rootfs");
-            blocking("unmount", move || mount::unmount_all(&rootfs))
+            create::unmount(&rootfs, self.shared.limits.unmount)
                 .await
-                .and_then(|done| done)
                 .map_err(|e| e.context("failed rootfs umount"))?;
         }
         self.exit_recorded().await;

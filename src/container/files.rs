@@ -96,6 +96,8 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
         .create(true)
         .truncate(true)
         .mode(0o600)
+        // A FIFO in its place must not stop the shim, nor a link lead it elsewhere.
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
         .open(path)
         .and_then(|mut f| f.write_all(content))
         .map_err(|e| Error::io(format!("write {}", path.display()), &e))

@@ -17,6 +17,7 @@ mod delete;
 mod exec;
 pub mod exit_file;
 pub(crate) mod files;
+mod image;
 mod kill;
 mod oom;
 mod pause;
@@ -24,6 +25,7 @@ pub mod pids;
 pub mod process;
 mod program;
 pub mod registry;
+mod report;
 mod restore;
 pub mod snapshot;
 mod start;
@@ -31,6 +33,7 @@ pub mod state;
 mod stats;
 mod stray;
 pub mod tracker;
+mod turn;
 mod update;
 
 use std::collections::BTreeMap;
@@ -49,7 +52,7 @@ use crate::error::{Error, Result};
 use crate::lifecycle::ContainerKey;
 use crate::mount::Mount;
 use crate::runtime::Runtime;
-use crate::stdio::Size;
+use crate::stdio::{Buffering, Size};
 use kill::Kills;
 use restore::Restore;
 use state::{ExecOp, exec_allows};
@@ -71,6 +74,8 @@ pub struct Container {
     kill_all_on_exit: bool,
     /// The uid and gid that own the container's ends of the stdio pipes.
     io_owner: (u32, u32),
+    /// How its outputs are buffered, and its execs'.
+    buffering: Buffering,
     /// Its first process.
     pub init: Arc<Process>,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
@@ -82,6 +87,8 @@ pub struct Container {
     in_pod: bool,
     /// Whether init's exit is still being written into the bundle.
     recording: watch::Sender<bool>,
+    /// What its init ran when it was created, waiting to be started.
+    unstarted: OnceLock<image::Image>,
     /// The checkpoint that Start restores; none for a container with a fresh init.
     restore: Option<Restore>,
     /// Held to read while a process joins the container, to write while none may.
@@ -120,6 +127,12 @@ impl Container {
             exec_allows(process.facts().state, ExecOp::Resize)?;
         }
         process.resize(Size::new(width, height)?)
+    }
+
+    /// The turn of an operation on the container or its init.
+    async fn turn(&self, operation: &'static str) -> Result<turn::Turn<'_>> {
+        let limit = self.shared.limits.turn;
+        self.init.turn.take(operation, &self.id, limit).await
     }
 
     /// All execs that have not been deleted.

@@ -18,7 +18,7 @@ impl Container {
     /// # Errors
     /// The state's refusal, or the runtime's error; it runs on as before.
     pub async fn pause(&self) -> Result<()> {
-        let _turn = self.init.turn.lock().await;
+        let _turn = self.turn("pause").await?;
         self.shared.tracker.step(|_| {
             let allowed = init_allows(self.state_of_init(), InitOp::Pause);
             if allowed.is_ok() {
@@ -69,7 +69,7 @@ impl Container {
     /// # Errors
     /// The state's refusal, or the runtime's error; it stays paused.
     pub async fn resume(&self) -> Result<()> {
-        let _turn = self.init.turn.lock().await;
+        let _turn = self.turn("resume").await?;
         init_allows(self.state_of_init(), InitOp::Resume)?;
         let called = self.runtime.resume(&self.id).await;
         if let Err(why) = called

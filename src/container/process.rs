@@ -6,12 +6,13 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
 
 use super::Container;
 use super::state::State;
+use super::turn::Turns;
 use crate::error::Result;
 use crate::monitor::{Exit, Pid};
 use crate::stdio::{Io, Size, Stdio};
@@ -45,6 +46,8 @@ pub struct Facts {
     pub reaped: bool,
     /// It was sent SIGKILL by a Kill.
     pub sigkilled: bool,
+    /// When it came into its state.
+    pub since: Instant,
 }
 
 /// A container's init or one of its execs.
@@ -58,9 +61,11 @@ pub struct Process {
     /// The OCI process of an exec, as JSON for the runtime; empty for the init.
     pub spec: Vec<u8>,
     /// Held by the operation that is being done to this process (start, delete), one at a time.
-    pub turn: tokio::sync::Mutex<()>,
+    pub turn: Turns,
     /// The container it belongs to.
     pub container: Weak<Container>,
+    /// When it came to be known.
+    pub(super) made: Instant,
     facts: Mutex<Facts>,
     outcome: watch::Sender<Outcome>,
     io: Mutex<Streams>,
@@ -88,13 +93,15 @@ impl Process {
             exec_id: exec_id.to_owned(),
             stdio,
             spec,
-            turn: tokio::sync::Mutex::new(()),
+            turn: Turns::default(),
             container,
+            made: Instant::now(),
             facts: Mutex::new(Facts {
                 state: State::Created,
                 pid: 0,
                 reaped: false,
                 sigkilled: false,
+                since: Instant::now(),
             }),
             outcome: watch::Sender::new(Outcome::Pending),
             io: Mutex::default(),
@@ -153,6 +160,11 @@ impl Process {
         }
     }
 
+    /// How many wait for its exit.
+    pub(super) fn waiters(&self) -> usize {
+        self.outcome.receiver_count()
+    }
+
     /// Its streams, while they are open.
     pub fn io(&self) -> Option<Arc<Io>> {
         self.streams().open.clone()
@@ -197,7 +209,12 @@ impl Process {
     }
 
     fn change(&self, change: impl FnOnce(&mut Facts)) {
-        change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = facts.state;
+        change(&mut facts);
+        if facts.state != before {
+            facts.since = Instant::now();
+        }
     }
 
     /// A start is being tried (again).

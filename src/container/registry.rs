@@ -11,6 +11,7 @@ use super::Container;
 use super::create::id_is_taken;
 use super::pids::Watching;
 use super::tracker::Tracker;
+use crate::cgroup::kernel_log::KernelLog;
 use crate::error::{Code, Error, Result};
 use crate::events::Keeper;
 use crate::limits::Limits;
@@ -27,6 +28,8 @@ pub struct Shared {
     pub keeper: Keeper,
     /// The only one who waits for children.
     pub monitor: Monitor,
+    /// Who was killed for want of memory, as the kernel tells.
+    pub kernel_log: KernelLog,
     /// The ends of waits.
     pub limits: Limits,
     /// The watch of limits of processes.
@@ -121,6 +124,16 @@ impl Registry {
             Slot::Creating => None,
         };
         self.slots().by_id.values().filter_map(ready).collect()
+    }
+
+    /// The ids that a Create under way has taken.
+    pub(super) fn creating(&self) -> Vec<String> {
+        let slots = self.slots();
+        let creating = slots
+            .by_id
+            .iter()
+            .filter(|(_, slot)| matches!(slot, Slot::Creating));
+        creating.map(|(id, _)| id.clone()).collect()
     }
 
     pub(super) fn reserve(&self, id: &str) -> Result<Reservation<'_>> {

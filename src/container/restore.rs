@@ -11,11 +11,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::create::Create;
 use super::process::Process;
 use super::{Container, create, files};
-use crate::blocking::blocking;
+use crate::blocking::{Job, within};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::lifecycle::StartId;
@@ -74,9 +75,14 @@ impl Restore {
 
     /// Whether there is something to restore from. Asked at Create and again at Start: managers keep
     /// images in temporary places.
-    pub(super) async fn has_images(&self) -> Result<()> {
+    pub(super) async fn has_images(&self, limit: Duration) -> Result<()> {
         let image = self.image.clone();
-        blocking("checkpoint", move || has_images(&image)).await?
+        let job = Job {
+            name: "checkpoint",
+            what: format!("look at checkpoint {}", image.display()),
+            limit,
+        };
+        within(job, move || has_images(&image)).await?
     }
 }
 
@@ -108,9 +114,11 @@ impl Container {
         restore: &Restore,
         start: StartId,
     ) -> Result<Pid> {
-        restore.has_images().await?;
+        restore.has_images(self.shared.limits.disk).await?;
         let announced = self.run_restore(init, restore).await.and_then(|restored| {
             let (pid, cgroup) = restored;
+            self.set_oom_group(cgroup.as_ref())
+                .inspect_err(|_| init.close_io())?;
             let announced = self.shared.tracker.announce(start, pid, init, None);
             announced.map_err(no_pid).inspect_err(|_| init.close_io())?;
             if let Some(cgroup) = cgroup {
@@ -163,14 +171,15 @@ impl Container {
     }
 
     async fn reopen(&self, init: &Process, restore: &Restore) -> Result<Arc<Io>> {
-        let plan = stdio::plan(&init.stdio);
-        let (io, fds) = plan
-            .and_then(|plan| Io::open(&plan, self.io_owner.0, self.io_owner.1))
-            .map_err(|e| e.context("failed to create init process I/O"))?;
+        let failed = |e: Error| e.context("failed to create init process I/O");
+        let plan = stdio::plan(&init.stdio).map_err(failed)?;
+        let ((uid, gid), limit) = (self.io_owner, self.shared.limits.disk);
+        let opened = Io::open_within(plan, uid, gid, self.buffering, limit).await;
+        let (io, fds) = opened.map_err(failed)?;
         let io = Arc::new(io);
         io.start_loggers(&self.shared.host(&self.id))
             .await
-            .map_err(|e| e.context("failed to create init process I/O"))?;
+            .map_err(failed)?;
         restore.keep(fds);
         init.set_io(Arc::clone(&io));
         Ok(io)

@@ -2,18 +2,30 @@
 //!
 //! Invariant: a start that was announced gets exactly one exit, after it; a start that failed gets
 //! neither, leaves nothing running and can be tried again.
+//!
+//! A runtime may fail when the program of an init runs already (it was killed, or hung behind its
+//! work). That start counts as done, with a line in the log: a program that runs is what the client
+//! wants, and to end it, or to have it started once more, would do harm that nobody asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::RwLockReadGuard;
+use tokio::time::{sleep, timeout};
+
+use super::image::Image;
 use super::process::Process;
 use super::state::{ExecOp, InitOp, exec_allows, init_allows};
 use super::{Container, files};
 use crate::error::{Error, Result};
 use crate::lifecycle::Refusal;
 use crate::monitor::Pid;
-use crate::runtime::{ExecOptions, Fds, read_pid_file};
+use crate::runtime::{ExecOptions, Fds, Kind, RuntimeError, read_pid_file};
 use crate::spec;
 use crate::stdio::{self, Io};
+
+/// Between two looks at what a start that was cut off has done.
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Container {
     /// Starts the init (empty id) or an exec, and answers its pid.
@@ -22,12 +34,26 @@ impl Container {
     /// The state's refusal, or the runtime's error.
     pub async fn start(self: &Arc<Self>, exec_id: &str) -> Result<Pid> {
         let process = self.process(exec_id)?;
-        let _turn = process.turn.lock().await;
         if process.is_init() {
-            self.start_init(&process).await
-        } else {
-            self.start_exec(&process).await
+            let _turn = self.turn("start").await?;
+            return self.start_init(&process).await;
         }
+        exec_allows(process.facts().state, ExecOp::Start)?;
+        // Before the turn: a Delete of the exec need not wait for a checkpoint.
+        let _joining = self.joining().await?;
+        let limit = self.shared.limits.turn;
+        let _turn = process.turn.take("start", exec_id, limit).await?;
+        self.start_exec(&process).await
+    }
+
+    /// Until processes may join the container: not while it is being checkpointed.
+    async fn joining(&self) -> Result<RwLockReadGuard<'_, ()>> {
+        let limit = self.shared.limits.turn;
+        let joining = timeout(limit, self.joining.read()).await;
+        joining.map_err(|_| {
+            let whom = format!("an exec in {}", self.id);
+            self.init.turn.busy("start", &whom, limit)
+        })
     }
 
     async fn start_init(self: &Arc<Self>, init: &Arc<Process>) -> Result<Pid> {
@@ -48,15 +74,43 @@ impl Container {
             return self.restore_init(init, restore, start).await;
         }
         let refused = self.refused_so_far();
-        let started = self.runtime.start(&self.id).await;
-        started.map_err(|e| refused.explain(e.into()))?;
+        if let Err(why) = self.runtime.start(&self.id).await {
+            if !self.has_started(facts.pid, &why).await {
+                return Err(refused.explain(why.into()));
+            }
+            let id = &self.id;
+            log::warn!("container {id}: its program runs, so it counts as started: {why}");
+        }
         tracker.announce_start(start);
         Ok(facts.pid)
     }
 
+    /// Whether a start that failed had done its work: its init runs another program than the
+    /// runtime's. Asked of the kernel, since the runtime has just failed.
+    async fn has_started(&self, init: Pid, why: &RuntimeError) -> bool {
+        let Some(before) = self.unstarted.get() else {
+            return false;
+        };
+        // A runtime that was cut off may have let it go only just now.
+        let looks = match why.kind {
+            Kind::Timeout | Kind::Killed(_) => 20,
+            _ => 1,
+        };
+        for look in 1..=looks {
+            // Unreaped, the number is its own.
+            let now = Image::of(init).filter(|_| !self.init.facts().reaped);
+            match now {
+                None => return false,
+                Some(now) if now != *before => return true,
+                Some(_) if look < looks => sleep(LOOK).await,
+                Some(_) => {}
+            }
+        }
+        false
+    }
+
     async fn start_exec(&self, exec: &Arc<Process>) -> Result<Pid> {
         exec_allows(exec.facts().state, ExecOp::Start)?;
-        let _joining = self.joining.read().await;
         let tracker = &self.shared.tracker;
         let start = tracker
             .begin_exec(self.key)
@@ -98,7 +152,9 @@ impl Container {
     async fn run_exec(&self, exec: &Process) -> Result<Pid> {
         let plan =
             stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
-        let (io, fds) = Io::open(&plan, self.io_owner.0, self.io_owner.1)
+        let ((uid, gid), limit) = (self.io_owner, self.shared.limits.disk);
+        let (io, fds) = Io::open_within(plan, uid, gid, self.buffering, limit)
+            .await
             .map_err(|e| e.context("failed to create exec process I/O"))?;
         let io = Arc::new(io);
         let ran = self.run_exec_with(exec, &io, fds).await;

@@ -79,13 +79,17 @@ impl Tracker {
         process: &Arc<Process>,
         before: Option<Event>,
     ) -> Result<()> {
+        let unreaped = is_unreaped_child(pid);
+        // Its exit is told below. Nobody reaps between here and there.
+        if !unreaped && let Some(container) = process.container.upgrade() {
+            container.tell_oom(None);
+        }
         let mut life = self.lock();
         if life.tracked(pid) {
             return Err(Error::unknown(format!(
                 "the runtime named process {pid}, which is another process of this shim's containers"
             )));
         }
-        let unreaped = is_unreaped_child(pid);
         let announced = life.announce(start, pid, Arc::clone(process), unreaped);
         let effects = announced.map_err(|refusal| match refusal {
             Refusal::Stranger => Error::unknown(format!(
@@ -127,8 +131,13 @@ impl Tracker {
     pub fn exited(&self, exit: Exit) {
         // A file of the kernel's, read without the lock: nobody else reaps meanwhile.
         let owners = self.lock().owners(exit.pid);
-        for container in owners.iter().filter_map(|owner| owner.container.upgrade()) {
-            container.tell_oom();
+        for process in &owners {
+            let container = process.container.upgrade();
+            let ended = super::oom::Ended {
+                process,
+                exit: &exit,
+            };
+            container.and_then(|container| container.tell_oom(Some(ended)));
         }
         let mut life = self.lock();
         let effects = life.exited(exit);
@@ -179,6 +188,20 @@ impl Tracker {
     /// Sizes, for the dump and for leak tests.
     pub fn census(&self) -> Census {
         self.lock().census()
+    }
+
+    /// The running map, as it came.
+    pub(super) fn running(&self) -> Vec<(Pid, Arc<Process>)> {
+        let life = self.lock();
+        let running = life.running();
+        running
+            .map(|(pid, process)| (pid, Arc::clone(process)))
+            .collect()
+    }
+
+    /// The starts in flight, oldest first, with what each starts.
+    pub(super) fn starts(&self) -> Vec<(ContainerKey, &'static str)> {
+        self.lock().starts().collect()
     }
 
     /// Carries effects out, in order; called with the lock held.

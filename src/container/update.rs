@@ -41,7 +41,7 @@ impl Container {
         if let Err(why) = serde_json::from_slice::<HashMap<String, IgnoredAny>>(resources) {
             return Err(Error::invalid_argument(format!("resources: {why}")));
         }
-        let _turn = self.init.turn.lock().await;
+        let _turn = self.turn("update").await?;
         allowed()?;
         self.runtime.update(&self.id, resources).await?;
         Ok(())

@@ -6,6 +6,7 @@
 
 use protobuf::Message;
 
+use crate::proto::cotter_oom::OomKill;
 use crate::proto::cotter_pids::PidsLimit;
 use crate::proto::events::{
     TaskCheckpointed, TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM,
@@ -30,6 +31,8 @@ pub enum Event {
     Oom(TaskOOM),
     /// `/cotter/pids-limit`
     PidsLimit(PidsLimit),
+    /// `/cotter/oom`
+    OomKill(OomKill),
     /// `/tasks/paused`
     Paused(TaskPaused),
     /// `/tasks/resumed`
@@ -114,6 +117,7 @@ per_variant! {
     Exit(TaskExit), "/tasks/exit", Vital;
     Oom(TaskOOM), "/tasks/oom", Useful;
     PidsLimit(PidsLimit), "/cotter/pids-limit", Expendable;
+    OomKill(OomKill), "/cotter/oom", Expendable;
     Paused(TaskPaused), "/tasks/paused", Expendable;
     Resumed(TaskResumed), "/tasks/resumed", Expendable;
     Checkpointed(TaskCheckpointed), "/tasks/checkpointed", Expendable;
@@ -142,7 +146,7 @@ mod tests {
     #[test]
     fn every_event_has_its_topic_and_survives_the_any() {
         let id = "c1".to_owned();
-        let rows: [(Event, &str, &str); 11] = [
+        let rows: [(Event, &str, &str); 12] = [
             (
                 TaskCreate {
                     container_id: id.clone(),
@@ -211,6 +215,16 @@ mod tests {
                 .into(),
                 "/cotter/pids-limit",
                 "cotter.events.v1.PidsLimit",
+            ),
+            (
+                OomKill {
+                    container_id: id.clone(),
+                    kills: 2,
+                    ..OomKill::default()
+                }
+                .into(),
+                "/cotter/oom",
+                "cotter.events.v1.OomKill",
             ),
             (
                 TaskPaused {

@@ -70,13 +70,31 @@ impl Keeper {
             .insert(id.to_owned(), bundle.to_owned());
     }
 
-    /// The container has been deleted, and whoever asked for that is about to remove its bundle: when
-    /// this returns nothing is written there any more, unless a write hangs for longer than `limit`.
+    /// The container has been deleted, by somebody who knows how it ended and is about to remove its
+    /// bundle: its file goes, and nothing is written there any more, unless a write hangs for longer than
+    /// `limit`.
     pub async fn remove(&self, id: &str, limit: Duration) {
         self.shared.bundles().remove(id);
-        match timeout(limit, self.shared.files.lock()).await {
-            Ok(mut files) => files.forget(id),
-            Err(_) => log::warn!("container {id}: writing {} hangs", journal::NAME),
+        let remove = async {
+            let mut files = self.shared.files.lock().await;
+            if let Some(bundle) = files.forget(id) {
+                let done = blocking("journal", move || Change::Remove.carry_out(&bundle)).await;
+                if let Ok(Err(e)) = done {
+                    log::warn!("container {id}: remove {}: {e}", journal::NAME);
+                }
+            }
+        };
+        if timeout(limit, remove).await.is_err() {
+            log::warn!("container {id}: writing {} hangs", journal::NAME);
+        }
+    }
+
+    /// Brings the files up to date, once the last event that will has left the queue: what they hold
+    /// then is told by somebody else. Gives up after `limit`.
+    pub async fn finish(&self, limit: Duration) {
+        let up_to_date = async { while self.shared.round().await.is_some() {} };
+        if timeout(limit, up_to_date).await.is_err() {
+            log::warn!("writing {} hangs or fails", journal::NAME);
         }
     }
 }
@@ -170,8 +188,9 @@ impl Files {
         self.by_id.is_empty()
     }
 
-    fn forget(&mut self, id: &str) {
-        self.by_id.remove(id);
+    /// The bundle in which there may be a file.
+    fn forget(&mut self, id: &str) -> Option<PathBuf> {
+        self.by_id.remove(id).map(|file| file.bundle)
     }
 
     /// All events before `head` have left the queue; all of them if it is `None`.

@@ -33,7 +33,7 @@ pub struct Publisher {
 }
 
 /// What a publisher has done so far, for a person to look at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Stats {
     /// Events the manager has taken.
     pub delivered: u64,

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::event::{Event, Rank};
@@ -50,6 +51,25 @@ impl Entry {
     fn cost(&self) -> usize {
         ENTRY_COST + self.payload.len() + self.container.len()
     }
+}
+
+/// What waits in a queue.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// How many events wait, the one on its way included.
+    pub events: usize,
+    /// About how much memory they take.
+    pub size_bytes: usize,
+    /// How many have been dropped.
+    pub dropped: u64,
+    /// The manager leaves them unanswered, so they are kept in the bundles.
+    pub unanswered: bool,
+    /// The topic of the oldest.
+    pub head: Option<&'static str>,
+    /// Its container.
+    pub head_container: Option<String>,
+    /// How long it has waited.
+    pub head_age_ms: Option<u64>,
 }
 
 /// A handle on the queue; clones share it.
@@ -258,6 +278,27 @@ impl Queue {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
+    }
+
+    /// What waits, for the dump.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let inner = self.lock();
+        let head = inner.head();
+        let age = |entry: &Entry| {
+            SystemTime::now()
+                .duration_since(entry.time)
+                .unwrap_or_default()
+        };
+        Report {
+            events: inner.len(),
+            size_bytes: inner.bytes,
+            dropped: inner.dropped,
+            unanswered: self.is_unanswered(),
+            head: head.map(|entry| entry.topic),
+            head_container: head.map(|entry| entry.container.to_string()),
+            head_age_ms: head.map(|entry| crate::dump::ms(age(entry))),
+        }
     }
 
     /// Waits for a head and copies it out; it keeps its place until settled. One caller at a time.

@@ -85,7 +85,7 @@ pub enum Effect<P> {
 }
 
 /// What is held at this moment; all zero when nothing is left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Census {
     /// Processes whose exit is awaited.
     pub running: usize,
@@ -355,6 +355,25 @@ impl<P: Clone> Lifecycle<P> {
             containers: self.containers.len(),
             recorded: self.log.len(),
         }
+    }
+
+    /// The running map: announced processes by pid, as they came.
+    pub fn running(&self) -> impl Iterator<Item = (Pid, &P)> {
+        let all = self.running.iter();
+        all.map(|(&(pid, _), running)| (pid, &running.process))
+    }
+
+    /// The exit subscribers: the starts in flight, oldest first, with what each starts.
+    pub fn starts(&self) -> impl Iterator<Item = (ContainerKey, &'static str)> {
+        self.starts.values().map(|start| {
+            let what = match start.kind {
+                Kind::Create => "create",
+                Kind::Start => "start",
+                Kind::Restore => "restore",
+                Kind::Exec => "exec",
+            };
+            (start.container, what)
+        })
     }
 
     fn tick(&mut self) -> u64 {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 
 use super::dialect::Dialect;
+use super::dump::Ask;
 use super::run::Options;
 use super::signals;
 
@@ -29,7 +30,14 @@ cotter runs a container through a containerd shim.
       --debug            have the shim log more, and show its log
   cotter ps                            show the containers that were detached
   cotter kill ID [SIGNAL]              send a signal to a container: TERM if none is named
+  cotter stats [--json] ID             show what a container uses, what it waits for, and its limits
   cotter rm [-f] ID…                   remove containers; -f: running ones too
+  cotter dump [OPTION…] ID | --all     show what a shim is doing, whichever manager started it; ID
+                                       may be the beginning of one, or the path of a bundle
+      -n, --namespace NAME  the manager's namespace; without it, any
+      --state DIR           look below another state directory too (of a containerd of its own)
+      --json                for programs
+      -q, --quiet           have the shim neither log it nor write it to the bundle
   cotter help | version
 
 Signals that cotter run receives are passed on; the third INT or TERM kills the container.
@@ -52,6 +60,13 @@ pub enum Verb {
         /// The signal's number.
         signal: u32,
     },
+    /// Show what a container uses.
+    Stats {
+        /// This one.
+        id: String,
+        /// For programs.
+        json: bool,
+    },
     /// Remove containers.
     Remove {
         /// These.
@@ -59,6 +74,8 @@ pub enum Verb {
         /// Running ones too.
         force: bool,
     },
+    /// Look inside shims.
+    Dump(Ask),
     /// Say how it is used.
     Help,
     /// Say which version it is.
@@ -84,6 +101,15 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Verb> {
             id: id.clone(),
             signal: signals::parse(signal.trim_start_matches('-'))?,
         }),
+        ("stats", [id]) | ("stats", [_, id]) if rest.len() == 1 || rest[0] == "--json" => {
+            if id.starts_with('-') {
+                return Err(wrong(format!("stats does not know {id}")));
+            }
+            Ok(Verb::Stats {
+                id: id.clone(),
+                json: rest.len() == 2,
+            })
+        }
         ("rm", _) => {
             let (flags, ids): (Vec<_>, Vec<_>) =
                 rest.into_iter().partition(|arg| arg.starts_with('-'));
@@ -101,9 +127,10 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Verb> {
                 force: !flags.is_empty(),
             })
         }
+        ("dump", _) => dump(rest).map(Verb::Dump),
         ("help" | "-h" | "--help", _) => Ok(Verb::Help),
         ("version" | "-v" | "--version", _) => Ok(Verb::Version),
-        ("ps" | "kill", _) => Err(wrong(format!("{verb} does not take these arguments"))),
+        ("ps" | "kill" | "stats", _) => Err(wrong(format!("{verb} does not take these arguments"))),
         _ => Err(wrong(format!("there is no verb {verb:?}"))),
     }
 }
@@ -181,6 +208,44 @@ fn run(args: Vec<String>) -> Result<Options> {
     Ok(options)
 }
 
+fn dump(args: Vec<String>) -> Result<Ask> {
+    let mut ask = Ask::default();
+    let mut all = false;
+    let mut ids = Vec::new();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let (flag, attached) = match arg.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => (flag, Some(value.to_owned())),
+            _ => (arg.as_str(), None),
+        };
+        let value = match flag {
+            "-n" | "--namespace" | "--state" => attached
+                .or_else(|| args.next())
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| wrong(format!("{flag} needs a value")))?,
+            _ if attached.is_some() => return Err(wrong(format!("{flag} takes no value"))),
+            _ => String::new(),
+        };
+        match flag {
+            "-n" | "--namespace" => ask.namespace = Some(value),
+            "--state" => ask.state.push(PathBuf::from(value)),
+            "--all" => all = true,
+            "--json" => ask.json = true,
+            "-q" | "--quiet" => ask.quiet = true,
+            other if other.starts_with('-') => {
+                return Err(wrong(format!("dump does not know {other}")));
+            }
+            _ => ids.push(arg),
+        }
+    }
+    match (all, ids.pop()) {
+        (true, None) => {}
+        (false, Some(id)) if ids.is_empty() => ask.id = Some(id),
+        _ => return Err(wrong("dump needs one id, or --all")),
+    }
+    Ok(ask)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,12 +284,35 @@ mod tests {
         assert_eq!(words("kill a").unwrap(), kill(15));
         assert_eq!(words("kill a -KILL").unwrap(), kill(9));
         assert_eq!(words("ps").unwrap(), Verb::Ps);
+        for (line, json) in [("stats a", false), ("stats --json a", true)] {
+            let id = "a".into();
+            assert_eq!(words(line).unwrap(), Verb::Stats { id, json }, "{line}");
+        }
         let remove = Verb::Remove {
             ids: vec!["a".into(), "b".into()],
             force: true,
         };
         assert_eq!(words("rm -f a b").unwrap(), remove);
         assert_eq!(words("").unwrap(), Verb::Help);
+    }
+
+    #[test]
+    fn dump_takes_one_id_or_all() {
+        let one = Ask {
+            id: Some("web".into()),
+            namespace: Some("moby".into()),
+            json: true,
+            ..Ask::default()
+        };
+        let line = "dump -n moby web --json";
+        assert_eq!(words(line).unwrap(), Verb::Dump(one));
+        let all = Ask {
+            state: vec!["/a".into(), "/b".into()],
+            quiet: true,
+            ..Ask::default()
+        };
+        let line = "dump --all --state /a --state=/b -q";
+        assert_eq!(words(line).unwrap(), Verb::Dump(all));
     }
 
     #[test]
@@ -240,11 +328,22 @@ mod tests {
             "run --rootfs a --bundle b x",
             "run --rm -d x",
             "ps x",
+            "stats",
+            "stats -x",
+            "stats --json",
+            "stats a b",
+            "stats --json a b",
             "kill",
             "kill a b c",
             "kill a NOPE",
             "rm",
             "rm -x a",
+            "dump",
+            "dump a b",
+            "dump --all a",
+            "dump -n",
+            "dump --json=yes a",
+            "dump --nope a",
         ] {
             assert!(words(line).is_err(), "{line}");
         }

@@ -193,7 +193,7 @@ pub async fn gone(endpoint: &Endpoint, limit: Duration) -> Result<()> {
     })
 }
 
-fn error(error: ttrpc::Error, deadline: Option<Instant>) -> Error {
+pub(super) fn error(error: ttrpc::Error, deadline: Option<Instant>) -> Error {
     let status = match error {
         ttrpc::Error::RpcStatus(status) => status,
         // The library has no variant of its own for a call that it gave up.

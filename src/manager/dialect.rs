@@ -11,9 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::proto::bootstrap::{BootstrapParams, BootstrapResult, Extension, LogLevel};
-use crate::proto::pack;
+use crate::proto::{pack, parse};
+use crate::spec::read_bounded;
 
 use super::launch::Launch;
+
+/// The longest file that is looked into for a shim's address.
+const LONGEST: u64 = 1 << 20;
 
 /// A generation of containerd, as far as starting a shim goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,7 +154,7 @@ impl Endpoint {
     }
 
     fn from_proto(bytes: &[u8]) -> Option<Self> {
-        let read = BootstrapResult::parse_from_bytes(bytes).ok()?;
+        let read: BootstrapResult = parse(bytes).ok()?;
         Self::new(read.version, &read.address, &read.protocol)
     }
 
@@ -177,7 +181,7 @@ impl Endpoint {
     /// # Errors
     /// When neither is there or usable.
     pub fn load(bundle: &Path) -> Result<Self> {
-        let read = |name| std::fs::read(bundle.join(name)).ok();
+        let read = |name| read_bounded(&bundle.join(name), LONGEST).ok();
         read("bootstrap.json")
             .and_then(|bytes| Self::from_json(&bytes))
             .or_else(|| read("address").and_then(|bytes| Self::from_plain(&bytes)))

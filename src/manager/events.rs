@@ -18,6 +18,7 @@ use ttrpc::r#async::transport::Listener;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::error::{Error, Result};
+use crate::proto::cotter_oom::OomKill;
 use crate::proto::cotter_pids::{PidsLevel, PidsLimit};
 use crate::proto::events::*;
 use crate::proto::events_ttrpc::{Events, ForwardRequest, create_events};
@@ -31,6 +32,7 @@ pub enum Event {
     Start(TaskStart),
     Exit(TaskExit),
     Oom(TaskOOM),
+    OomKill(OomKill),
     Delete(TaskDelete),
     ExecAdded(TaskExecAdded),
     ExecStarted(TaskExecStarted),
@@ -51,6 +53,7 @@ impl Event {
             .or_else(|| read(&any, Self::Start))
             .or_else(|| read(&any, Self::Exit))
             .or_else(|| read(&any, Self::Oom))
+            .or_else(|| read(&any, Self::OomKill))
             .or_else(|| read(&any, Self::Delete))
             .or_else(|| read(&any, Self::ExecAdded))
             .or_else(|| read(&any, Self::ExecStarted))
@@ -68,6 +71,7 @@ impl Event {
             Self::Start(event) => &event.container_id,
             Self::Exit(event) => &event.container_id,
             Self::Oom(event) => &event.container_id,
+            Self::OomKill(event) => &event.container_id,
             Self::Delete(event) => &event.container_id,
             Self::ExecAdded(event) => &event.container_id,
             Self::ExecStarted(event) => &event.container_id,
@@ -96,6 +100,10 @@ impl Event {
             Self::ExecStarted(event) => format!("pid {} exec {}", event.pid, event.exec_id),
             Self::PidsLimit(event) => pids_limit(event),
             Self::Checkpointed(event) => event.checkpoint.clone(),
+            Self::OomKill(event) => {
+                let pids: Vec<String> = event.victims.iter().map(|v| v.pid.to_string()).collect();
+                format!("kills {} pids {}", event.kills, pids.join(","))
+            }
             Self::Oom(_) | Self::Paused(_) | Self::Resumed(_) => String::new(),
             Self::Other(any) => any.type_url.clone(),
         }

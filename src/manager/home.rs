@@ -12,12 +12,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::proto::runc_options::Options;
+use crate::spec::read_bounded;
 
 use super::dialect::Dialect;
 use super::launch::Launch;
 
 /// The namespace of the tool's containers.
-const NAMESPACE: &str = "cotter";
+pub(super) const NAMESPACE: &str = "cotter";
+
+/// The longest note of how a container was started.
+const LONGEST: u64 = 1 << 20;
 
 /// The directory of all containers.
 #[derive(Clone, Debug)]
@@ -129,8 +133,7 @@ impl Note {
         if !bundle.exists() {
             return Err(Error::not_found(format_args!("container {id}")));
         }
-        let text = fs::read(&path)
-            .map_err(|why| Error::io(format_args!("read {}", path.display()), &why))?;
+        let text = read_bounded(&path, LONGEST)?;
         serde_json::from_slice(&text)
             .map_err(|why| Error::unknown(format!("read {}: {why}", path.display())))
     }

@@ -49,7 +49,7 @@ pub async fn ps(home: &Home) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn name(status: Status) -> &'static str {
+pub(super) fn name(status: Status) -> &'static str {
     match status {
         Status::UNKNOWN => "unknown",
         Status::CREATED => "created",
@@ -60,7 +60,7 @@ fn name(status: Status) -> &'static str {
     }
 }
 
-async fn state(home: &Home, id: &str) -> Result<(u32, Status, u32)> {
+pub(super) async fn state(home: &Home, id: &str) -> Result<(u32, Status, u32)> {
     let request = StateRequest {
         id: id.to_owned(),
         ..Default::default()
@@ -70,7 +70,7 @@ async fn state(home: &Home, id: &str) -> Result<(u32, Status, u32)> {
     Ok((state.pid, status, state.exit_status))
 }
 
-async fn connect(home: &Home, id: &str) -> Result<Tasks> {
+pub(super) async fn connect(home: &Home, id: &str) -> Result<Tasks> {
     let bundle = home.bundle(id)?;
     Note::load(&bundle, id)?;
     Tasks::connect(&Endpoint::load(&bundle)?).await

@@ -3,9 +3,11 @@
 //! Invariant: what is waited for is the process that had the pid at [`Process::open`], whoever has
 //! it later.
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
@@ -44,6 +46,31 @@ impl Process {
         Ok(Self { pid, fd: Some(fd) })
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it has ended, or may not be signalled.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let failed = |why: Errno| {
+            let what = format_args!("send {signal} to process {}", self.pid);
+            Error::io(what, &why.into())
+        };
+        let fd = self.fd.as_ref().ok_or_else(|| failed(Errno::ESRCH))?;
+        // SAFETY: nix has no wrapper. The descriptor is open; a null siginfo is what the call documents
+        // as absent.
+        let done = unsafe {
+            let none = std::ptr::null::<libc::siginfo_t>();
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                fd.as_raw_fd(),
+                signal as i32,
+                none,
+                0,
+            )
+        };
+        Errno::result(done).map(drop).map_err(failed)
+    }
+
     /// Waits for it to end.
     ///
     /// # Errors
@@ -80,6 +107,7 @@ mod tests {
         child.wait().unwrap();
         process.ended(Duration::from_secs(30)).await.unwrap();
         let late = Process::open(pid).unwrap();
+        assert!(late.signal(Signal::SIGTERM).is_err());
         late.ended(Duration::ZERO).await.unwrap();
     }
 }

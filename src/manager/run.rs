@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::error::{Code, Error, Result};
 use crate::proto::pack;
 use crate::proto::task::*;
+use crate::spec::{LONGEST, read_bounded};
 
 use super::bundle::Bundle;
 use super::client::{Tasks, gone};
@@ -321,8 +322,7 @@ fn config(id: &str, options: &Options) -> Result<Value> {
     // The bundle itself is left as it is: the shim works in a copy that shares its rootfs.
     let path = absolute(bundle)?;
     let file = path.join("config.json");
-    let text =
-        fs::read(&file).map_err(|why| Error::io(format_args!("read {}", file.display()), &why))?;
+    let text = read_bounded(&file, LONGEST)?;
     let mut config: Value = serde_json::from_slice(&text)
         .map_err(|why| Error::invalid_argument(format_args!("{}: {why}", file.display())))?;
     if !config.is_object() || !config["process"].is_object() {

@@ -28,7 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use std::{fs, io};
 
 use nix::errno::Errno;
@@ -77,6 +77,20 @@ struct Table {
 struct Entry {
     serial: u64,
     exit: oneshot::Sender<Exit>,
+    /// What people are told that it is.
+    what: Box<str>,
+    since: Instant,
+}
+
+/// A child that has not been reaped, for people to see.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Its process id.
+    pub pid: Pid,
+    /// What it is.
+    pub what: String,
+    /// When it was started.
+    pub since: Instant,
 }
 
 /// Two reapers would take each other's exits.
@@ -132,6 +146,14 @@ impl Monitor {
     /// The call returns once the child has called `execve`, as the standard library does. `command`
     /// keeps its descriptors: drop it to close the caller's copies.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        let path = std::path::Path::new(command.get_program());
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        let what = name.to_string_lossy().into_owned();
+        self.spawn_as(command, what)
+    }
+
+    /// [`spawn`](Self::spawn), with other words than the program's name for what it is.
+    pub fn spawn_as(&self, command: &mut Command, what: String) -> io::Result<Child> {
         let mut table = self.shared.lock();
         let mut child = command.spawn()?;
         // A pid_t always fits: the kernel's limit is 2^22.
@@ -139,7 +161,13 @@ impl Monitor {
         let (exit, receiver) = oneshot::channel();
         let serial = table.next_serial;
         table.next_serial += 1;
-        table.children.insert(pid, Entry { serial, exit });
+        let entry = Entry {
+            serial,
+            exit,
+            what: what.into(),
+            since: Instant::now(),
+        };
+        table.children.insert(pid, entry);
         drop(table);
         Ok(Child {
             pid,
@@ -155,6 +183,20 @@ impl Monitor {
     /// Children of [`Monitor::spawn`] that are not reaped yet, dropped handles included.
     pub fn live_children(&self) -> usize {
         self.shared.lock().children.len()
+    }
+
+    /// The same one by one, oldest first.
+    pub fn running(&self) -> Vec<Running> {
+        let table = self.shared.lock();
+        let running = |(&pid, entry): (&Pid, &Entry)| Running {
+            pid,
+            what: entry.what.to_string(),
+            since: entry.since,
+        };
+        let mut all: Vec<Running> = table.children.iter().map(running).collect();
+        drop(table);
+        all.sort_by_key(|running| running.since);
+        all
     }
 
     /// Children of this process, not reaped yet, that no [`Monitor::spawn`] started: the subreaper
@@ -353,13 +395,19 @@ impl Child {
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, Table, decode, oneshot};
+    use super::{Entry, Instant, Table, decode, oneshot};
 
     #[test]
     fn a_recycled_pid_is_another_child() {
         let mut table = Table::default();
         let (exit, _receiver) = oneshot::channel();
-        table.children.insert(7, Entry { serial: 1, exit });
+        let entry = Entry {
+            serial: 1,
+            exit,
+            what: "a child".into(),
+            since: Instant::now(),
+        };
+        table.children.insert(7, entry);
         assert!(table.unreaped(7, 1));
         assert!(!table.unreaped(7, 0), "an earlier owner of the pid");
         assert!(!table.unreaped(8, 1));

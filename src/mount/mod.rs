@@ -11,6 +11,7 @@
 //! Both calls block: run them through [`crate::blocking::blocking`].
 
 mod fuse;
+pub(crate) mod fuzzing;
 mod idmap;
 mod image;
 pub mod mountinfo;

@@ -130,6 +130,7 @@ fn every_option_in_both_spellings() {
         criu_work_path: "w".into(),
         task_api_address: "t".into(),
         task_api_version: 3,
+        oom_group: true,
         ..Options::default()
     };
     let go = r#"
@@ -147,6 +148,7 @@ fn every_option_in_both_spellings() {
         SystemdCgroup = true
         TaskApiAddress = "t"
         TaskApiVersion = 3
+        OomGroup = true
         TypeUrl = "io.containerd.cotter.v2.Options"
         ConfigPath = ""
     "#;
@@ -164,6 +166,7 @@ fn every_option_in_both_spellings() {
         criu_work_path = "w"
         task_api_address = "t"
         task_api_version = 3
+        oom_group = true
     "#;
     for text in [go, snake] {
         assert_eq!(toml(text.as_bytes(), "x"), Ok(expected.clone()), "{text}");

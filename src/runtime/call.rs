@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd;
@@ -18,7 +18,9 @@ use super::argv::{self, Argv};
 use super::error::{Kind, Operation, RuntimeError};
 use super::log;
 use super::private_file::PrivateFile;
+use super::reach::reach;
 use super::{Fds, Runtime};
+use crate::limits::since;
 use crate::monitor::{Child, Exit, Pid, children};
 
 /// The most that is kept of an output: its end.
@@ -45,6 +47,11 @@ impl Runtime {
         argv: Argv,
         streams: Streams,
     ) -> Result<Vec<u8>, RuntimeError> {
+        let limit = self.limit.unwrap_or_else(|| operation.limit());
+        let begun = SystemTime::now();
+        reach(&self.binary, limit)
+            .await
+            .map_err(|e| RuntimeError::new(operation, Kind::Timeout, e.message))?;
         // Without a bundle there is no place for a log. A forced delete must work even then.
         let log = PrivateFile::beside(&self.log, "log");
         let mut command = Command::new(&self.binary);
@@ -54,16 +61,21 @@ impl Runtime {
         }
         command.args(argv.0).process_group(0);
         clean_environment(&mut command);
+        // Wrappers of a runtime, and hooks, look for the bundle here, as with the Go shim.
+        if let Some(bundle) = log.as_ref().ok().and_then(|log| log.path().parent()) {
+            command.current_dir(bundle);
+        }
         let not_started = |e| {
-            let message = format!("run {}: {e}", self.binary.display());
+            let message = not_started(&self.binary, &e);
             RuntimeError::new(operation, Kind::Spawn, message)
         };
         let mut output = connect(&mut command, operation, streams).map_err(not_started)?;
-        let mut child = self.monitor.spawn(&mut command).map_err(not_started)?;
+        let what = format!("{} {} {id}", name(&self.binary), operation.name());
+        let child = self.monitor.spawn_as(&mut command, what);
+        let mut child = child.map_err(not_started)?;
         // Only the child holds the streams now; else they would never end.
         drop(command);
 
-        let limit = self.limit.unwrap_or_else(|| operation.limit());
         let exit = timeout(limit, output.until_exit(&mut child)).await;
         if exit.is_err() {
             // What CRIU has brought back is in process groups of its own.
@@ -90,7 +102,10 @@ impl Runtime {
         match exit {
             Ok(exit) if exit.status == 0 => Ok(output.stdout.bytes),
             Ok(exit) => Err(self.failed(operation, exit, log, &output.text())),
-            Err(_) => Err(self.timed_out(operation, id, limit, log, &output.text())),
+            Err(_) => {
+                let end = (limit, begun);
+                Err(self.timed_out(operation, id, end, log, &output.text()))
+            }
         }
     }
 
@@ -129,7 +144,7 @@ impl Runtime {
         &self,
         operation: Operation,
         id: &str,
-        limit: Duration,
+        (limit, begun): (Duration, SystemTime),
         log: io::Result<Vec<u8>>,
         output: &str,
     ) -> RuntimeError {
@@ -137,11 +152,20 @@ impl Runtime {
         let command = operation.name();
         let said = log.ok().and_then(|log| log::last_error(&log));
         let said = said.map_or_else(|| output.to_owned(), |message| format!(": {message}"));
+        let begun = since(begun);
         let message = format!(
-            "{program} {command} of {id:?} did not end within {limit:?} and was killed{said}"
+            "{program} {command} of {id:?} did not end within {limit:?} and was killed; it hung since {begun}{said}"
         );
         RuntimeError::new(operation, Kind::Timeout, message)
     }
+}
+
+/// A name that is nowhere in `PATH` is told of in the words that clients of the Go shim look for.
+fn not_started(binary: &Path, e: &io::Error) -> String {
+    if e.kind() == io::ErrorKind::NotFound && binary.file_name() == Some(binary.as_os_str()) {
+        return format!("exec: {binary:?}: executable file not found in $PATH");
+    }
+    format!("run {}: {e}", binary.display())
 }
 
 /// The children of a process, theirs, and so on.

@@ -12,6 +12,9 @@ use super::private_file::PrivateFile;
 /// The most that is read of one call's log, from its end.
 const READ_LIMIT: u64 = 256 * 1024;
 
+/// The most that is parsed of it, here and there again and again.
+const PARSE_LIMIT: u64 = 8 * READ_LIMIT;
+
 /// Ends a call's log: appends it to the common one and returns its tail.
 pub(super) fn finish(log: &PrivateFile, common: &Path) -> io::Result<Vec<u8>> {
     let mut file = log.file();
@@ -22,8 +25,8 @@ pub(super) fn finish(log: &PrivateFile, common: &Path) -> io::Result<Vec<u8>> {
     if !tail.is_empty() {
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o644);
-        // O_NONBLOCK: somebody may have put a FIFO there.
-        options.custom_flags(libc::O_NONBLOCK);
+        // Somebody may have put a FIFO or a link there.
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
         let appended = options.open(common).and_then(|mut f| f.write_all(&tail));
         if let Err(e) = appended {
             log::debug!("append to {}: {e}", common.display());
@@ -41,20 +44,25 @@ struct Record {
 /// The message of the last record of level error. What is no record is skipped.
 ///
 /// A record begins a line; runc and older cruns end it there too, crun 1.28 spreads it over several.
-pub(super) fn last_error(log: &[u8]) -> Option<String> {
+/// So each line may begin one that ends with the last: there is an end to how much is tried.
+pub(crate) fn last_error(log: &[u8]) -> Option<String> {
     let begins = |&at: &usize| log[at] == b'{' && (at == 0 || log[at - 1] == b'\n');
+    let mut left = PARSE_LIMIT;
     (0..log.len())
         .rev()
         .filter(begins)
-        .filter_map(|at| record(&log[at..]))
+        .filter_map(|at| record(&log[at..], &mut left))
         .find(|record| record.level == "error")
         .map(|record| record.msg)
 }
 
-/// The record that `text` begins with.
-fn record(text: &[u8]) -> Option<Record> {
-    let mut records = serde_json::Deserializer::from_slice(text).into_iter();
-    records.next()?.ok()
+/// The record that `text` begins with, if it ends within the next `left` bytes, which it takes.
+fn record(text: &[u8], left: &mut u64) -> Option<Record> {
+    let mut text = text.take(*left);
+    let mut records = serde_json::Deserializer::from_reader(&mut text).into_iter();
+    let record = records.next();
+    *left = text.limit();
+    record?.ok()
 }
 
 #[cfg(test)]

@@ -24,11 +24,15 @@ mod error;
 mod log;
 mod pid_file;
 mod private_file;
+mod reach;
 
 pub use argv::{CheckpointOptions, CreateOptions, ExecOptions, RestoreOptions};
 pub(crate) use call::clean_environment;
 pub use error::{Kind, Operation, RuntimeError};
+pub(crate) use log::last_error;
+pub(crate) use pid_file::parse as parse_pid;
 pub use pid_file::read_pid_file;
+pub(crate) use reach::reach;
 
 use std::fs;
 use std::io::{self, Seek, Write};

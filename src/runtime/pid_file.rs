@@ -27,7 +27,7 @@ pub fn read_pid_file(path: &Path) -> Result<Pid> {
     })
 }
 
-fn parse(content: &[u8]) -> Option<Pid> {
+pub(crate) fn parse(content: &[u8]) -> Option<Pid> {
     if !content.iter().all(u8::is_ascii_digit) {
         return None;
     }

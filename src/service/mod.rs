@@ -1,10 +1,12 @@
-//! The ttrpc faces of the shim: task v3, and task v2 with the same messages.
+//! The ttrpc faces of the shim: task v3, task v2 with the same messages, and introspection.
 //!
 //! Invariant: a handler decodes, asks and encodes; it holds no lock and starts no work of its own.
 //! ttrpc drops a handler when its client goes away or its deadline passes, so everything with side
 //! effects runs in a task of the shim ([`own`]) and ends in a known state without its client.
 
+mod calls;
 mod convert;
+mod introspection;
 mod task;
 
 use std::collections::HashMap;
@@ -15,6 +17,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::watch;
+
+pub use calls::Calls;
+pub use introspection::services as introspection;
 
 use crate::container::Registry;
 use crate::error::{Code, Error, Result};
@@ -27,6 +32,7 @@ const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 /// Answers task requests about the containers of a registry.
 pub struct TaskService {
     registry: Arc<Registry>,
+    calls: Calls,
     /// Told when a manager asks for the shim's end.
     shutdown: watch::Sender<Shutdown>,
 }
@@ -46,7 +52,16 @@ pub enum Shutdown {
 impl TaskService {
     /// A service over `registry` that announces each Shutdown on `shutdown`.
     pub fn new(registry: Arc<Registry>, shutdown: watch::Sender<Shutdown>) -> Self {
-        Self { registry, shutdown }
+        Self {
+            registry,
+            calls: Calls::default(),
+            shutdown,
+        }
+    }
+
+    /// The requests in flight.
+    pub fn calls(&self) -> Calls {
+        self.calls.clone()
     }
 
     /// The services to register: both versions of the task API, and the sandbox API without methods.
@@ -63,10 +78,20 @@ impl TaskService {
     }
 }
 
+#[cfg(panic = "abort")]
+compile_error!("a panic in one handler would be the end of the pod: build with panic = \"unwind\"");
+
 /// Runs work that must come to its end even if the one who asked for it goes away.
 async fn own<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
+    let call = calls::Call::current();
+    // Boxed, as it would be held twice by what follows.
+    let work = Box::pin(work);
+    let work = async move {
+        let _listed = call;
+        work.await
+    };
     match tokio::spawn(work).await {
         Ok(result) => result,
         Err(e) => Err(Error::new(

@@ -24,7 +24,8 @@ impl TaskService {
         let options = Given::required(req.options.as_ref())?;
         let registry = Arc::clone(&self.registry);
         let pid = own(async move {
-            let options = options.read_elsewhere().await?;
+            let limit = registry.shared.limits.disk;
+            let options = options.read_elsewhere(limit).await?;
             registry.create(convert::create(req, options)).await
         })
         .await?;
@@ -177,31 +178,36 @@ impl TaskService {
 }
 
 macro_rules! task_api {
-    ($($method:ident($request:ty) -> $response:ty;)*) => {
+    ($($method:ident($request:ty $(, $exec:ident)?) -> $response:ty;)*) => {
         #[async_trait]
         impl Task for TaskService {
             $(async fn $method(&self, _ctx: &TtrpcContext, req: $request) -> ttrpc::Result<$response> {
-                guarded(TaskService::$method(self, req)).await.map_err(convert::status)
+                let exec: &[&str] = &[$(&req.$exec)?];
+                let exec = exec.first().copied().unwrap_or_default();
+                let call = self.calls.begin(stringify!($method), &req.id, exec);
+                // Boxed, as each layer around it would hold it twice.
+                let handler = Box::pin(guarded(TaskService::$method(self, req)));
+                call.follow(handler).await.map_err(convert::status)
             })*
         }
     };
 }
 
 task_api! {
-    state(StateRequest) -> StateResponse;
+    state(StateRequest, exec_id) -> StateResponse;
     create(CreateTaskRequest) -> CreateTaskResponse;
-    start(StartRequest) -> StartResponse;
-    delete(DeleteRequest) -> DeleteResponse;
+    start(StartRequest, exec_id) -> StartResponse;
+    delete(DeleteRequest, exec_id) -> DeleteResponse;
     pids(PidsRequest) -> PidsResponse;
     pause(PauseRequest) -> Empty;
     resume(ResumeRequest) -> Empty;
     checkpoint(CheckpointTaskRequest) -> Empty;
-    kill(KillRequest) -> Empty;
-    exec(ExecProcessRequest) -> Empty;
-    resize_pty(ResizePtyRequest) -> Empty;
-    close_io(CloseIORequest) -> Empty;
+    kill(KillRequest, exec_id) -> Empty;
+    exec(ExecProcessRequest, exec_id) -> Empty;
+    resize_pty(ResizePtyRequest, exec_id) -> Empty;
+    close_io(CloseIORequest, exec_id) -> Empty;
     update(UpdateTaskRequest) -> Empty;
-    wait(WaitRequest) -> WaitResponse;
+    wait(WaitRequest, exec_id) -> WaitResponse;
     stats(StatsRequest) -> StatsResponse;
     connect(ConnectRequest) -> ConnectResponse;
     shutdown(ShutdownRequest) -> Empty;

@@ -17,9 +17,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::serve::{Config, DRAIN_LIMIT};
+use super::inspect;
+use super::serve::Config;
 use crate::container::tracker::Tracker;
 use crate::container::{Registry, Shared, pids};
+use crate::dump::Reporter;
 use crate::error::{Error, Result};
 use crate::events::{self, Keeper, Publisher, Queue};
 use crate::limits::Limits;
@@ -30,6 +32,8 @@ use crate::service::{Shutdown, TaskService};
 pub struct Parts {
     /// The ttrpc services, by their full names.
     pub services: HashMap<String, ttrpc::r#async::Service>,
+    /// Tells all that they know, for a dump.
+    pub reporter: Reporter,
     /// The containers.
     pub registry: Arc<Registry>,
     /// What a manager has asked for.
@@ -46,7 +50,7 @@ pub struct Parts {
 pub fn assemble(config: &Config) -> Result<Parts> {
     let queue = Queue::new();
     let limits = Limits::from_env();
-    let publisher = Publisher::with_limits(
+    let publisher = Arc::new(Publisher::with_limits(
         queue.clone(),
         config.ttrpc_address.clone(),
         config.namespace.clone(),
@@ -54,7 +58,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
             settling: limits.manager_settling,
             ..events::Limits::default()
         },
-    );
+    ));
     let keeper = Keeper::start(queue.clone(), config.namespace.clone());
     let tracker = Arc::new(Tracker::new(queue));
     let reaped = Arc::clone(&tracker);
@@ -65,19 +69,24 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         tracker,
         keeper,
         monitor,
+        kernel_log: Default::default(),
         limits,
         pids: pids::Watching::new(pids::Asked::from_env()),
     })));
     let (ask, shutdown) = watch::channel(Shutdown::default());
+    let at_end = Arc::clone(&registry);
+    let tasks = TaskService::new(Arc::clone(&registry), ask);
     Ok(Parts {
-        services: TaskService::new(Arc::clone(&registry), ask).services(),
+        reporter: inspect::sections(&registry, &publisher, &tasks.calls()),
+        services: tasks.services(),
         registry,
         shutdown,
         drain: Box::pin(async move {
-            let left = publisher.drain(DRAIN_LIMIT).await;
+            let left = publisher.drain(limits.last_events).await;
             if left > 0 {
                 log::error!("ending with {left} events that no manager took");
             }
+            at_end.shared.keeper.finish(limits.bundle).await;
         }),
     })
 }

@@ -11,8 +11,8 @@ use protobuf::Message;
 use super::flags::Flags;
 use crate::error::{Error, Result};
 use crate::options::Given;
-use crate::proto::Any;
 use crate::proto::bootstrap::{BootstrapParams, BootstrapResult};
+use crate::proto::{self, Any};
 
 /// Most bytes of standard input that are read.
 pub const MAX_INPUT: u64 = 10 << 20;
@@ -117,9 +117,9 @@ pub fn encode(dialect: Dialect, address: &str) -> Result<Vec<u8>> {
 /// Standard input as a request of 2.3. An `Any` passes as one too, with its type URL in the place of
 /// the id, so the id and the namespace must be those of the command line.
 fn params(stdin: &[u8], flags: &Flags) -> Option<BootstrapParams> {
-    BootstrapParams::parse_from_bytes(stdin)
+    proto::parse(stdin)
         .ok()
-        .filter(|p| p.instance_id == flags.id && p.namespace == flags.namespace)
+        .filter(|p: &BootstrapParams| p.instance_id == flags.id && p.namespace == flags.namespace)
 }
 
 fn modern(params: BootstrapParams, flags: &Flags, env: &Environment) -> Result<Request> {
@@ -134,7 +134,7 @@ fn modern(params: BootstrapParams, flags: &Flags, env: &Environment) -> Result<R
     if let Some(dir) = socket_dir.as_ref().filter(|dir| !dir.is_absolute()) {
         return Err(Error::invalid_argument(format!(
             "socket directory {} is not absolute",
-            dir.display()
+            dir.to_string_lossy().escape_debug()
         )));
     }
     Ok(Request {
@@ -154,7 +154,7 @@ fn modern(params: BootstrapParams, flags: &Flags, env: &Environment) -> Result<R
 }
 
 fn legacy(stdin: &[u8], flags: &Flags, env: &Environment) -> Result<Request> {
-    let any = Any::parse_from_bytes(stdin)
+    let any: Any = proto::parse(stdin)
         .map_err(|e| Error::invalid_argument(format!("read options from standard input: {e}")))?;
     let dialect = if env.grpc_address.is_empty() {
         Dialect::Plain

@@ -2,10 +2,11 @@
 //!
 //! Invariant: it always answers, in less than five seconds, whatever is missing or malformed: the
 //! manager runs it after every container, and mostly there is nothing to do. It touches nothing that
-//! lives: not a socket somebody listens on, nor a process that is not in the container's cgroup. For a
-//! sandbox whose shim is dead that includes the pod's other containers ([`super::siblings`]). What the
-//! dead shim knew and had not told is told: how its init ended ([`exit_file`]) in the answer, the rest as
-//! events ([`super::last_events`]).
+//! lives: not a socket somebody listens on, nor a process that is neither in the container's cgroup nor a
+//! call of its runtime that a dead shim has made ([`super::orphans`]). For a sandbox whose shim is dead
+//! that includes the pod's other containers ([`super::siblings`]). What the dead shim knew and had not
+//! told is told: how its init ended ([`exit_file`]) in the answer, the rest as events
+//! ([`super::last_events`]).
 //! What it could not clear goes to standard error, which the manager logs; nothing else does.
 
 use std::io::Write;
@@ -23,7 +24,7 @@ use super::bootstrap::Environment;
 use super::call::{self, call};
 use super::flags::Flags;
 use super::last_events::LastEvents;
-use super::{siblings, socket, start};
+use super::{orphans, siblings, socket, start};
 use crate::cgroup::Cgroup;
 use crate::container::exit_file;
 use crate::error::{Error, Result};
@@ -35,6 +36,9 @@ use crate::spec::{self, Spec};
 
 /// Where runtimes keep their state unless the options say otherwise.
 const DEFAULT_ROOT: &str = "/run/containerd/runc";
+
+/// The longest file that shims and managers keep beside config.json.
+const LONGEST: u64 = 1 << 20;
 
 /// How a container whose end nobody saw is said to have ended: as if by SIGKILL.
 const KILLED: u32 = 137;
@@ -61,6 +65,9 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
     let lives = sockets.iter().any(|path| socket::is_alive(path));
     // After an orderly end, which is nearly always, there is neither.
     let died = sockets.iter().any(|path| path.exists()) || runtime(&bundle, &flags.id, flags).knows;
+    if !lives {
+        warnings.extend(orphans::end(&bundle).err());
+    }
     clear(&bundle, &flags.id, flags, &mut warnings);
     for path in sockets {
         warnings.extend(socket::remove_dead(&path).err());
@@ -120,6 +127,7 @@ fn clear_siblings(
             )));
             continue;
         }
+        warnings.extend(orphans::end(&sibling.bundle).err());
         clear(&sibling.bundle, &sibling.id, flags, warnings);
         events.unpublished(&sibling.bundle, &sibling.id);
         events.gone(&sibling.id, end_of(&sibling.bundle));
@@ -139,9 +147,10 @@ fn bundle(flags: &Flags) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(&flags.bundle))
 }
 
-/// A file of the bundle, trimmed; empty if there is none or it is no text.
+/// A file of the bundle, trimmed; empty if there is none or it is no text of a sensible length.
 fn read(bundle: &Path, name: &str) -> String {
-    let text = std::fs::read_to_string(bundle.join(name)).unwrap_or_default();
+    let content = spec::read_bounded(&bundle.join(name), LONGEST).unwrap_or_default();
+    let text = String::from_utf8(content).unwrap_or_default();
     text.trim().to_owned()
 }
 
@@ -206,9 +215,13 @@ fn delete_container(bundle: &Path, id: &str, flags: &Flags) -> Result<()> {
         return Ok(());
     }
     let mut command = Command::new(&binary);
-    command.arg("--root").arg(&root).arg("--log");
-    command.arg(bundle.join("log.json"));
-    command.args(["--log-format", "json"]);
+    command.arg("--root").arg(&root);
+    let log = bundle.join("log.json");
+    // A FIFO there would hold the runtime up until its time is over.
+    if std::fs::symlink_metadata(&log).map_or(true, |kind| kind.is_file()) {
+        command.arg("--log").arg(&log);
+        command.args(["--log-format", "json"]);
+    }
     // Without it a runtime looks for a cgroup of another name than systemd made; the Go shim
     // leaves it out here.
     if systemd {
@@ -273,7 +286,7 @@ fn cgroup_name(path: &str) -> String {
     }
 }
 
-fn kill(process: &impl AsFd) -> std::io::Result<()> {
+pub(super) fn kill(process: &impl AsFd) -> std::io::Result<()> {
     let fd = process.as_fd().as_raw_fd();
     // Needed because nix has no wrapper.
     // SAFETY: the descriptor is open; a null siginfo is what the call documents as absent.

@@ -26,8 +26,8 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::mount;
 use crate::options::Given;
-use crate::proto::Any;
 use crate::proto::types::{RuntimeInfo, RuntimeVersion};
+use crate::proto::{self, Any};
 
 /// The version of this crate.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -61,7 +61,7 @@ pub fn version(program: &OsStr) -> String {
 /// started.
 pub fn info(stdin: impl Read) -> Result<Vec<u8>> {
     let input = start::read_all(stdin)?;
-    let any = Any::parse_from_bytes(&input)
+    let any: Any = proto::parse(&input)
         .map_err(|e| Error::invalid_argument(format!("read options from standard input: {e}")))?;
     let options = Given::required(Some(&any))?.read()?;
     let binary = match options.binary_name.as_str() {

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -18,7 +19,14 @@ use log::{Level, LevelFilter};
 use nix::errno::Errno;
 
 use super::RUNTIME_NAME;
+use crate::dump::recent::Recent;
 use crate::error::{Error, Result};
+
+/// The latest errors and warnings, also those that found no room in the FIFO.
+pub static ERRORS: Recent = Recent::new();
+
+/// How many lines have found no room.
+pub static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Longest line: what a pipe takes whole or not at all.
 const MAX_LINE: usize = libc::PIPE_BUF;
@@ -50,8 +58,11 @@ pub fn init(path: &Path, debug: bool) -> Result<()> {
     builder.filter_level(level).parse_env("RUST_LOG");
     builder.target(env_logger::Target::Pipe(Box::new(Lines::new(io::stderr()))));
     builder.format(|out, record| {
-        let text = record.args().to_string();
-        out.write_all(line(SystemTime::now(), record.level(), &text).as_bytes())
+        let (text, now) = (record.args().to_string(), SystemTime::now());
+        if record.level() <= Level::Warn {
+            ERRORS.note(now, &text);
+        }
+        out.write_all(line(now, record.level(), &text).as_bytes())
     });
     // Only a second call in one process fails, and then there is a logger.
     let _ = builder.try_init();
@@ -97,7 +108,7 @@ fn quote(out: &mut String, c: char) {
 }
 
 /// RFC 3339 in UTC with nanoseconds.
-fn timestamp(at: SystemTime) -> String {
+pub(crate) fn timestamp(at: SystemTime) -> String {
     let at = Timestamp::try_from(at).unwrap_or_default();
     format!("{at:.9}")
 }
@@ -135,6 +146,7 @@ impl<F: AsFd> Write for Lines<F> {
         }
         if self.dropped > 0 || !self.put(record) {
             self.dropped += 1;
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(record.len())
     }

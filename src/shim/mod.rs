@@ -9,6 +9,7 @@
 //! | What is it made of? | [`assemble`] |
 //! | How does it live and end? | [`serve`], with [`accept`] and [`log`] |
 //! | When is it not needed any more? | [`life`] |
+//! | How does one look inside? | [`inspect`] |
 //! | Who cleans up when it could not? | [`delete`], [`siblings`] |
 //! | What is this program? | [`info`] |
 //! | How is a program run to its end? | [`call`] |
@@ -21,9 +22,12 @@ pub mod delete;
 pub mod fds;
 pub mod flags;
 pub mod info;
+mod inspect;
 mod last_events;
 mod life;
 pub mod log;
+mod memory;
+mod orphans;
 pub mod serve;
 mod siblings;
 pub mod socket;

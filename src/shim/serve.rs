@@ -7,8 +7,8 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::AsyncReadExt;
@@ -22,19 +22,13 @@ use super::assemble::{Parts, assemble};
 use super::bootstrap::Environment;
 use super::flags::Flags;
 use super::socket::{self, Claim, Socket};
-use super::{fds, life, log as shim_log};
+use super::{fds, inspect, life, log as shim_log, memory};
+use crate::dump::Inspector;
 use crate::error::{Error, Result};
-use crate::service::Shutdown;
+use crate::service::{self, Shutdown};
 
 /// The log FIFO in the bundle, which is the current directory.
 const LOG: &str = "log";
-
-/// How long answers under way may take at the end; ttrpc itself would wait 5 s for a handler that
-/// waits for something which now never happens.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long the last events may take.
-pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a server is told at its start.
 #[derive(Clone, Debug)]
@@ -73,6 +67,7 @@ impl Config {
 /// When the server cannot be set up.
 pub unsafe fn serve(config: &Config) -> Result<()> {
     shim_log::init(Path::new(LOG), config.debug)?;
+    memory::give_back();
     let served = if config.socket.is_empty() {
         // SAFETY: passed on to the caller.
         unsafe { fds::take_listener() }.map(|listener| (Socket::of(&listener), listener))
@@ -81,8 +76,9 @@ pub unsafe fn serve(config: &Config) -> Result<()> {
     };
     let (socket, listener) = served?;
     // The bundle is one container's, which may be deleted long before the others of its group.
+    let bundle = std::env::current_dir().unwrap_or_default();
     std::env::set_current_dir("/").map_err(|e| Error::io("change to directory /", &e))?;
-    run(config, socket, listener)
+    run(config, bundle, socket, listener)
 }
 
 fn bind(address: &str) -> Result<(Option<Socket>, UnixListener)> {
@@ -95,7 +91,12 @@ fn bind(address: &str) -> Result<(Option<Socket>, UnixListener)> {
     }
 }
 
-fn run(config: &Config, socket: Option<Socket>, listener: UnixListener) -> Result<()> {
+fn run(
+    config: &Config,
+    bundle: PathBuf,
+    socket: Option<Socket>,
+    listener: UnixListener,
+) -> Result<()> {
     // A second descriptor, open to the end: it pins the identity of the socket's file.
     let pin = listener
         .try_clone()
@@ -105,19 +106,34 @@ fn run(config: &Config, socket: Option<Socket>, listener: UnixListener) -> Resul
         .enable_all()
         .build();
     let runtime = runtime.map_err(|e| Error::io("set up the runtime", &e))?;
-    runtime.block_on(live(config, listener, &leave))
+    runtime.block_on(live(config, bundle, listener, &leave))
 }
 
-async fn live(config: &Config, listener: UnixListener, leave: &Leave) -> Result<()> {
+async fn live(
+    config: &Config,
+    bundle: PathBuf,
+    listener: UnixListener,
+    leave: &Leave,
+) -> Result<()> {
     let mut signals = signals().map_err(|e| Error::io("set up signals", &e))?;
     let accept = Accept::new(listener).map_err(|e| Error::io("watch the socket", &e))?;
     let Parts {
-        services,
+        mut services,
+        reporter,
         registry,
         shutdown,
         drain,
     } = assemble(config)?;
     let connections = accept.count();
+    let shim = inspect::shim(config, connections.clone());
+    let inspector = Inspector::new(
+        shim.followed_by(reporter),
+        inspect::bundles(bundle, &registry),
+    );
+    let inspector = Arc::new(inspector);
+    inspect::on_signal(Arc::clone(&inspector)).map_err(|e| Error::io("set up signals", &e))?;
+    services.extend(service::introspection(inspector));
+    let answers = registry.shared.limits.answers;
     let mut server = Server::new()
         .register_service(services)
         .add_listener(Listener::new(accept));
@@ -133,7 +149,7 @@ async fn live(config: &Config, listener: UnixListener, leave: &Leave) -> Result<
     }
 
     leave.now();
-    if timeout(ANSWER_LIMIT, server.shutdown()).await.is_err() {
+    if timeout(answers, server.shutdown()).await.is_err() {
         log::warn!("ended with requests under way");
     }
     drain.await;
@@ -157,8 +173,6 @@ fn signals() -> io::Result<tokio::net::UnixStream> {
     let (read, write) = std::os::unix::net::UnixStream::pair()?;
     signal_hook::low_level::pipe::register(libc::SIGTERM, write.try_clone()?)?;
     signal_hook::low_level::pipe::register(libc::SIGINT, write)?;
-    // Operators know that it makes the Go shim dump its stacks; here it should at least not kill.
-    signal_hook::flag::register(libc::SIGUSR1, std::sync::Arc::default())?;
     read.set_nonblocking(true)?;
     tokio::net::UnixStream::from_std(read)
 }

@@ -12,6 +12,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::spec::read_bounded;
+
 /// File in the bundle of a container in which a manager notes the sandbox it belongs to.
 const SANDBOX: &str = "sandbox";
 
@@ -52,9 +54,9 @@ pub(super) fn of(bundle: &Path, id: &str) -> Vec<Sibling> {
 /// The sandbox that a bundle says it belongs to.
 fn sandbox(bundle: &Path) -> Option<String> {
     let path = bundle.join(SANDBOX);
-    let kind = fs::symlink_metadata(&path).ok()?;
-    if !kind.is_file() || kind.len() > LONGEST {
+    if !fs::symlink_metadata(&path).ok()?.is_file() {
         return None;
     }
-    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+    let content = read_bounded(&path, LONGEST).ok()?;
+    Some(std::str::from_utf8(&content).ok()?.trim().to_owned())
 }

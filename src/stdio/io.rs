@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -20,7 +21,8 @@ use super::logger::{Host, Logger, Pending};
 use super::plan::{Output, Plan};
 use super::relay::{Relay, Standing, Tally};
 use super::sys::{self, End, Kind};
-use super::{Counters, Drain, Stream};
+use super::{Buffering, Counters, Drain, Overflow, Stream, StreamReport};
+use crate::blocking::{Job, within};
 use crate::error::{Error, Result};
 use crate::runtime::Fds;
 
@@ -31,23 +33,25 @@ pub const UNREAD_GRACE: Duration = Duration::from_millis(250);
 /// Between two looks within [`UNREAD_GRACE`].
 const UNREAD_LOOK: Duration = Duration::from_millis(10);
 
-const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
+pub(super) const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
 
 /// One process's streams. All methods may be called from any task, in any order.
 #[derive(Debug)]
 pub struct Io {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     started: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     /// By [`Stream`].
     lanes: [Mutex<Lane>; 3],
     /// Told whenever a relay ends or reaches the end of its stream.
     changed: watch::Sender<()>,
     terminal: Mutex<Terminal>,
     loggers: Mutex<Loggers>,
+    /// Of a terminal's output, which is opened later.
+    buffering: Buffering,
 }
 
 #[derive(Debug, Default)]
@@ -73,12 +77,12 @@ enum Terminal {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+pub(super) struct Lane {
     /// `None` if the process has no such stream, or it has ended.
-    relay: Option<Relay>,
+    pub(super) relay: Option<Relay>,
     /// Of the relay's task.
     waker: Option<Waker>,
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
 impl Io {
@@ -97,13 +101,14 @@ impl Io {
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O and time enabled.
-    pub fn open(plan: &Plan, uid: u32, gid: u32) -> Result<(Self, Fds)> {
+    pub fn open(plan: &Plan, uid: u32, gid: u32, buffering: Buffering) -> Result<(Self, Fds)> {
         let mut lanes = <[Lane; 3]>::default();
         let mut fds = Fds {
             stdin: None,
             stdout: None,
             stderr: None,
         };
+        let owner = (uid, gid);
         let mut terminal = Terminal::None;
         let mut loggers = Loggers::default();
         match plan {
@@ -144,8 +149,9 @@ impl Io {
                 let mut shared_file = None;
                 match stdout {
                     Some(Output::Logger(command)) => {
-                        let (read, write) = logger_pipe(Stream::Stdout, uid, gid)?;
-                        fds.stdout = Some(write);
+                        let (read, write) = logger_pipe(Stream::Stdout, owner)?;
+                        (lanes[1].relay, fds.stdout) =
+                            before_logger(Stream::Stdout, write, owner, buffering)?;
                         loggers.pending.push(Pending {
                             command: command.clone(),
                             ends: [Some(read), None],
@@ -160,14 +166,15 @@ impl Io {
                             shared_file = Some(Opened::File(Arc::clone(file), *kind));
                         }
                         (lanes[1].relay, fds.stdout) =
-                            open_output(Stream::Stdout, target, uid, gid)?;
+                            open_output(Stream::Stdout, target, owner, buffering)?;
                     }
                     None => {}
                 }
                 match stderr {
                     Some(Output::Logger(command)) => {
-                        let (read, write) = logger_pipe(Stream::Stderr, uid, gid)?;
-                        fds.stderr = Some(write);
+                        let (read, write) = logger_pipe(Stream::Stderr, owner)?;
+                        (lanes[2].relay, fds.stderr) =
+                            before_logger(Stream::Stderr, write, owner, buffering)?;
                         match &mut loggers.pending[..] {
                             // One program for both.
                             [both] if both.command == *command => both.ends[1] = Some(read),
@@ -183,7 +190,7 @@ impl Io {
                             None => open_target(Stream::Stderr, output)?,
                         };
                         (lanes[2].relay, fds.stderr) =
-                            open_output(Stream::Stderr, target, uid, gid)?;
+                            open_output(Stream::Stderr, target, owner, buffering)?;
                     }
                     None => {}
                 }
@@ -194,12 +201,41 @@ impl Io {
             changed: watch::Sender::new(()),
             terminal: Mutex::new(terminal),
             loggers: Mutex::new(loggers),
+            buffering,
         };
         let io = Self {
             shared: Arc::new(shared),
             started: AtomicBool::new(false),
         };
         Ok((io, fds))
+    }
+
+    /// As [`open`](Self::open), on a thread of its own: what the plan names may lie on a disk that
+    /// does not answer. What is opened after the limit is closed again.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and `DeadlineExceeded` naming the streams' paths.
+    pub async fn open_within(
+        plan: Plan,
+        uid: u32,
+        gid: u32,
+        buffering: Buffering,
+        limit: Duration,
+    ) -> Result<(Self, Fds)> {
+        if plan == Plan::Null {
+            return Self::open(&plan, uid, gid, buffering);
+        }
+        let job = Job {
+            name: "open-streams",
+            what: format!("open {}", plan.paths()),
+            limit,
+        };
+        let reactor = Handle::current();
+        let open = move || {
+            let _entered = reactor.enter();
+            Self::open(&plan, uid, gid, buffering)
+        };
+        within(job, open).await?
     }
 
     /// Starts the logging programs and waits until they are ready, before the runtime is called; without
@@ -260,7 +296,8 @@ impl Io {
         let master = Arc::new(master);
         let relays = || {
             let output = match stdout {
-                Opened::Fifo(fifo) => Relay::terminal_to_fifo(Arc::clone(&master), fifo)?,
+                Opened::Fifo(fifo) => Relay::terminal_to_fifo(Arc::clone(&master), fifo)?
+                    .buffered(self.shared.buffering),
                 Opened::File(file, kind) => {
                     Relay::terminal_to_file(Arc::clone(&master), file, kind)?
                 }
@@ -354,12 +391,22 @@ impl Io {
     /// Ends all relays and closes every descriptor, now. Bytes that nobody has read are gone. Can be
     /// called again; dropping the value does the same.
     pub fn close(&self) {
-        *self.shared.terminal() = Terminal::None;
+        let terminal = std::mem::replace(&mut *self.shared.terminal(), Terminal::None);
+        if let Terminal::Awaited {
+            stdout: Opened::File(file, Kind::File),
+            ..
+        } = terminal
+        {
+            sys::close_elsewhere(file);
+        }
         for stream in STREAMS {
             let mut lane = self.shared.lane(stream);
             let waker = lane.waker.take();
-            lane.relay = None;
+            let relay = lane.relay.take();
             drop(lane);
+            if let Some(relay) = relay {
+                relay.close();
+            }
             waker.inspect(Waker::wake_by_ref);
         }
         {
@@ -375,7 +422,12 @@ impl Io {
     /// What has moved so far; also after [`Io::close`].
     pub fn counters(&self) -> Counters {
         let [stdin, stdout, stderr] = STREAMS.map(|stream| self.shared.lane(stream).tally);
+        let buffered = |stream| {
+            let lane = self.shared.lane(stream);
+            lane.relay.as_ref().map_or(0, Relay::backlog)
+        };
         Counters {
+            buffered: buffered(Stream::Stdout) + buffered(Stream::Stderr),
             stdin: stdin.moved,
             stdout: stdout.moved,
             stderr: stderr.moved,
@@ -404,7 +456,7 @@ impl Loggers {
 }
 
 impl Shared {
-    fn lane(&self, stream: Stream) -> MutexGuard<'_, Lane> {
+    pub(super) fn lane(&self, stream: Stream) -> MutexGuard<'_, Lane> {
         let lane = match stream {
             Stream::Stdin => &self.lanes[0],
             Stream::Stdout => &self.lanes[1],
@@ -456,7 +508,9 @@ impl Shared {
         let before = relay.standing();
         let polled = relay.poll(cx, tally);
         let news = if polled.is_ready() {
-            *slot = None;
+            if let Some(relay) = slot.take() {
+                relay.close();
+            }
             *waker = None;
             true
         } else {
@@ -475,6 +529,26 @@ impl Shared {
             self.end_terminal();
         }
         polled
+    }
+
+    /// What is no relay: a terminal that has not come, and the logging programs.
+    pub(super) fn report_others(&self) -> Vec<StreamReport> {
+        let awaited = matches!(*self.terminal(), Terminal::Awaited { .. });
+        let terminal = awaited.then(|| StreamReport::of("terminal", "the runtime to send it"));
+        let loggers = self.loggers();
+        let pending = loggers.pending.iter().map(|_| "its start");
+        let pending = pending.map(|waits| StreamReport::of("logger", waits));
+        let started = loggers.started.iter().map(|logger| StreamReport {
+            lost_bytes: logger.lost(),
+            ..StreamReport::of(
+                format!("{} by logger", logger.stream),
+                match logger.is_over() {
+                    true => "nothing: it has ended",
+                    false => "the logging program",
+                },
+            )
+        });
+        terminal.into_iter().chain(pending).chain(started).collect()
     }
 
     /// The output that is furthest from being delivered, if any is not.
@@ -523,7 +597,7 @@ fn not_a_file(stream: Stream, path: &Path) -> Error {
 }
 
 /// A pipe whose read end a logging program gets, so it blocks.
-fn logger_pipe(stream: Stream, uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd)> {
+fn logger_pipe(stream: Stream, (uid, gid): (u32, u32)) -> Result<(OwnedFd, OwnedFd)> {
     let (read, write) = sys::pipe(stream, End::Read, uid, gid)?;
     sys::set_blocking(read.as_fd())
         .map_err(|why| Error::io(format!("set up {stream} pipe"), &why))?;
@@ -532,6 +606,22 @@ fn logger_pipe(stream: Stream, uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd)>
 
 /// A relay and the container's end, as far as there is one.
 type Ends = (Option<Relay>, Option<OwnedFd>);
+
+/// What a logger's pipe is written by: the container itself, unless output may be dropped. Then there
+/// must be a relay in between to do it, as a program may live and not read.
+fn before_logger(
+    stream: Stream,
+    write: OwnedFd,
+    owner: (u32, u32),
+    buffering: Buffering,
+) -> Result<Ends> {
+    if buffering.overflow == Overflow::Block || buffering.size == 0 {
+        return Ok((None, Some(write)));
+    }
+    sys::set_nonblocking(write.as_fd())
+        .map_err(|why| Error::io(format!("set up {stream} pipe"), &why))?;
+    open_output(stream, Opened::Fifo(write), owner, buffering)
+}
 
 /// What is typed into a terminal; a device, such as `/dev/null`, types nothing.
 fn open_typed(path: &Path) -> Result<Option<OwnedFd>> {
@@ -545,10 +635,17 @@ fn open_typed(path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn open_output(stream: Stream, to: Opened, uid: u32, gid: u32) -> Result<Ends> {
+fn open_output(
+    stream: Stream,
+    to: Opened,
+    (uid, gid): (u32, u32),
+    buffering: Buffering,
+) -> Result<Ends> {
     let (ours, theirs) = sys::pipe(stream, End::Read, uid, gid)?;
     let relay = match to {
-        Opened::Fifo(fifo) => Relay::to_fifo(stream, ours, fifo),
+        Opened::Fifo(fifo) => {
+            Relay::to_fifo(stream, ours, fifo).map(|relay| relay.buffered(buffering))
+        }
         Opened::File(file, kind) => Relay::to_file(stream, ours, file, kind),
     };
     let relay = relay.map_err(|why| Error::io(format!("watch {stream} pipe"), &why))?;

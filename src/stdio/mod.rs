@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Bytes move with splice(2): whole pages change their owner, nothing passes through user space,
-//! there is no thread and no buffer per stream (but for a file while it is written to). Two descriptors per stream, so six for a process
+//! there is no thread and no buffer per stream (but for a file while it is written to, and while nobody
+//! reads). Two descriptors per stream, so six for a process
 //! with all three: our end of the pipe, and the FIFO opened for reading *and* writing, which makes
 //! one descriptor both the end we use and the end that keeps the other side alive.
 //!
@@ -26,7 +27,10 @@
 //!
 //! A reader that dies after the first of these, with the tail unread, takes the tail along.
 //!
-//! A logging program has no relay: it reads the container's pipes itself, and is kept running
+//! A FIFO that nobody reads for a moment is grown and then backed by a buffer of a given size, and what
+//! happens beyond that can be chosen ([`Buffering`]): by default the container waits.
+//!
+//! A logging program has no relay, unless output may be dropped: it reads the container's pipes itself, and is kept running
 //! (`logger`). Only a terminal's output is relayed to it. Which programs may be loggers can be
 //! limited by the environment (`logger::allow`).
 //!
@@ -41,11 +45,13 @@
 //! called. A container that closed its stdin ends the relay quietly at the next byte: the FIFO is
 //! closed, and the client gets EPIPE as it would from a pipe of its own.
 
+mod buffering;
 mod console;
 mod io;
 mod logger;
 mod plan;
 mod relay;
+mod report;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -53,10 +59,12 @@ mod uri;
 
 use std::fmt;
 
+pub use buffering::{Buffering, Overflow};
 pub use console::Size;
 pub use io::{Io, UNREAD_GRACE};
 pub use logger::Host;
 pub use plan::{Command, Output, Plan, plan};
+pub use report::StreamReport;
 
 /// The streams a manager asked for, as they came over the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,8 +106,8 @@ pub enum Drain {
     /// All output is where it belongs: in a file, or in a FIFO that somebody has open (or that is
     /// empty).
     Done,
-    /// Everything written is in this stream's FIFO, but nobody has opened it to read. [`Io::close`]
-    /// would discard it.
+    /// Everything written is in this stream's FIFO and the buffer behind it, but nobody has opened it
+    /// to read. [`Io::close`] would discard it.
     Unread(Stream),
     /// The limit ran out: somebody still holds this stream's pipe open, or its reader is slow.
     TimedOut(Stream),
@@ -114,8 +122,10 @@ pub struct Counters {
     pub stdout: u64,
     /// Bytes delivered from the container's stderr.
     pub stderr: u64,
-    /// Output bytes that a file refused (a full disk, say) or that no logging program would read,
-    /// and that were dropped so that the container goes on.
+    /// Output bytes that wait in the shim because nobody reads them.
+    pub buffered: u64,
+    /// Output bytes that a file refused (a full disk, say), that no logging program would read, or
+    /// for which no buffer had room, and that were dropped so that the container goes on.
     pub lost: u64,
     /// How often a relay was woken; stands still when nothing moves.
     pub turns: u64,

@@ -1,6 +1,6 @@
 //! What the manager's strings mean. Pure: no file is touched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::uri::{self, Query};
 use super::{Stdio, Stream};
@@ -49,6 +49,37 @@ pub struct Command {
     pub args: Vec<String>,
     /// Whether it must say that it is ready (`binary-v2`); else to end saying so is as good.
     pub must_be_ready: bool,
+}
+
+impl Plan {
+    /// What it names, stream by stream, for messages.
+    pub fn paths(&self) -> String {
+        let mut all = Vec::new();
+        let (stdin, outputs) = match self {
+            Self::Null => (None, [None, None]),
+            Self::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => (stdin.as_ref(), [stdout.as_ref(), stderr.as_ref()]),
+            Self::Terminal { stdin, stdout } => (stdin.as_ref(), [stdout.as_ref(), None]),
+        };
+        let mut add = |stream: Stream, path: &Path| {
+            all.push(format!(
+                "{stream} {}",
+                path.display().to_string().escape_debug()
+            ));
+        };
+        stdin.inspect(|path| add(Stream::Stdin, path));
+        for (stream, output) in [Stream::Stdout, Stream::Stderr].into_iter().zip(outputs) {
+            match output {
+                Some(Output::Path(path) | Output::File(path)) => add(stream, path),
+                Some(Output::Logger(command)) => add(stream, &command.path),
+                None => {}
+            }
+        }
+        all.join(", ")
+    }
 }
 
 impl From<PathBuf> for Output {

@@ -7,7 +7,10 @@
 //! tried *while the flag was held* failed and that side was seen empty or full, so an edge in
 //! between is never lost.
 
+mod backlog;
 mod file;
+mod report;
+mod stalled;
 mod terminal;
 
 use std::io;
@@ -21,9 +24,10 @@ use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::time::{Sleep, sleep};
 
-use super::Stream;
 use super::sys::{self, Kind, Watched};
+use super::{Buffering, Stream};
 use file::Writing;
+use stalled::{Patience, Stalled};
 
 /// Buffer of what cannot be spliced; there only while bytes are on their way.
 const COPY_LEN: usize = 16 * 1024;
@@ -109,6 +113,8 @@ enum Mode {
     Splice,
     /// The bytes read and not yet written.
     Copy(Vec<u8>),
+    /// Nobody reads: what comes goes through a backlog.
+    Stalled,
     /// The stream has ended; the next look for a reader comes after this.
     Hold(Duration),
     /// A terminal's input has ended and its last line has been typed.
@@ -133,6 +139,8 @@ enum Step {
     Stop,
     /// Wait until the target has room.
     Full,
+    /// The target has been full for so long that its reader must be away.
+    Stalled,
     /// The kernel refuses to splice here.
     Refused,
 }
@@ -155,6 +163,10 @@ pub(super) struct Relay {
     writing: Option<Writing>,
     /// A lost write was logged and none has succeeded since.
     complained: bool,
+    /// With a full target.
+    patience: Patience,
+    /// There while nobody reads and until what piled up has been read.
+    stalled: Option<Box<Stalled>>,
 }
 
 impl Relay {
@@ -204,7 +216,28 @@ impl Relay {
             finish: false,
             writing: None,
             complained: false,
+            patience: Patience::default(),
+            stalled: None,
         })
+    }
+
+    /// With a buffer, used while nobody reads the FIFO.
+    pub(super) fn buffered(mut self, buffering: Buffering) -> Self {
+        self.patience = Patience::with(buffering);
+        self
+    }
+
+    /// Closes its descriptors; a file where its disk cannot hold anything up.
+    pub(super) fn close(self) {
+        if self.target != Target::File {
+            return;
+        }
+        drop(self.from);
+        match self.to {
+            Door::Plain(file) => sys::close_elsewhere(file),
+            // Never of a file, which has no readiness.
+            Door::Watched(file) => drop(file),
+        }
     }
 
     /// As after a splice that was refused.
@@ -221,7 +254,11 @@ impl Relay {
 
     pub(super) fn standing(&self) -> Standing {
         match self.mode {
-            Mode::Splice | Mode::Copy(_) | Mode::Over => Standing::Moving,
+            Mode::Splice | Mode::Copy(_) | Mode::Stalled | Mode::Over => Standing::Moving,
+            Mode::Hold(_) if self.stalled.is_some() => match sys::has_reader(self.to.as_fd()) {
+                true => Standing::Moving,
+                false => Standing::Unread,
+            },
             Mode::Hold(_) if sys::unread(&self.to) == 0 || sys::has_reader(self.to.as_fd()) => {
                 Standing::Delivered
             }
@@ -250,14 +287,17 @@ impl Relay {
             let step = match &mut self.mode {
                 Mode::Splice => ready!(self.splice(cx, tally)),
                 Mode::Copy(_) => ready!(self.copy(cx, tally)),
+                Mode::Stalled => ready!(self.through_backlog(cx, tally)),
                 Mode::Hold(pause) => {
                     if sys::has_reader(self.to.as_fd()) {
-                        return Poll::Ready(());
+                        ready!(self.hand_on(cx, tally))
+                    } else {
+                        let now = *pause;
+                        *pause = LOOK.1.min(now * 2);
+                        self.unwatch_target();
+                        self.rest(now);
+                        continue;
                     }
-                    let now = *pause;
-                    *pause = LOOK.1.min(now * 2);
-                    self.rest(now);
-                    continue;
                 }
                 Mode::Over => return Poll::Ready(()),
             };
@@ -272,11 +312,15 @@ impl Relay {
                     }
                     Target::Fifo => {
                         if !self.hold() {
-                            return Poll::Ready(());
+                            if self.stalled.is_none() {
+                                return Poll::Ready(());
+                            }
+                            self.rest(RETRY);
                         }
                     }
                 },
                 Step::Full => self.watch_target(),
+                Step::Stalled => self.stall(),
                 Step::Refused => self.mode = Mode::Copy(Vec::new()),
             }
         }
@@ -291,9 +335,10 @@ impl Relay {
         };
         let writable = match &self.to {
             Door::Plain(_) => None,
-            Door::Watched(target) => match ready!(target.poll_write_ready(cx)) {
-                Ok(ready) => Some(ready),
-                Err(_) => return Poll::Ready(Step::Stop),
+            Door::Watched(target) => match target.poll_write_ready(cx) {
+                Poll::Ready(Ok(ready)) => Some(ready),
+                Poll::Ready(Err(_)) => return Poll::Ready(Step::Stop),
+                Poll::Pending => return self.patience.poll(cx),
             },
         };
         let (from, to) = (source.get_ref().as_fd(), self.to.as_fd());
@@ -301,6 +346,7 @@ impl Relay {
             Ok(0) => Step::Eof,
             Ok(moved) => {
                 tally.moved += moved as u64;
+                self.patience.renew();
                 Step::Again
             }
             Err(Errno::EINTR) => Step::Again,
@@ -343,35 +389,11 @@ impl Relay {
             return Poll::Ready(Step::Again);
         };
         if pending.is_empty() {
-            let Some(source) = &self.from else {
-                return Poll::Ready(Step::Eof);
-            };
-            let Ok(mut readable) = ready!(source.poll_read_ready(cx)) else {
-                return Poll::Ready(Step::Stop);
-            };
-            pending.resize(self.target.chunk(), 0);
-            let read = nix::unistd::read(source.get_ref(), pending);
-            pending.truncate(read.unwrap_or(0));
-            match read {
-                Ok(0) => return Poll::Ready(Step::Eof),
-                Ok(_) => {}
-                Err(Errno::EINTR) => return Poll::Ready(Step::Again),
-                Err(Errno::EAGAIN) if !readable.ready().is_read_closed() => {
-                    readable.clear_ready();
-                    // Nobody knows when the next byte comes.
-                    *pending = Vec::new();
-                    return Poll::Ready(Step::Again);
-                }
-                Err(why) => {
-                    return Poll::Ready(match self.source {
-                        Source::Terminal(_) if matches!(why, Errno::EIO | Errno::EAGAIN) => {
-                            self.take_slave();
-                            Step::Again
-                        }
-                        _ => Step::Eof,
-                    });
-                }
+            let mut bytes = std::mem::take(pending);
+            if let Some(step) = ready!(self.read(cx, self.target.chunk(), &mut bytes)) {
+                return Poll::Ready(step);
             }
+            self.mode = Mode::Copy(bytes);
         }
         if self.target == Target::File {
             self.hand_over();
@@ -379,16 +401,21 @@ impl Relay {
         }
         let writable = match &self.to {
             Door::Plain(_) => None,
-            Door::Watched(target) => match ready!(target.poll_write_ready(cx)) {
-                Ok(ready) => Some(ready),
-                Err(_) => return Poll::Ready(Step::Stop),
+            Door::Watched(target) => match target.poll_write_ready(cx) {
+                Poll::Ready(Ok(ready)) => Some(ready),
+                Poll::Ready(Err(_)) => return Poll::Ready(Step::Stop),
+                Poll::Pending => return self.patience.poll(cx),
             },
+        };
+        let Mode::Copy(pending) = &mut self.mode else {
+            return Poll::Ready(Step::Again);
         };
         Poll::Ready(match nix::unistd::write(&self.to, pending) {
             Ok(written) if written > 0 => {
                 tally.moved += written as u64;
                 pending.drain(..written);
                 self.complained = false;
+                self.patience.renew();
                 Step::Again
             }
             Err(Errno::EINTR) => Step::Again,
@@ -415,6 +442,33 @@ impl Relay {
                 Step::Again
             }
         })
+    }
+
+    /// Reads `len` bytes at most from the source; without a step there are some.
+    fn read(&mut self, cx: &mut Context<'_>, len: usize, into: &mut Vec<u8>) -> Poll<Option<Step>> {
+        let Some(source) = &self.from else {
+            return Poll::Ready(Some(Step::Eof));
+        };
+        let Ok(mut readable) = ready!(source.poll_read_ready(cx)) else {
+            return Poll::Ready(Some(Step::Stop));
+        };
+        into.resize(len, 0);
+        let read = nix::unistd::read(source.get_ref(), into);
+        into.truncate(read.unwrap_or(0));
+        Poll::Ready(Some(match read {
+            Ok(0) => Step::Eof,
+            Ok(_) => return Poll::Ready(None),
+            Err(Errno::EINTR) => Step::Again,
+            Err(Errno::EAGAIN) if !readable.ready().is_read_closed() => {
+                readable.clear_ready();
+                Step::Again
+            }
+            Err(Errno::EIO | Errno::EAGAIN) if matches!(self.source, Source::Terminal(_)) => {
+                self.take_slave();
+                Step::Again
+            }
+            Err(_) => Step::Eof,
+        }))
     }
 
     /// Says once that output is lost, until some is written again.
@@ -461,6 +515,7 @@ impl Relay {
             Ok(write_end) => {
                 self.to = Door::Plain(Arc::new(write_end));
                 self.mode = Mode::Hold(LOOK.0);
+                self.stalled.take_if(|stalled| stalled.is_done());
                 true
             }
             Err(why) => {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Gid, Uid, fchown, pipe2};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -106,6 +107,16 @@ pub(super) fn reopen(fifo: BorrowedFd<'_>, end: End) -> io::Result<OwnedFd> {
         .map(OwnedFd::from)
 }
 
+/// Closes a file on a thread of its own: its file system may first write back what it holds, or ask
+/// a server that does not answer.
+pub(super) fn close_elsewhere(file: Arc<OwnedFd>) {
+    // Without a thread it is closed here.
+    let _ = std::thread::Builder::new()
+        .name("close-output".into())
+        .stack_size(64 * 1024)
+        .spawn(move || drop(file));
+}
+
 /// An end of a pipe or FIFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -163,6 +174,34 @@ pub(super) fn is_over(read_end: BorrowedFd<'_>) -> bool {
         && fds[0].revents().is_some_and(|events| {
             events.contains(PollFlags::POLLHUP) && !events.contains(PollFlags::POLLIN)
         })
+}
+
+/// How many bytes a pipe holds, if whole pages are written.
+pub(super) fn pipe_size(pipe: BorrowedFd<'_>) -> nix::Result<u64> {
+    fcntl(pipe, FcntlArg::F_GETPIPE_SZ).map(|size| u64::from(size.unsigned_abs()))
+}
+
+/// Changes that; `EBUSY` if more is in it.
+pub(super) fn resize_pipe(pipe: BorrowedFd<'_>, size: u64) -> nix::Result<()> {
+    let size = i32::try_from(size).map_err(|_| Errno::EINVAL)?;
+    fcntl(pipe, FcntlArg::F_SETPIPE_SZ(size)).map(drop)
+}
+
+/// The largest pipe that the administrator lets users have; we take no more where we could.
+pub(super) fn largest_pipe() -> io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/sys/fs/pipe-max-size")?;
+    text.trim().parse().map_err(io::Error::other)
+}
+
+/// A file in memory that nobody else sees.
+pub(super) fn memory_file() -> nix::Result<OwnedFd> {
+    // Demanded by vm.memfd_noexec=2, unknown to kernels before 6.3.
+    let never_run = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let name = c"cotter-output";
+    match memfd_create(name, MFdFlags::MFD_CLOEXEC | never_run) {
+        Err(Errno::EINVAL) => memfd_create(name, MFdFlags::MFD_CLOEXEC),
+        made => made,
+    }
 }
 
 /// A descriptor in the reactor.

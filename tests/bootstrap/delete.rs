@@ -51,19 +51,21 @@ fn with_nothing_there() {
     assert!(run(named, b"").status.success());
 }
 
+/// All that the action looks into.
+pub const FILES: [&str; 7] = [
+    "options.json",
+    "runtime",
+    "init.pid",
+    "address",
+    "bootstrap.json",
+    "config.json",
+    "log.json",
+];
+
 #[test]
 fn with_everything_malformed() {
     let manager = Manager::new("delete-malformed");
     let bundle = manager.bundle("c1", None);
-    let files = [
-        "options.json",
-        "runtime",
-        "init.pid",
-        "address",
-        "bootstrap.json",
-        "config.json",
-        "log.json",
-    ];
     let contents: [&[u8]; 8] = [
         b"",
         b"{",
@@ -75,7 +77,7 @@ fn with_everything_malformed() {
         b"0",
     ];
     for content in contents {
-        for file in files {
+        for file in FILES {
             fs::write(bundle.path.join(file), content).unwrap();
         }
         assert_eq!(
@@ -85,7 +87,7 @@ fn with_everything_malformed() {
             String::from_utf8_lossy(content)
         );
     }
-    for file in files {
+    for file in FILES {
         fs::remove_file(bundle.path.join(file)).unwrap();
         fs::create_dir(bundle.path.join(file)).unwrap();
     }
@@ -176,7 +178,7 @@ fn a_runtime_that_hangs_or_fails_is_warned_of_in_time() {
 }
 
 /// Written by a child: a file that any thread of this process has open for writing cannot be run.
-fn write_script(path: &Path, script: &str) {
+pub fn write_script(path: &Path, script: &str) {
     let text = format!("#!/bin/sh\n{script}\n");
     let mut tee = Command::new("/bin/sh");
     tee.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod delete;
+mod delete_files;
 mod harness;
 mod info;
 mod options;

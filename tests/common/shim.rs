@@ -1,8 +1,11 @@
 //! A shim of our own under test, started as a manager starts it, with real runtimes: containers,
 //! execs, the events it sends, and at the end the proof that nothing is left.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use cotter::error::Result;
@@ -25,6 +28,7 @@ use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
 
 use super::census::{Census, MARK, Owner, Process, entries};
+use super::containerd::{Version, shim_under_test};
 use super::{LIMIT, TempDir, eventually, tool, unique};
 
 /// Both runtimes that every behaviour is tested with.
@@ -32,6 +36,27 @@ pub const RUNTIMES: [&str; 2] = ["RUNC", "CRUN"];
 
 /// The shim's binary.
 pub const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-cotter-v2");
+
+/// The methods of the task service.
+pub const METHODS: [&str; 17] = [
+    "State",
+    "Create",
+    "Start",
+    "Delete",
+    "Pids",
+    "Pause",
+    "Resume",
+    "Checkpoint",
+    "Kill",
+    "Exec",
+    "ResizePty",
+    "CloseIO",
+    "Update",
+    "Wait",
+    "Stats",
+    "Connect",
+    "Shutdown",
+];
 
 /// Runs an asynchronous test on one thread, with an end.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
@@ -129,7 +154,12 @@ impl Shim {
             first.to_owned(),
             make_bundle(dir.path(), &namespace, first, spec),
         );
-        let mut launch = Launch::new(SHIM, dialect, first, bundles[first].path());
+        let mut launch = Launch::new(
+            shim_under_test(Version::V2_1),
+            dialect,
+            first,
+            bundles[first].path(),
+        );
         launch.namespace.clone_from(&namespace);
         launch.grpc_address = address.to_string_lossy().into_owned();
         launch.ttrpc_address = events.address();
@@ -340,29 +370,9 @@ impl Shim {
             deleted.warnings, "",
             "delete has nothing to say after an orderly end"
         );
-        let ids: Vec<String> = self.bundles.keys().cloned().collect();
-        for (id, bundle) in &self.bundles {
-            let mut left: Vec<_> = std::fs::read_dir(bundle.path())
-                .unwrap()
-                .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-                .filter(|name| {
-                    ![
-                        "config.json",
-                        "rootfs",
-                        "log",
-                        "log.json",
-                        "bootstrap.json",
-                        "exitstatus.json",
-                        "s",
-                        "address",
-                        "sandbox",
-                    ]
-                    .contains(&name.as_str())
-                })
-                .collect();
-            left.sort();
-            assert!(left.is_empty(), "left in the bundle of {id}: {left:?}");
-        }
+        let ids = self.ids();
+        let left = self.left_in_bundles();
+        assert!(left.is_empty(), "left in the bundles: {left:?}");
         let state = self.state_dir();
         let left = entries(&state);
         assert!(left.is_empty(), "left: {left:?}");
@@ -373,6 +383,38 @@ impl Shim {
             diff.is_empty()
         });
         self.events.stop().await
+    }
+
+    /// What is in the bundles that neither their manager put there nor outlives a shim by contract.
+    pub fn left_in_bundles(&self) -> Vec<PathBuf> {
+        let expected = [
+            "config.json",
+            "rootfs",
+            "log",
+            "log.json",
+            "bootstrap.json",
+            "exitstatus.json",
+            "s",
+            "address",
+            "sandbox",
+        ];
+        let bundles = self.bundles.values();
+        let mut left: Vec<PathBuf> = bundles
+            .flat_map(|bundle| entries(bundle.path()))
+            .filter(|path| !expected.iter().any(|name| path.ends_with(name)))
+            .collect();
+        left.sort();
+        left
+    }
+
+    /// Whose belongings the census counts.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// The containers that have a bundle.
+    pub fn ids(&self) -> Vec<String> {
+        self.bundles.keys().cloned().collect()
     }
 
     /// Creates container `id`, whose bundle exists, with these streams; answers the pid.
@@ -438,6 +480,32 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Does `work` for every item, `parallel` of them at a time.
+pub async fn each<T, F: Future<Output = ()>>(
+    parallel: usize,
+    items: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> F,
+) {
+    let items = RefCell::new(items.into_iter());
+    let worker = || async {
+        loop {
+            let next = items.borrow_mut().next();
+            let Some(item) = next else { return };
+            work(item).await;
+        }
+    };
+    let mut workers: Vec<Pin<Box<_>>> = (0..parallel).map(|_| Box::pin(worker())).collect();
+    std::future::poll_fn(|cx| {
+        workers.retain_mut(|worker| worker.as_mut().poll(cx).is_pending());
+        if workers.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// The Any that holds the OCI process of an exec.

@@ -29,6 +29,11 @@ pub fn live_restore(line: Line, runtime: &str) {
     engine.up("stays", &["-i"], &["sh", "-c", script]);
     engine.up("ends", &[], &["sleep", "1000"]);
     engine.up("comes", &["--restart", "always"], &["sleep", "1000"]);
+    // More than pipes hold, once it is told to.
+    let script =
+        "until [ -e /go ]; do sleep 0.1; done; seq 1 200000; touch /written; exec sleep 1000";
+    engine.up("talks", &[], &["sh", "-c", script]);
+    let talks = format!("/proc/{}/root", engine.pid("talks"));
     let (stays, ends, comes) = (engine.pid("stays"), engine.pid("ends"), engine.pid("comes"));
 
     engine.end("TERM");
@@ -36,8 +41,19 @@ pub fn live_restore(line: Line, runtime: &str) {
         signal(pid, "KILL");
         gone(&engine, pid);
     }
+    std::fs::write(format!("{talks}/go"), "").unwrap();
+    // Under the Go shim it waits for dockerd.
+    if !go_shim() {
+        eventually("all is written while nobody reads", || {
+            std::fs::exists(format!("{talks}/written")).unwrap()
+        });
+    }
     engine.launch_with(true);
 
+    let lines: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    eventually("what was written meanwhile is in the log", || {
+        engine.docker(&["logs", "talks"]).out == lines
+    });
     assert_eq!(engine.pid("stays"), stays);
     assert_eq!(engine.exec(&[], "stays", &["echo", "on"]).ok(), "on\n");
     assert_eq!(engine.exited("ends"), 137);
@@ -61,8 +77,10 @@ pub fn live_restore(line: Line, runtime: &str) {
 
     engine.docker(&["rm", "ends", "stays"]).ok();
     engine.remove("comes");
+    engine.remove("talks");
     engine.nothing_left_since(&before);
     engine.passed("dockerd restarted, containers live on");
+    engine.passed("output while dockerd is away");
     engine.passed("exit while dockerd is away");
 }
 

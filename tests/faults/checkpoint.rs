@@ -91,3 +91,65 @@ fn a_failed_checkpoint_changes_nothing() {
         });
     }
 }
+
+/// While a checkpoint takes its time nothing may join the container, and nobody waits for ever for
+/// that; what joins nothing does not wait at all.
+#[test]
+fn a_checkpoint_that_hangs_holds_up_starts_to_their_limit() {
+    run(async {
+        let limits = [
+            ("COTTER_LIMIT_RUNTIME_CALL", "20s"),
+            ("COTTER_LIMIT_TURN", "1s"),
+        ];
+        let dumper = Dumper::new("RUNC");
+        let (mut shim, faulty) = world(&dumper.path(), &limits).await;
+        let image = dumper.file("image");
+        shim.bundle("c", Spec::new("c", ["sleep", "1000"]));
+        let create = faulty.create_request(&shim, "c");
+        shim.tasks.create(&create).await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        shim.exec("c", "runs", &["sleep", "1000"]).await.unwrap();
+        for id in ["late", "never"] {
+            let exec = shim.exec_request("c", id, &["true"]);
+            shim.tasks.exec(&exec).await.unwrap();
+        }
+
+        faulty.set("checkpoint", "hang");
+        let held = async {
+            let error = checkpoint(&shim, &image).await.unwrap_err();
+            let parts = ["checkpoint of \"c\" did not end", "it hung since 2"];
+            says(&error, Code::DeadlineExceeded, &parts);
+        };
+        let meanwhile = async {
+            faulty.arrived("checkpoint").await;
+            let waits = "for its checkpoint, under way since 2";
+            let start = async {
+                let error = shim.start_process("c", "late").await.unwrap_err();
+                let what = "start of an exec in c waited 1s";
+                says(&error, Code::DeadlineExceeded, &[what, waits]);
+            };
+            let rest = async {
+                shim.delete("c", "never").await.unwrap();
+                shim.kill("c", "runs", 9).await.unwrap();
+                assert_eq!(shim.wait("c", "runs").await.unwrap().exit_status, 137);
+                shim.delete("c", "runs").await.unwrap();
+                answers(&shim, "c").await;
+                good_works(&shim).await;
+            };
+            tokio::join!(start, rest);
+            shim.kill("c", "", 9).await.unwrap();
+            assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+            let error = shim.delete("c", "").await.unwrap_err();
+            says(
+                &error,
+                Code::DeadlineExceeded,
+                &["delete of c waited 1s", waits],
+            );
+        };
+        tokio::join!(held, meanwhile);
+        shim.delete("c", "").await.unwrap();
+        shim.remove(GOOD).await;
+        std::fs::remove_dir_all(work_dir(&shim.bundle_path("c"))).unwrap();
+        shim.end().await;
+    });
+}

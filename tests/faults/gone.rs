@@ -11,7 +11,7 @@ use crate::common::census::entries;
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::common::{LIMIT, signal};
 use crate::runtime::Faulty;
-use crate::world::{GOOD, alive, bundle, good_works, nothing_new, until, world};
+use crate::world::{GOOD, alive, bundle, good_works, later, nothing_new, until, world};
 
 /// The `delete` action for a container of the shim.
 pub async fn delete(shim: &Shim, id: &str) -> Deleted {
@@ -122,4 +122,39 @@ async fn nothing_left(shim: &Shim) {
     nothing_new(shim, &none, "after delete").await;
     let left = entries(&shim.state_dir());
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// A call of the runtime that its shim's end has left behind ends with everything else: it would
+/// make a container of which nobody knows.
+#[test]
+fn killed_in_the_middle_of_a_call() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (mut shim, faulty) = world(runtime, &[]).await;
+            let good = shim.state(GOOD, "").await.unwrap().pid;
+            let request = bundle(&mut shim, &faulty, "c");
+            faulty.set("create", "slow-before");
+            let create = later(&shim.tasks, |tasks: Tasks| async move {
+                tasks.create(&request).await.map(drop)
+            });
+            faulty.arrived("create").await;
+            signal(shim.pid(), "KILL");
+            create.await.unwrap().unwrap_err();
+            gone(&shim.endpoint, LIMIT).await.unwrap();
+            let script = faulty.binary().to_string_lossy().into_owned();
+            let calls = || {
+                let all = shim.processes().into_iter();
+                all.filter(|p| p.argv.contains(&script)).count()
+            };
+            assert_eq!(calls(), 1);
+            // The other container's is none of its business.
+            cleared(&shim, GOOD, good).await;
+            assert_eq!(calls(), 1);
+            assert_eq!(delete(&shim, "c").await.warnings, "");
+            assert_eq!(calls(), 0);
+            faulty.clear("create");
+            again(&mut shim, &faulty).await;
+            shim.end().await;
+        });
+    }
 }

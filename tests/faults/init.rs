@@ -2,6 +2,7 @@
 //! container is in a state from which the operation can be repeated or the container be removed.
 
 use cotter::error::{Code, Error};
+use cotter::manager::events::Event;
 use cotter::manager::spec::Spec;
 use cotter::proto::task::Status;
 
@@ -71,27 +72,23 @@ fn start() {
             assert_eq!(status(&shim).await, Status::RUNNING);
             shim.remove("c").await;
 
-            // Its program runs, and nobody was told so: it can be killed and removed.
+            // Its program runs: it is started, and everybody is told so.
             for fault in DONE {
                 create(&mut shim, &faulty).await;
                 faulty.set("start", fault);
-                check(
-                    &shim.start_process("c", "").await.unwrap_err(),
-                    "start",
-                    fault,
-                );
-                assert_eq!(status(&shim).await, Status::CREATED, "{fault}");
+                let pid = shim.start_process("c", "").await.unwrap();
+                assert_eq!(status(&shim).await, Status::RUNNING, "{fault}");
+                let is = |e: &Event| matches!(e, Event::Start(s) if s.pid == pid);
+                shim.events_until(is).await;
+                let counts = |line: &String| line.contains("counts as started");
+                assert!(shim.log().iter().any(counts), "{:#?}", shim.log());
                 faulty.clear("start");
                 let again = shim.start_process("c", "").await.unwrap_err();
-                says(&again, Code::Unknown, &["OCI runtime start failed"]);
+                says(&again, Code::Unknown, &["cannot start a running process"]);
                 assert_eq!(shim.remove("c").await.exit_status, 137, "{fault}");
+                let ended = |e: &Event| matches!(e, Event::Exit(x) if x.pid == pid);
+                shim.events_until(ended).await;
             }
-            // Its end is Delete's work alone.
-            create(&mut shim, &faulty).await;
-            faulty.set("start", "after");
-            shim.start_process("c", "").await.unwrap_err();
-            faulty.clear("start");
-            assert_eq!(shim.delete("c", "").await.unwrap().exit_status, 137);
 
             // Said to run, and still waiting to be started.
             create(&mut shim, &faulty).await;
@@ -171,7 +168,7 @@ fn delete() {
 
                     faulty.clear("delete");
                     assert_eq!(shim.delete("c", "").await.unwrap().exit_status, 137);
-                    assert_eq!(in_bundle(&shim, "c"), Vec::<String>::new());
+                    assert_eq!(in_bundle(&shim, "c"), ["exitstatus.json"]);
                     nothing_new(&shim, &before, done).await;
                 }
             }

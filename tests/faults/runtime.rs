@@ -10,8 +10,7 @@ use cotter::proto::pack;
 use cotter::proto::runc_options::Options;
 use cotter::proto::task::CreateTaskRequest;
 
-use crate::common::shim::Shim;
-use crate::world::until;
+use crate::common::shim::{Shim, until};
 
 const SCRIPT: &str = include_str!("runtime.sh");
 

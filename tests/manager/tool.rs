@@ -6,8 +6,9 @@ use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::time::timeout;
 
-use super::{Home, dialects};
+use super::{Home, LIMIT, dialects};
 
 #[tokio::test]
 async fn runs_a_command_and_returns_its_status() {
@@ -213,5 +214,50 @@ async fn a_running_container_can_be_removed_by_force() {
     assert_eq!(home.run("rm -f a", &[], b"").await.0, 0);
     assert_eq!(home.containers(), ["b"]);
     assert_eq!(home.run("rm -f b", &[], b"").await.0, 0);
+    home.is_left_clean();
+}
+
+#[tokio::test]
+async fn shows_what_a_container_uses() {
+    let home = Home::new("stats");
+    // The program that takes the shell's place does not know of the child it got.
+    let script = "sleep 0 & exec sleep 1000";
+    let line = "run -d --id s --runtime runc -- sh -c";
+    let (status, _, stderr) = home.run(line, &[script], b"").await;
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    let zombie = async || {
+        let (status, stdout, stderr) = home.run("stats --json s", &[], b"").await;
+        assert_eq!((status, stderr.as_str()), (0, ""));
+        let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(
+            (&json["id"], &json["status"]),
+            (&"s".into(), &"running".into())
+        );
+        assert!(json["cpu"]["usage_usec"].as_u64().unwrap() > 0, "{json}");
+        assert!(json["memory"]["usage"].as_u64().unwrap() > 0, "{json}");
+        assert_eq!(json["memory"]["oom_kills"], 0, "{json}");
+        json["pids"]["zombies"] == 1
+    };
+    timeout(LIMIT, async { while !zombie().await {} })
+        .await
+        .unwrap();
+    let (status, stdout, stderr) = home.run("stats s", &[], b"").await;
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert!(stdout.starts_with("s  running, pid "), "{stdout}");
+    assert!(stdout.contains("1 zombies"), "{stdout}");
+
+    home.run("kill s KILL", &[], b"").await;
+    let stopped = async || {
+        let (status, _, stderr) = home.run("stats s", &[], b"").await;
+        (status, stderr.contains("container s has stopped (137)"))
+    };
+    timeout(LIMIT, async { while stopped().await != (125, true) {} })
+        .await
+        .unwrap();
+    home.run("rm s", &[], b"").await;
+    let (status, _, stderr) = home.run("stats s", &[], b"").await;
+    assert_eq!(status, 125);
+    assert!(stderr.contains("container s"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1);
     home.is_left_clean();
 }

@@ -13,6 +13,7 @@ mod common;
 mod death;
 mod early;
 mod held;
+mod ledger;
 mod load;
 mod strangers;
 mod stream;

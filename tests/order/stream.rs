@@ -6,7 +6,7 @@
 //! made the process and its exit event; an exit whose Wait was answered comes before whatever the
 //! client asked for after that answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use cotter::manager::events::Event;
@@ -44,6 +44,8 @@ pub struct Fact {
     pub deleted: Option<End>,
     /// It may come up and exit after its init: the wait for it ran out.
     pub late: bool,
+    /// A call about it was not answered: what the stream tells of it need only be in order.
+    pub unsure: bool,
 }
 
 /// What the client knows.
@@ -155,13 +157,9 @@ impl Judge<'_> {
                 "/tasks/exec-started"
             }
             Event::Exit(e) => {
-                let exec = if e.id == id {
-                    String::new()
-                } else {
-                    e.id.clone()
-                };
-                let is_init = exec.is_empty();
-                let life = self.lives.entry((id, exec)).or_default();
+                let key = exit_of(event).unwrap_or_default();
+                let is_init = key.1.is_empty();
+                let life = self.lives.entry(key).or_default();
                 let well = alive(life) && (is_init || life.started.is_some());
                 life.exited.get_or_insert(place);
                 life.pids.push(e.pid);
@@ -188,6 +186,7 @@ impl Judge<'_> {
                 "/tasks/delete"
             }
             Event::Oom(_)
+            | Event::OomKill(_)
             | Event::PidsLimit(_)
             | Event::Paused(_)
             | Event::Resumed(_)
@@ -228,14 +227,13 @@ impl Judge<'_> {
                 self.wrong.push(format!("{key:?}: nobody asked for it"));
             }
         }
+        let expected = expected(self.facts);
         for (key, fact) in &self.facts.processes {
             let life = self.lives.get(key).cloned().unwrap_or_default();
+            if fact.unsure {
+                continue;
+            }
             let is_init = key.1.is_empty();
-            let ran = if is_init {
-                fact.pid.is_some()
-            } else {
-                fact.started == Some(true)
-            };
             let mut must = |holds: bool, what: &str| {
                 if !holds {
                     self.wrong
@@ -248,7 +246,10 @@ impl Judge<'_> {
                 life.started.is_some() == (fact.started == Some(true)),
                 "started or not",
             );
-            must(life.exited.is_some() == ran, "exited or not");
+            must(
+                life.exited.is_some() == expected.contains(key),
+                "exited or not",
+            );
             must(
                 life.deleted.is_some() == (is_init && fact.deleted.is_some()),
                 "deleted or not",
@@ -303,6 +304,31 @@ impl Judge<'_> {
             }
         }
     }
+}
+
+/// Whose exits have to be in the stream.
+pub fn expected(facts: &Facts) -> BTreeSet<Key> {
+    let ran = |(key, fact): &(&Key, &Fact)| {
+        let ran = match key.1.is_empty() {
+            true => fact.pid.is_some(),
+            false => fact.started == Some(true),
+        };
+        ran && !fact.unsure
+    };
+    let processes = facts.processes.iter().filter(ran);
+    processes.map(|(key, _)| key.clone()).collect()
+}
+
+/// Whose exit an event tells of.
+pub fn exit_of(event: &Event) -> Option<Key> {
+    let Event::Exit(exit) = event else {
+        return None;
+    };
+    let exec = match exit.id == exit.container_id {
+        true => String::new(),
+        false => exit.id.clone(),
+    };
+    Some((exit.container_id.clone(), exec))
 }
 
 /// A time on the wire as the system's.

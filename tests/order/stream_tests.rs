@@ -8,7 +8,7 @@ use cotter::proto::events::{
     TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskStart,
 };
 
-use crate::stream::{End, Fact, Facts, Key, Seen, check};
+use crate::stream::{End, Fact, Facts, Key, Seen, check, expected};
 
 const INIT: u32 = 10;
 const EXEC: u32 = 11;
@@ -336,4 +336,30 @@ fn the_clock_and_the_topic_count() {
     let mut other = stream(good());
     other[4].topic = "/tasks/start".into();
     complains("another topic", &check(&other, &facts()));
+}
+
+/// What nobody can know is not judged, what came in the wrong order is.
+#[test]
+fn a_process_whose_call_was_not_answered_may_be_there_or_not() {
+    let mut facts = facts();
+    let x = facts.processes.get_mut(&key("x")).unwrap();
+    *x = Fact {
+        unsure: true,
+        ..Fact::default()
+    };
+    facts.answered.retain(|answered| *answered != key("x"));
+    facts.processes.get_mut(&key("y")).unwrap().after = 0;
+    assert_eq!(expected(&facts), [key("")].into());
+    assert_eq!(check(&stream(good()), &facts), Vec::<String>::new());
+    let mut without = good();
+    without.drain(2..5);
+    let mut without = stream(without);
+    // The times of death in it are those of the whole stream.
+    for seen in &mut without {
+        (seen.stamp, seen.received) = (at(7), at(8));
+    }
+    assert_eq!(check(&without, &facts), Vec::<String>::new());
+    let mut swapped = good();
+    swapped.swap(3, 4);
+    complains("exit of no live process", &check(&stream(swapped), &facts));
 }

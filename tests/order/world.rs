@@ -1,23 +1,21 @@
 //! A shim and a client that writes down what it asks for and is answered, so that in the end the
 //! stream of events can be judged.
 
-use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::task::Poll;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use cotter::error::Result;
 use cotter::manager::dialect::Dialect;
 use cotter::manager::events::{EventServer, Told};
 use cotter::manager::spec::Spec;
-use cotter::proto::Timestamp;
 
+pub use crate::common::shim::each;
 use crate::common::shim::{Shim, until};
 use crate::common::{TempDir, signal, tool};
-use crate::stream::{End, Fact, Facts, Key, Seen, check, time};
+use crate::ledger::{Ledger, key, seen};
+use crate::stream::{check, time};
 
 /// What kills.
 pub const KILLED: u32 = 137;
@@ -38,7 +36,7 @@ pub enum Pids {
 pub struct World {
     pub shim: Shim,
     pids: Pids,
-    facts: RefCell<Facts>,
+    ledger: Ledger,
     told: Vec<Told>,
     hooks: Option<TempDir>,
 }
@@ -74,7 +72,7 @@ impl World {
         Self {
             shim: Shim::start_with(Dialect::Proto23, runtime, spec, first, env).await,
             pids,
-            facts: RefCell::default(),
+            ledger: Ledger::default(),
             told: Vec::new(),
             hooks,
         }
@@ -107,29 +105,10 @@ impl World {
         fs::write(self.flag(gate), "").unwrap();
     }
 
-    fn note(&self, id: &str, exec: &str, note: impl FnOnce(&mut Fact)) {
-        note(
-            self.facts
-                .borrow_mut()
-                .processes
-                .entry(key(id, exec))
-                .or_default(),
-        );
-    }
-
     /// Create; the pid.
     pub async fn create(&self, id: &str) -> u32 {
-        let after = self.facts.borrow().answered.len();
-        let asked = Some(SystemTime::now());
-        let pid = self.shim.create(id).await.unwrap();
-        let fact = Fact {
-            asked,
-            after,
-            pid: Some(pid),
-            ..Fact::default()
-        };
-        self.note(id, "", |f| *f = fact);
-        pid
+        let request = self.shim.create_request(id);
+        self.ledger.create(&self.shim, &request).await.unwrap()
     }
 
     /// Registers an exec.
@@ -139,32 +118,12 @@ impl World {
 
     /// Registers an exec where that may be too late.
     pub async fn try_add(&self, id: &str, exec: &str, args: &[&str]) -> Result<()> {
-        let after = self.facts.borrow().answered.len();
-        self.shim
-            .tasks
-            .exec(&self.shim.exec_request(id, exec, args))
-            .await?;
-        self.note(id, exec, |f| {
-            *f = Fact {
-                after,
-                ..Fact::default()
-            }
-        });
-        Ok(())
+        self.ledger.add(&self.shim, id, exec, args).await
     }
 
     /// Start of an init or an exec; the pid.
     pub async fn start(&self, id: &str, exec: &str) -> Result<u32> {
-        let asked = SystemTime::now();
-        let answer = self.shim.start_process(id, exec).await;
-        self.note(id, exec, |f| {
-            f.started = Some(answer.is_ok());
-            if let Ok(pid) = answer {
-                f.pid = Some(pid);
-                f.asked.get_or_insert(asked);
-            }
-        });
-        answer
+        self.ledger.start(&self.shim, id, exec).await
     }
 
     /// Registers and starts an exec.
@@ -175,42 +134,30 @@ impl World {
 
     /// The process will exit with this status.
     pub fn exits_with(&self, id: &str, exec: &str, status: u32) {
-        self.note(id, exec, |f| f.status = Some(status));
+        self.ledger.note(id, exec, |f| f.status = Some(status));
     }
 
     /// The exec may exit after its init.
     pub fn is_late(&self, id: &str, exec: &str) {
-        self.note(id, exec, |f| f.late = true);
+        self.ledger.note(id, exec, |f| f.late = true);
     }
 
     /// Wait; the status.
     pub async fn wait(&self, id: &str, exec: &str) -> u32 {
-        let answer = self.shim.wait(id, exec).await.unwrap();
-        let at = answer.exited_at.unwrap_or_default();
-        // A failed start is answered with Go's zero time: that is no exit.
-        if at.seconds > 0 {
-            let status = answer.exit_status;
-            self.note(id, exec, |f| f.waited = Some(End { status, at }));
-            self.facts.borrow_mut().answered.push(key(id, exec));
-        }
+        let answer = self.ledger.wait(&self.shim, id, exec).await.unwrap();
         answer.exit_status
     }
 
     /// When the process exited, as Wait has told.
     pub fn exited_at(&self, id: &str, exec: &str) -> SystemTime {
-        let facts = self.facts.borrow();
+        let facts = self.ledger.facts();
         let told = facts.processes[&key(id, exec)].waited.as_ref();
         time(&told.expect("Wait has told").at)
     }
 
     /// Delete.
     pub async fn delete(&self, id: &str, exec: &str) {
-        let answer = self.shim.delete(id, exec).await.unwrap();
-        let at = answer.exited_at.unwrap_or_default();
-        let status = answer.exit_status;
-        if at.seconds > 0 {
-            self.note(id, exec, |f| f.deleted = Some(End { status, at }));
-        }
+        self.ledger.delete(&self.shim, id, exec).await.unwrap();
     }
 
     /// Wait and Delete.
@@ -239,10 +186,7 @@ impl World {
     pub async fn end(mut self) {
         let log = self.shim.log();
         self.told.extend(self.shim.end().await);
-        let instant = Instant::now();
-        let now = (SystemTime::now(), instant);
-        let stream: Vec<Seen> = self.told.iter().map(|told| seen(told, now)).collect();
-        let wrong = check(&stream, &self.facts.into_inner());
+        let wrong = check(&seen(&self.told), &self.ledger.into_facts());
         assert!(
             wrong.is_empty(),
             "{} wrong: {:#?}\nlog {log:#?}",
@@ -256,46 +200,6 @@ fn spec(pids: Pids, id: &str, args: &[&str]) -> Spec {
     let mut spec = Spec::new(id, args.iter().copied());
     spec.host_pids = pids == Pids::Host;
     spec
-}
-
-fn key(id: &str, exec: &str) -> Key {
-    (id.to_owned(), exec.to_owned())
-}
-
-fn seen(told: &Told, (wall, instant): (SystemTime, Instant)) -> Seen {
-    let stamp: &Timestamp = &told.timestamp;
-    Seen {
-        event: told.event.clone(),
-        topic: told.topic.clone(),
-        stamp: time(stamp),
-        received: wall - instant.saturating_duration_since(told.received),
-    }
-}
-
-/// Does `work` for every item, `parallel` of them at a time.
-pub async fn each<T, F: Future<Output = ()>>(
-    parallel: usize,
-    items: impl IntoIterator<Item = T>,
-    work: impl Fn(T) -> F,
-) {
-    let items = RefCell::new(items.into_iter());
-    let worker = || async {
-        loop {
-            let next = items.borrow_mut().next();
-            let Some(item) = next else { return };
-            work(item).await;
-        }
-    };
-    let mut workers: Vec<Pin<Box<_>>> = (0..parallel).map(|_| Box::pin(worker())).collect();
-    std::future::poll_fn(|cx| {
-        workers.retain_mut(|worker| worker.as_mut().poll(cx).is_pending());
-        if workers.is_empty() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
 }
 
 /// Calls the real runtime and, around it, what the test has put there.

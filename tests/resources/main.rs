@@ -10,6 +10,8 @@ mod common;
 mod gate;
 mod go;
 mod oom;
+mod oom_storm;
+mod oom_who;
 mod pause;
 mod pause_races;
 mod pids;

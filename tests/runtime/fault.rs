@@ -34,6 +34,7 @@ garbage) printf 'text\n\377\376{"level":"error"' >>"$log"; echo 'on stderr' >&2;
 huge) head -c 3000000 /dev/zero | tr '\0' x >&2; echo ' the end' >&2; exit 1 ;;
 holder) sleep 1000 & echo "left $!" >&2; exit 1 ;;
 words) echo 'plain words' >&2; exit 1 ;;
+here) cat config.json >&2; exit 1 ;;
 list) echo '[3, 1, 2]' ;;
 nothing) echo null ;;
 nonsense) echo '[1, "x"]' ;;
@@ -52,6 +53,7 @@ pub async fn all(world: &mut World) {
     a_grandchild_keeps_the_pipe(world, &runtime).await;
     lists(&runtime).await;
     no_bundle(world, &binary).await;
+    its_directory(&runtime).await;
     a_stale_pid_file(&runtime).await;
     a_dropped_call(world, &runtime).await;
     the_exit_overtakes_the_output(world, &runtime).await;
@@ -123,6 +125,14 @@ async fn messages(runtime: &Runtime) {
         error.message.contains("/nonexistent/runtime: No such file"),
         "{error}"
     );
+    let missing = Runtime {
+        binary: "no-runtime".into(),
+        ..runtime.clone()
+    };
+    assert_eq!(
+        start(&missing, "ok").await.to_string(),
+        "OCI runtime start failed: exec: \"no-runtime\": executable file not found in $PATH"
+    );
 }
 
 async fn limits(runtime: &Runtime) {
@@ -193,6 +203,15 @@ async fn no_bundle(world: &World, binary: &Path) {
         error.message.contains("/nonexistent/bundle: No such file"),
         "{error}"
     );
+}
+
+/// A wrapper finds the bundle's files by their names alone.
+async fn its_directory(runtime: &Runtime) {
+    let config = runtime.log.with_file_name("config.json");
+    fs::write(&config, "the config").expect("write");
+    let message = start(runtime, "here").await.message;
+    assert!(message.ends_with(": the config"), "{message}");
+    fs::remove_file(config).expect("remove");
 }
 
 /// A create that claims success must not leave another process's pid to be read.

@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use cotter::stdio::{Drain, Io, Stream};
+use cotter::stdio::{Buffering, Drain, Io, Stream};
 use tokio::time::sleep;
 
 use crate::desk::{Desk, FDS, LONG, PAGES, SHORT, all, ended, exactly, off, open, until};
 
 /// The open pipes and FIFOs of this process: where each leads, and its flags. Only those: the
 /// runtimes of tests that come and go have descriptors of other kinds.
-fn pipes() -> Vec<(String, i32)> {
+pub fn pipes() -> Vec<(String, i32)> {
     let look = |fd: &Path| {
         let to = fs::read_link(fd).ok()?.to_string_lossy().into_owned();
         let of_ours = to.starts_with("pipe:") || to.contains("/cotter-stdio-");
@@ -62,7 +62,7 @@ async fn two_descriptors_for_a_stream_and_none_after_it() {
 
     // A refused third stream takes the first two with it.
     for _ in 0..3 {
-        assert!(Io::open(&desk.plan("in", "out", "missing"), 0, 0).is_err());
+        assert!(Io::open(&desk.plan("in", "out", "missing"), 0, 0, Buffering::NONE).is_err());
         assert_eq!(new("refused"), 0);
     }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use cotter::runtime::Fds;
-use cotter::stdio::{Io, Output, Plan};
+use cotter::stdio::{Buffering, Io, Output, Plan};
 use tokio::sync::{RwLock, RwLockReadGuard, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -146,9 +146,14 @@ impl Drop for Desk {
     }
 }
 
+/// Without a buffer, so that it is seen what the pipes hold.
 pub fn open(plan: &Plan) -> (Io, Fds) {
+    open_with(plan, Buffering::NONE)
+}
+
+pub fn open_with(plan: &Plan, buffering: Buffering) -> (Io, Fds) {
     let (uid, gid) = owner();
-    Io::open(plan, uid, gid).unwrap()
+    Io::open(plan, uid, gid, buffering).unwrap()
 }
 
 /// Ids that this process may give a pipe to, and that differ from its own if possible.

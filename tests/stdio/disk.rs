@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cotter::runtime::Fds;
-use cotter::stdio::{Drain, Io, Output, Plan, Stream};
+use cotter::stdio::{Buffering, Drain, Io, Output, Plan, Stream};
 
 use crate::desk::{Desk, LONG, SHORT, all, ended, off, open};
 
@@ -122,7 +122,9 @@ async fn what_is_no_file_is_refused() {
             stdout: Some(Output::File(desk.path(name))),
             stderr: None,
         };
-        let refused = Io::open(&plan, 0, 0).map(drop).expect_err(name);
+        let refused = Io::open(&plan, 0, 0, Buffering::NONE)
+            .map(drop)
+            .expect_err(name);
         assert!(refused.message.contains("stdout"), "{refused}");
         assert!(refused.message.contains(phrase), "{refused}");
     }
@@ -132,7 +134,9 @@ async fn what_is_no_file_is_refused() {
         stdout: Some(Output::File(desk.path("out"))),
         stderr: None,
     };
-    let refused = Io::open(&plan, 0, 0).map(drop).expect_err("a FIFO");
+    let refused = Io::open(&plan, 0, 0, Buffering::NONE)
+        .map(drop)
+        .expect_err("a FIFO");
     assert!(refused.message.contains("is not a file"), "{refused}");
     drop(reader);
 }

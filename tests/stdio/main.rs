@@ -6,6 +6,9 @@
 mod cost;
 mod desk;
 mod disk;
+#[path = "../common/gaps.rs"]
+mod gaps;
+mod stalled;
 mod targets;
 
 use std::fs::{self, OpenOptions};

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 
 use cotter::error::Code;
-use cotter::stdio::{Drain, Io, Plan, Stdio, Stream, plan};
+use cotter::stdio::{Buffering, Drain, Io, Plan, Stdio, Stream, plan};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::desk::{Desk, LONG, all, ended, open, owner, say};
@@ -128,7 +128,9 @@ async fn refusals_name_stream_and_path() {
             ("stdout", desk.plan("in", name, "err")),
             ("stderr", desk.plan("in", "out", name)),
         ] {
-            let refused = Io::open(&plan, 0, 0).map(drop).expect_err(name);
+            let refused = Io::open(&plan, 0, 0, Buffering::NONE)
+                .map(drop)
+                .expect_err(name);
             assert_eq!(refused.code, code, "{stream} {name}: {refused}");
             let path = desk.path(name).display().to_string();
             for part in [stream, path.as_str(), phrase] {

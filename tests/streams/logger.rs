@@ -21,7 +21,7 @@ async fn shim(runtime: &str, script: &str, environment: &[(&str, &str)]) -> Shim
 }
 
 /// Streams that both go to one URI, as clients ask for a log.
-fn both(uri: &str) -> Fifos {
+pub fn both(uri: &str) -> Fifos {
     Fifos {
         stdin: String::new(),
         stdout: uri.into(),

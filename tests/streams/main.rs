@@ -5,11 +5,14 @@
 //! refused by name and leaves nothing. (`tests/stdio` pins the same machinery without a shim.)
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod absent;
 mod bytes;
 mod client;
 mod close_io;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/gaps.rs"]
+mod gaps;
 mod logger;
 mod many;
 mod null;

@@ -28,6 +28,9 @@ fn lines(to: u32) -> String {
 /// More than the FIFO holds, less than FIFO and pipe hold together: the process ends unread.
 const UNREAD: u32 = 18_000;
 
+/// Without it, all of that would soon be in the FIFO, and so delivered.
+const UNBUFFERED: [(&str, &str); 1] = [("COTTER_STDOUT_BUFFER", "0")];
+
 #[test]
 fn an_exit_before_anything_is_read() {
     for runtime in RUNTIMES {
@@ -63,7 +66,7 @@ fn a_delete_at_once_waits_for_a_reader_that_has_not_begun() {
         run(async {
             let script = format!("seq 1 {UNREAD}; echo end >&2");
             let script = ["sh", "-c", &script];
-            let mut shim = sleeper(runtime, &[]).await;
+            let mut shim = sleeper(runtime, &UNBUFFERED).await;
             shim.bundle("d", Spec::new("d", script));
             for (id, exec) in [("c", "x"), ("d", "")] {
                 let fifos = shim.fifos(id, false);
@@ -229,7 +232,7 @@ fn a_delete_does_not_wait_for_a_reader_who_never_comes() {
 fn the_containers_delete_waits_for_the_readers_of_its_execs() {
     for runtime in RUNTIMES {
         run(async {
-            let shim = sleeper(runtime, &[]).await;
+            let shim = sleeper(runtime, &UNBUFFERED).await;
             let fifos = shim.fifos("x", false);
             let out = Reader::open(&fifos.stdout);
             let script = format!("seq 1 {UNREAD}");

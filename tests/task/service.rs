@@ -8,7 +8,7 @@ use cotter::proto::task::*;
 use ttrpc::r#async::Client;
 
 use crate::client::{SLEEP, create, refused, with_each_runtime, works};
-use crate::common::shim::Shim;
+use crate::common::shim::{METHODS, Shim};
 
 with_each_runtime! {
     unknown_services_and_methods, broken_messages, empty_messages, unknown_ids,
@@ -17,25 +17,6 @@ with_each_runtime! {
 
 const V3: &str = "containerd.task.v3.Task";
 const V2: &str = "containerd.task.v2.Task";
-const METHODS: [&str; 17] = [
-    "State",
-    "Create",
-    "Start",
-    "Delete",
-    "Pids",
-    "Pause",
-    "Resume",
-    "Checkpoint",
-    "Kill",
-    "Exec",
-    "ResizePty",
-    "CloseIO",
-    "Update",
-    "Wait",
-    "Stats",
-    "Connect",
-    "Shutdown",
-];
 
 /// A call as bytes.
 async fn call(client: &Client, service: &str, method: &str, payload: &[u8]) -> Result<Vec<u8>> {

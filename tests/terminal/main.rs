@@ -6,10 +6,13 @@
 //! is no hang; and nothing is left, however it ended.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod absent;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod end_of_input;
+#[path = "../common/gaps.rs"]
+mod gaps;
 mod left;
 mod logger;
 mod output;

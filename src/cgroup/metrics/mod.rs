@@ -9,8 +9,8 @@
 #[cfg(test)]
 mod tests;
 mod text;
-mod v1;
-mod v2;
+pub(super) mod v1;
+pub(super) mod v2;
 
 pub(super) use text::{keyed, number};
 
@@ -30,7 +30,7 @@ pub enum Metrics {
 }
 
 /// Where the parsers get their text from.
-trait Source {
+pub(super) trait Source {
     /// The text of a controller's file; none if it cannot be read.
     fn text(&self, controller: &str, file: &str) -> Option<String>;
 
@@ -50,6 +50,13 @@ impl Cgroup {
             Version::V2 => told(v2::metrics(self)).map(Metrics::V2),
         }
     }
+}
+
+/// How long all of the machine waits for `cpu`, `memory` or `io`: v1 knows no other pressure. None where
+/// the kernel does not keep it.
+pub fn host_pressure(resource: &str) -> Option<cgroups_v2::PSIStats> {
+    let text = read(&Path::new("/proc/pressure").join(resource))?;
+    Some(v2::pressure_of(&text))
 }
 
 impl Source for Cgroup {

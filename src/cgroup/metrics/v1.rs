@@ -12,7 +12,7 @@ use crate::proto::cgroups_v1::{
 /// Nanoseconds in a tick of USER_HZ, which is 100 on every architecture with a Rust toolchain.
 const TICK: u64 = 1_000_000_000 / 100;
 
-pub(super) fn metrics(source: &impl Source) -> Metrics {
+pub(in crate::cgroup) fn metrics(source: &impl Source) -> Metrics {
     Metrics {
         hugetlb: hugetlb(source),
         pids: pids(source).into(),

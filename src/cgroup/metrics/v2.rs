@@ -9,7 +9,7 @@ use crate::proto::cgroups_v2::{
     PidsStat, RdmaEntry, RdmaStat,
 };
 
-pub(super) fn metrics(source: &impl Source) -> Metrics {
+pub(in crate::cgroup) fn metrics(source: &impl Source) -> Metrics {
     Metrics {
         pids: pids(source).into(),
         cpu: cpu(source).into(),
@@ -182,6 +182,11 @@ fn io_entry(line: &str) -> Option<IOEntry> {
 /// Absent when the kernel keeps no pressure here, which it says when the file is read.
 fn pressure(source: &impl Source, controller: &str) -> Option<PSIStats> {
     let text = source.text(controller, &format!("{controller}.pressure"))?;
+    Some(pressure_of(&text))
+}
+
+/// What a file of pressure says.
+pub(super) fn pressure_of(text: &str) -> PSIStats {
     let mut stats = PSIStats::default();
     for line in text.lines() {
         match line.split_once(' ') {
@@ -190,7 +195,7 @@ fn pressure(source: &impl Source, controller: &str) -> Option<PSIStats> {
             _ => {}
         }
     }
-    Some(stats)
+    stats
 }
 
 fn psi(words: &str) -> PSIData {

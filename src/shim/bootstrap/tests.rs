@@ -234,6 +234,23 @@ fn garbage_is_refused() {
     assert!(decide(b"", &nameless, &env("")).is_err());
 }
 
+/// A manager that dies while it writes leaves a beginning, from which no option may be missing.
+#[test]
+fn a_part_is_not_taken_for_the_whole() {
+    let mut params = message();
+    let without = params.write_to_bytes().unwrap().len();
+    params.extensions.push(Extension {
+        value: Some(any("", &options())).into(),
+        ..Extension::default()
+    });
+    let stdin = params.write_to_bytes().unwrap();
+    assert!(decided(&params).options.is_some());
+    for end in without + 1..stdin.len() {
+        let decided = decide(&stdin[..end], &flags(), &env(""));
+        assert!(decided.is_err(), "{end} of {}: {decided:?}", stdin.len());
+    }
+}
+
 #[test]
 fn answers() {
     let address = "unix:///run/containerd/s/ab";

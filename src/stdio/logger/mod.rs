@@ -13,7 +13,7 @@
 //! | ends, all was read and no writer is left | nothing |
 //! | fails before that | it is started again after a pause ([`Restart`]) |
 //! | has failed [`RESTARTS`] times in a row, or ends with status 0 before that | what is written from then on is dropped and counted as lost, with one line in the log |
-//! | lives and does not read | the container waits, as for any slow reader |
+//! | lives and does not read | the container waits, as for any slow reader; or output is dropped, where that is asked for ([`Buffering`](super::Buffering)) and so a relay is in between |
 //! | is still there at Delete | after the drain: SIGTERM, then SIGKILL |
 //!
 //! Whatever its end, what is left of its process group is killed. So a logging program must stay in
@@ -24,6 +24,7 @@ mod program;
 mod said;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,14 +33,17 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::plan::Command;
 use super::{Stream, sys};
+use crate::blocking::{Job, within};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::monitor::{Action, Child, Monitor, Restart, Streak, end, next};
+use crate::runtime::reach;
 use program::{Program, called};
 use said::Said;
 
@@ -101,7 +105,8 @@ impl Pending {
         ];
         let (said, stderr) = sys::reading_pipe().map_err(|e| failed(&e))?;
         let said = Said::new(said, who.clone()).map_err(|e| failed(&e))?;
-        let program = Program::new(self.command, host, stderr)?;
+        let allowed = look_at(&who, &name, host.limits.disk).await?;
+        let program = Program::new(self.command, allowed, host, stderr);
         let first = program.start(host.monitor, streams.each_ref().map(AsFd::as_fd));
         let (child, mut ready) = first.map_err(|e| failed(&e))?;
 
@@ -118,6 +123,7 @@ impl Pending {
             stop: stop_receiver,
             limit,
             backoff: host.limits.logger_backoff,
+            disk: host.limits.disk,
             lost: Arc::clone(&lost),
             _over: Over(over_sender, news),
         };
@@ -145,6 +151,18 @@ impl Pending {
         logger.stop(Some(Duration::ZERO)).await;
         Err(unready)
     }
+}
+
+/// The program's real path, if it is allowed; it may lie on any disk.
+async fn look_at(who: &str, program: &Path, limit: Duration) -> Result<PathBuf> {
+    reach(program, limit).await?;
+    let job = Job {
+        name: "logger",
+        what: format!("look at {who}"),
+        limit,
+    };
+    let program = program.to_owned();
+    within(job, move || allow::check(&program)).await?
 }
 
 /// For a stream that is not the logger's: it ends at once.
@@ -199,6 +217,7 @@ struct Keeper {
     stop: watch::Receiver<Option<Duration>>,
     limit: Duration,
     backoff: Duration,
+    disk: Duration,
     lost: Arc<AtomicU64>,
     /// Last, so that it is told when all descriptors are closed.
     _over: Over,
@@ -211,6 +230,14 @@ enum Ended {
 }
 
 impl Keeper {
+    async fn start_again(&self) -> std::io::Result<(Child, Option<pipe::Receiver>)> {
+        let reached = reach(&self.program.name, self.disk).await;
+        reached.map_err(|why| std::io::Error::other(why.message))?;
+        let streams = self.streams.each_ref().map(AsFd::as_fd);
+        let (child, ready) = self.program.start(&self.monitor, streams)?;
+        Ok((child, Some(ready)))
+    }
+
     async fn run(mut self, first: Child) {
         let mut child = Some(first);
         let mut streak = Streak::default();
@@ -219,11 +246,7 @@ impl Keeper {
             // The one end of its ready pipe stays open, so that a later run can say so too.
             let started = match child.take() {
                 Some(first) => Ok((first, None)),
-                None => {
-                    let streams = self.streams.each_ref().map(AsFd::as_fd);
-                    let again = self.program.start(&self.monitor, streams);
-                    again.map(|(child, ready)| (child, Some(ready)))
-                }
+                None => self.start_again().await,
             };
             let status = match started {
                 Ok((mut child, _ready)) => match self.watch(&mut child).await {

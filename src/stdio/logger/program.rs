@@ -13,8 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use tokio::net::unix::pipe;
 
-use super::{Host, allow};
-use crate::error::Result;
+use super::Host;
 use crate::monitor::{Child, Monitor};
 use crate::stdio::plan;
 
@@ -39,15 +38,21 @@ pub(super) struct Program {
 }
 
 impl Program {
-    pub(super) fn new(command: plan::Command, host: &Host<'_>, stderr: OwnedFd) -> Result<Self> {
-        Ok(Self {
-            path: allow::check(&command.path)?,
+    /// `path` is what [`allow`](super::allow) has made of the command's.
+    pub(super) fn new(
+        command: plan::Command,
+        path: PathBuf,
+        host: &Host<'_>,
+        stderr: OwnedFd,
+    ) -> Self {
+        Self {
+            path,
             name: command.path,
             args: command.args,
             id: host.id.to_owned(),
             namespace: host.namespace.to_owned(),
             stderr,
-        })
+        }
     }
 
     /// Starts it with standard output and standard error to read; returns the other end of its ready

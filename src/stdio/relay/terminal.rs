@@ -89,17 +89,23 @@ impl Relay {
 
     /// Takes what a terminal still holds, and closes it.
     pub(super) fn take_rest(&mut self) {
-        let Mode::Copy(pending) = &mut self.mode else {
+        if !matches!(self.mode, Mode::Copy(_) | Mode::Stalled) {
             return;
-        };
+        }
         let Some(source) = self.from.take() else {
             return;
         };
-        let end = pending.len() + REST;
+        let mut taken = 0;
         let mut chunk = [0; 4096];
-        while pending.len() < end {
+        while taken < REST {
             match nix::unistd::read(source.get_ref(), &mut chunk) {
-                Ok(len) if len > 0 => pending.extend_from_slice(&chunk[..len]),
+                Ok(len) if len > 0 => {
+                    taken += len;
+                    match &mut self.mode {
+                        Mode::Copy(pending) => pending.extend_from_slice(&chunk[..len]),
+                        _ => self.put_rest(&chunk[..len]),
+                    }
+                }
                 Err(Errno::EINTR) => {}
                 // Nothing more (EAGAIN), and nobody left to write (EIO).
                 _ => break,

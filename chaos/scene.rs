@@ -1,0 +1,443 @@
+//! A shim with one good container, a manager that writes down what it asked and was told, and the
+//! end, at which all is counted.
+//!
+//! Invariant: what a scene reports is what was seen; a fault's own mistakes are panics, which its
+//! process turns into a failed outcome. Nothing here waits without an end.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use cotter::error::{Error, Result};
+use cotter::manager::client::{Tasks, gone};
+use cotter::manager::dialect::Dialect;
+use cotter::manager::events::{Event, Told};
+use cotter::manager::spec::Spec;
+use cotter::proto::task::{CreateTaskRequest, ShutdownRequest, StateRequest};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::common::census::Census;
+use crate::common::containerd::go_shim;
+use crate::common::shim::{Shim, each};
+use crate::common::{TempDir, signal};
+use crate::ledger::{Ledger, seen};
+use crate::line::{Line, State};
+use crate::stream::{Key, exit_of, expected};
+use crate::verdict::Outcome;
+
+/// The container which a fault is no business of.
+pub const GOOD: &str = "good";
+
+/// How long a question may take: what containerd grants to State (`io.containerd.timeout.task.state`).
+const QUESTION: Duration = Duration::from_secs(2);
+/// What may come on top of the runtime's calls: clean-up, drains, a busy machine.
+const MARGIN: Duration = Duration::from_secs(8);
+/// How long events and traces may take to come and go once the fault is over.
+const SETTLE: Duration = Duration::from_secs(15);
+/// How long a burst of execs may take, and then some for each.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything is waited for that the Go shim does: many of its waits have no end.
+const GO_CALL: Duration = Duration::from_secs(10);
+/// What the Go shim leaves in a bundle for its manager to remove.
+const GO_FILES: [&str; 3] = ["init.pid", "options.json", "runtime"];
+/// How many execs run at once.
+const PARALLEL: usize = 8;
+
+/// The limits of our shim under test: the shortest that a loaded machine can hold.
+const LIMITS: [(&str, &str); 3] = [
+    ("COTTER_LIMIT_IO_DRAIN", "2s"),
+    ("COTTER_LIMIT_MANAGER_SETTLING", "200ms"),
+    ("COTTER_LIMIT_EXEC_DRAIN", "2s"),
+];
+
+/// A shim under a fault.
+pub struct Scene {
+    /// The shim and what its manager has.
+    pub shim: Shim,
+    /// What its events go through.
+    pub line: Line,
+    outcome: RefCell<Outcome>,
+    ledger: Ledger,
+    told: Vec<Told>,
+    /// What one call of the runtime may take.
+    call: Duration,
+    base: Vec<String>,
+    _dir: TempDir,
+}
+
+impl Scene {
+    /// With the good container running.
+    pub async fn new() -> Self {
+        Self::with_call_limit(Duration::from_secs(20)).await
+    }
+
+    /// With this limit on calls of the runtime, which our shim keeps and the Go shim does not know.
+    pub async fn with_call_limit(call: Duration) -> Self {
+        let mut scene = Self::bare(GOOD, &["sleep", "100000"], call).await;
+        let create = scene.shim.create_request(GOOD);
+        scene.create(&create).await.unwrap();
+        scene.start(GOOD, "").await.unwrap();
+        // Whatever is made with the first exec and kept.
+        scene.exec_to_end(GOOD, "warm", &["true"]).await.unwrap();
+        scene.base = scene.descriptors();
+        scene
+    }
+
+    /// Without a container; the bundle of `id`, which is the shim's too, runs `args`.
+    pub async fn bare(id: &str, args: &[&str], call: Duration) -> Self {
+        let dir = TempDir::new("cotter-line");
+        let front = dir.path().join("events.sock");
+        let address = front.to_string_lossy().into_owned();
+        let limit = format!("{}ms", call.as_millis());
+        let mut environment = vec![
+            ("TTRPC_ADDRESS", address.as_str()),
+            ("COTTER_LIMIT_RUNTIME_CALL", limit.as_str()),
+        ];
+        environment.extend(LIMITS);
+        // The newest that each of the two speaks; only the last has the address elsewhere too.
+        let dialect = Dialect::Json17;
+        let spec = Spec::new(id, args.iter().copied());
+        let line = Line::new(&front).await;
+        let mut shim = Shim::start_with(dialect, "CRUN", spec, id, &environment).await;
+        line.lead_to(&shim.events.address());
+        let limit = if go_shim() {
+            GO_CALL
+        } else {
+            2 * call + MARGIN
+        };
+        shim.tasks = shim.tasks.within(limit + MARGIN);
+        Self {
+            shim,
+            line,
+            outcome: RefCell::default(),
+            ledger: Ledger::default(),
+            told: Vec::new(),
+            call,
+            base: Vec::new(),
+            _dir: dir,
+        }
+    }
+
+    /// The limit of our shim for calls that have the runtime do something.
+    pub fn work(&self) -> Duration {
+        match go_shim() {
+            true => GO_CALL,
+            false => 2 * self.call + MARGIN,
+        }
+    }
+
+    async fn timed<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let begun = Instant::now();
+        let answer = call.await;
+        self.outcome
+            .borrow_mut()
+            .called(what, begun.elapsed(), limit);
+        answer
+    }
+
+    /// Create.
+    pub async fn create(&self, request: &CreateTaskRequest) -> Result<u32> {
+        let call = self.ledger.create(&self.shim, request);
+        self.timed("Create", self.work(), call).await
+    }
+
+    /// Makes a bundle and a container that runs `args`, and starts it.
+    pub async fn run(&mut self, id: &str, args: &[&str]) -> u32 {
+        self.shim.bundle(id, Spec::new(id, args.iter().copied()));
+        self.create(&self.shim.create_request(id)).await.unwrap();
+        self.start(id, "").await.unwrap()
+    }
+
+    /// Registers an exec.
+    pub async fn add(&self, id: &str, exec: &str, args: &[&str]) -> Result<()> {
+        let call = self.ledger.add(&self.shim, id, exec, args);
+        self.timed("Exec", QUESTION, call).await
+    }
+
+    /// Start of an init or an exec.
+    pub async fn start(&self, id: &str, exec: &str) -> Result<u32> {
+        let call = self.ledger.start(&self.shim, id, exec);
+        self.timed("Start", self.work(), call).await
+    }
+
+    /// Registers and starts an exec.
+    pub async fn exec(&self, id: &str, exec: &str, args: &[&str]) -> Result<u32> {
+        self.add(id, exec, args).await?;
+        self.start(id, exec).await
+    }
+
+    /// Wait for a process that is to end soon; the status.
+    pub async fn wait(&self, id: &str, exec: &str) -> Result<u32> {
+        let wait = timeout(SETTLE, self.ledger.wait(&self.shim, id, exec)).await;
+        let answer = wait.unwrap_or_else(|_| {
+            let what = format!("Wait of {id} {exec}");
+            self.fail(format!("{what} was not answered"));
+            Err(Error::deadline_exceeded(what))
+        });
+        answer.map(|answer| answer.exit_status)
+    }
+
+    /// Kill.
+    pub async fn kill(&self, id: &str, exec: &str, signal: u32) -> Result<()> {
+        let call = self.shim.kill(id, exec, signal);
+        self.timed("Kill", self.work(), call).await
+    }
+
+    /// Delete.
+    pub async fn delete(&self, id: &str, exec: &str) -> Result<()> {
+        let call = self.ledger.delete(&self.shim, id, exec);
+        self.timed("Delete", self.work(), call).await.map(drop)
+    }
+
+    /// An exec from Exec to Delete; the status.
+    pub async fn exec_to_end(&self, id: &str, exec: &str, args: &[&str]) -> Result<u32> {
+        self.exec(id, exec, args).await?;
+        let status = self.wait(id, exec).await?;
+        self.delete(id, exec).await?;
+        Ok(status)
+    }
+
+    /// Has `count` execs, named `prefix` and a number, run to their ends, some at a time; none may
+    /// fail, and no more are begun when it takes too long.
+    pub async fn burst(&self, prefix: &str, count: usize) {
+        let end = Instant::now() + PATIENCE + Duration::from_millis(100) * count as u32;
+        each(PARALLEL, 0..count, |n| async move {
+            let exec = format!("{prefix}{n}");
+            if Instant::now() > end {
+                return self.fail(format!("no time left for exec {exec}"));
+            }
+            let args = ["sh", "-c", "exit 7"];
+            match self.exec_to_end(GOOD, &exec, &args).await {
+                Ok(7) => {}
+                other => self.fail(format!("exec {exec}: {other:?}")),
+            }
+        })
+        .await;
+    }
+
+    /// Kills an init, waits for its end and deletes the container.
+    pub async fn remove(&self, id: &str) {
+        // Ended already: nothing to kill.
+        let _ = self.kill(id, "", 9).await;
+        let ended = self.wait(id, "").await;
+        if let Err(why) = ended.map(drop).and(self.delete(id, "").await) {
+            self.fail(format!("remove {id}: {why}"));
+        }
+    }
+
+    /// The good container still works.
+    pub async fn good_works(&self, exec: &str) {
+        let status = self.exec_to_end(GOOD, exec, &["sh", "-c", "exit 7"]).await;
+        if !matches!(status, Ok(7)) {
+            self.fail(format!("the good container: {exec}: {status:?}"));
+        }
+    }
+
+    /// What was not as it has to be.
+    pub fn fail(&self, what: impl Into<String>) {
+        self.outcome.borrow_mut().failed.push(what.into());
+    }
+
+    /// Asks about the good container all the time until [`Probe::end`].
+    pub fn probe(&self) -> Probe {
+        let tasks = self.shim.tasks.within(2 * QUESTION);
+        let (end, mut ended) = tokio::sync::watch::channel(());
+        let task = tokio::spawn(async move {
+            let mut longest = Duration::ZERO;
+            while !ended.has_changed().unwrap_or(true) {
+                longest = longest.max(ask(&tasks).await);
+                let _ = timeout(Duration::from_millis(20), ended.changed()).await;
+            }
+            longest
+        });
+        Probe { end, task }
+    }
+
+    /// Takes in what a probe has found.
+    pub async fn probed(&self, probe: Probe) {
+        drop(probe.end);
+        let longest = probe.task.await.unwrap();
+        self.outcome.borrow_mut().called("State", longest, QUESTION);
+    }
+
+    /// Takes in an exit that has to be told by other means than the stream.
+    pub fn told(&self, told: bool) {
+        let mut outcome = self.outcome.borrow_mut();
+        outcome.expected += 1;
+        outcome.received += usize::from(told);
+    }
+
+    /// The shim was killed: of what it was asked so far nobody can know which events got out.
+    pub fn unsure(&self) {
+        let all: Vec<Key> = self.ledger.facts().processes.keys().cloned().collect();
+        for (id, exec) in all {
+            self.ledger.note(&id, &exec, |fact| fact.unsure = true);
+        }
+    }
+
+    /// Kinds of the shim's open files, sorted.
+    fn descriptors(&self) -> Vec<String> {
+        let dir = format!("/proc/{}/fd", self.shim.pid());
+        let links = fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut kinds: Vec<String> = links
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .map(|to| to.to_string_lossy().into_owned())
+            // Those of the Go shim are closed when its garbage is collected.
+            .filter(|to| !go_shim() || to != "anon_inode:[pidfd]")
+            .map(|to| to.split(":[").next().unwrap_or_default().to_owned())
+            .collect();
+        kinds.sort();
+        kinds
+    }
+
+    /// Waits until the shim has no more open files than before the fault; what it has more if it
+    /// never is so.
+    async fn more_open(&self) -> Vec<String> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let mut more = self.descriptors();
+            for kind in &self.base {
+                if let Some(at) = more.iter().position(|k| k == kind) {
+                    more.remove(at);
+                }
+            }
+            if more.is_empty() || Instant::now() > deadline {
+                return more.iter().map(|to| format!("open: {to}")).collect();
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until every exit that has to come has come, and every delete.
+    async fn settle(&mut self) {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            self.told
+                .extend(std::iter::from_fn(|| self.shim.events.take()));
+            if self.all_told() || Instant::now() > deadline {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn all_told(&self) -> bool {
+        let facts = self.ledger.facts();
+        let events = || self.told.iter().map(|told| &told.event);
+        let exits = events().filter_map(exit_of).collect();
+        let deletes = events().filter(|event| matches!(event, Event::Delete(_)));
+        let processes = facts.processes.iter();
+        let deleted = processes.filter(|(key, f)| key.1.is_empty() && f.deleted.is_some());
+        expected(&facts).is_subset(&exits) && deletes.count() >= deleted.count()
+    }
+
+    /// The fault is over: removes the good container, ends the shim and counts.
+    pub async fn end(mut self) -> Outcome {
+        self.line.set(State::Open);
+        let more = self.more_open().await;
+        self.outcome.get_mut().left.extend(more);
+        self.remove(GOOD).await;
+        self.settle().await;
+        let request = ShutdownRequest {
+            id: GOOD.into(),
+            ..Default::default()
+        };
+        // The Go shim may end before the answer is out.
+        let _ = self.shim.tasks.shutdown(&request).await;
+        if let Err(why) = gone(&self.shim.endpoint, SETTLE).await {
+            self.fail(format!("Shutdown: {why}"));
+        }
+        self.gone().await
+    }
+
+    /// The shim is gone: cleans up as a manager does, and counts.
+    async fn gone(self) -> Outcome {
+        if let Err(why) = self.shim.launch.delete().await {
+            self.fail(format!("delete: {why}"));
+        }
+        self.count(true).await
+    }
+
+    /// The shim was killed: cleans up as containerd does, whose event of the exit is then what
+    /// `delete` answers and which removes the bundle; then does what comes `after`, and counts.
+    pub async fn deleted(self, has_exit: bool, after: impl FnOnce()) -> Outcome {
+        let deleted = self.shim.launch.delete().await;
+        eprintln!("{deleted:?}");
+        match deleted {
+            Err(why) => {
+                self.fail(format!("delete: {why}"));
+                self.told(false);
+            }
+            Ok(deleted) if has_exit => {
+                let answer = deleted.response;
+                let told = answer.exit_status == 137 && answer.exited_at.is_some();
+                self.told(told);
+            }
+            Ok(_) => {}
+        }
+        after();
+        self.count(false).await
+    }
+
+    /// The shim is gone and all is cleaned up: counts.
+    async fn count(mut self, bundles: bool) -> Outcome {
+        let left = self.left(bundles).await;
+        self.settle().await;
+        let mut outcome = self.outcome.into_inner();
+        outcome.left.extend(left);
+        let log = self.shim.log();
+        let mut told = self.told;
+        told.extend(self.shim.events.stop().await);
+        outcome.judge(seen(&told), self.ledger.into_facts());
+        if !outcome.good() {
+            eprintln!("{outcome:#?}\nlog of the shim: {log:#?}");
+        }
+        outcome
+    }
+
+    /// What is left on the machine, in the `bundles` too if they have to be as they were.
+    async fn left(&self, bundles: bool) -> Vec<String> {
+        let nothing = Census::default();
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let now = Census::take(self.shim.owner(), &self.shim.ids());
+            let mut left: Vec<String> = nothing.diff(&now).lines().map(str::to_owned).collect();
+            let mut files = self.shim.left_in_bundles();
+            let go_file = |path: &PathBuf| go_shim() && GO_FILES.iter().any(|n| path.ends_with(n));
+            files.retain(|path| bundles && !go_file(path));
+            left.extend(files.iter().map(|path| format!("+ {}", path.display())));
+            if left.is_empty() || Instant::now() > deadline {
+                return left;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Kills the shim.
+    pub fn kill_shim(&self) {
+        signal(self.shim.pid(), "KILL");
+    }
+}
+
+/// Questions under way.
+pub struct Probe {
+    end: tokio::sync::watch::Sender<()>,
+    task: JoinHandle<Duration>,
+}
+
+async fn ask(tasks: &Tasks) -> Duration {
+    let request = StateRequest {
+        id: GOOD.into(),
+        ..Default::default()
+    };
+    let begun = Instant::now();
+    let _ = tasks.state(&request).await;
+    begun.elapsed()
+}

@@ -1,0 +1,218 @@
+//! The containers of a shim, their processes and their streams, for the dump.
+//!
+//! Invariant: it waits for no operation: what is being done to a process is seen by its turn being
+//! taken, not waited for.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::process::Process;
+use super::state::State;
+use super::{Container, Registry};
+use crate::dump::{MAX_ROWS, age_ms, kernel};
+use crate::lifecycle::Census;
+use crate::monitor::Pid;
+use crate::stdio::StreamReport;
+
+/// A container.
+#[derive(Clone, Debug, Serialize)]
+pub struct ContainerReport {
+    id: String,
+    state: &'static str,
+    /// Of its init.
+    pid: Option<Pid>,
+    age_ms: Option<u64>,
+    /// Execs that have not been deleted.
+    execs: usize,
+    runtime: String,
+    bundle: String,
+}
+
+/// A process.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProcessReport {
+    container: String,
+    /// Empty for the init.
+    exec: String,
+    state: &'static str,
+    pid: Pid,
+    age_ms: u64,
+    /// How long it has been in its state.
+    in_state_ms: u64,
+    /// The operation on it that is under way.
+    busy_with: Option<&'static str>,
+    /// Its exit was collected; from here to `exit` being known it is held back for execs.
+    reaped: bool,
+    exit: Option<u32>,
+    /// Who waits for its exit.
+    waiters: usize,
+    /// What the kernel says it is at, while the pid is certainly its own.
+    kernel: Option<String>,
+    wchan: Option<String>,
+}
+
+/// A stream of a process.
+#[derive(Clone, Debug, Serialize)]
+pub struct RelayReport {
+    container: String,
+    exec: String,
+    #[serde(flatten)]
+    stream: StreamReport,
+    target: String,
+}
+
+/// A start in flight, or a process whose exit is awaited.
+#[derive(Clone, Debug, Serialize)]
+pub struct Held {
+    what: &'static str,
+    container: String,
+    exec: String,
+    pid: Option<Pid>,
+}
+
+impl Registry {
+    /// All containers, those that are being made included.
+    pub fn report_containers(&self) -> Vec<ContainerReport> {
+        let creating = self.creating().into_iter().map(|id| ContainerReport {
+            id,
+            state: "creating",
+            pid: None,
+            age_ms: None,
+            execs: 0,
+            runtime: String::new(),
+            bundle: String::new(),
+        });
+        creating
+            .chain(self.all().iter().map(|c| c.report()))
+            .collect()
+    }
+
+    /// All processes of containers that are ready.
+    pub fn report_processes(&self) -> Vec<ProcessReport> {
+        let all = self.processes().into_iter().enumerate();
+        // The kernel is asked about those that will be shown: ten thousand take it a while.
+        all.map(|(row, process)| report_process(&process, row < MAX_ROWS))
+            .collect()
+    }
+
+    /// All their streams.
+    pub fn report_relays(&self) -> Vec<RelayReport> {
+        let mut all = Vec::new();
+        for process in self.processes() {
+            let Some(io) = process.io() else { continue };
+            all.extend(io.report().into_iter().map(|stream| RelayReport {
+                container: process.container_id.clone(),
+                exec: process.exec_id.clone(),
+                target: target(&process, &stream.stream).to_owned(),
+                stream,
+            }));
+        }
+        all
+    }
+
+    /// The sizes of the lifecycle.
+    pub fn report_census(&self) -> Census {
+        self.shared.tracker.census()
+    }
+
+    /// The exit subscribers, then the running map.
+    pub fn report_held(&self) -> Vec<Held> {
+        let containers = self.all();
+        let starts = self
+            .shared
+            .tracker
+            .starts()
+            .into_iter()
+            .map(|(key, what)| Held {
+                what,
+                // One that is being made has no name here yet.
+                container: containers
+                    .iter()
+                    .find(|container| container.key == key)
+                    .map_or_else(|| format!("{key:?}"), |container| container.id.clone()),
+                exec: String::new(),
+                pid: None,
+            });
+        let running = self
+            .shared
+            .tracker
+            .running()
+            .into_iter()
+            .map(|(pid, process)| Held {
+                what: "running",
+                container: process.container_id.clone(),
+                exec: process.exec_id.clone(),
+                pid: Some(pid),
+            });
+        starts.chain(running).collect()
+    }
+
+    fn processes(&self) -> Vec<Arc<Process>> {
+        let processes = |c: &Arc<Container>| {
+            let mut all = vec![Arc::clone(&c.init)];
+            all.extend(c.execs());
+            all
+        };
+        self.all().iter().flat_map(processes).collect()
+    }
+}
+
+impl Container {
+    fn report(&self) -> ContainerReport {
+        let facts = self.init.facts();
+        ContainerReport {
+            id: self.id.clone(),
+            state: name(facts.state),
+            pid: Some(facts.pid),
+            age_ms: Some(age_ms(self.init.made)),
+            execs: self.execs().len(),
+            runtime: self.runtime.binary.to_string_lossy().into_owned(),
+            bundle: self.bundle.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+fn report_process(process: &Process, ask_kernel: bool) -> ProcessReport {
+    let facts = process.facts();
+    // Reaped in this thread only, so the pid stays its own meanwhile.
+    let live = (ask_kernel && facts.pid > 0 && !facts.reaped)
+        .then(|| kernel::look(&facts.pid.to_string()));
+    let live = live.flatten();
+    ProcessReport {
+        container: process.container_id.clone(),
+        exec: process.exec_id.clone(),
+        state: name(facts.state),
+        pid: facts.pid,
+        age_ms: age_ms(process.made),
+        in_state_ms: age_ms(facts.since),
+        busy_with: process.turn.holder().map(|(operation, _)| operation),
+        reaped: facts.reaped,
+        exit: process.exit().map(|exit| exit.status),
+        waiters: process.waiters(),
+        kernel: live.as_ref().map(|live| live.state.clone()),
+        wchan: live.and_then(|live| live.wchan),
+    }
+}
+
+/// Where a stream leads or comes from, as the manager said it.
+fn target<'a>(process: &'a Process, stream: &str) -> &'a str {
+    let stdio = &process.stdio;
+    match stream.split(' ').next() {
+        Some("stdin") => &stdio.stdin,
+        Some("stderr") => &stdio.stderr,
+        _ => &stdio.stdout,
+    }
+}
+
+fn name(state: State) -> &'static str {
+    match state {
+        State::Created => "created",
+        State::CreatedCheckpoint => "to be restored",
+        State::Running => "running",
+        State::Pausing => "pausing",
+        State::Paused => "paused",
+        State::Stopped => "stopped",
+        State::Deleted => "deleted",
+    }
+}

@@ -1,0 +1,441 @@
+//! `cotter stats`: what a container uses, what holds it up, and where its limits are.
+//!
+//! Invariant: everything is read once, when it is asked for; nothing is kept or polled. What cannot be
+//! known is left out, never shown as zero.
+//!
+//! Usage comes through the shim's Stats, as every manager gets it. Zombies are not in a cgroup's list
+//! of processes, though they count for its limit: they are found as children of those that are.
+//! cgroup v1 knows no pressure of a container; what is shown there is the machine's, and said to be.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+
+use serde_json::{Map, Value, json};
+
+use crate::cgroup::{Metrics, host_pressure};
+use crate::error::{Error, Result};
+use crate::monitor::children;
+use crate::proto::cgroups_v2::{PSIData, PSIStats};
+use crate::proto::task::{PidsRequest, StatsRequest, Status};
+use crate::proto::{Any, cgroups_v1, cgroups_v2, unpack};
+
+use super::home::Home;
+use super::list;
+
+/// The v1 kernel's "no limit" is the highest multiple of the page size; pages are up to 64 KiB.
+const NO_LIMIT: u64 = (i64::MAX as u64) & !0xffff;
+
+/// What is known of a container at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The container's id.
+    pub id: String,
+    /// E.g. `running`.
+    pub status: String,
+    /// The pid of its init.
+    pub pid: u32,
+    /// The numbers, in the order in which they are shown: part, name, value.
+    figures: Vec<(&'static str, &'static str, u64)>,
+    /// What it waits for.
+    pressure: Vec<(&'static str, PSIStats)>,
+    /// The pressure is not the container's.
+    of_the_host: bool,
+}
+
+/// What a container uses.
+///
+/// # Errors
+/// There is no such container, it has stopped, or it has no cgroup.
+pub async fn stats(home: &Home, id: &str) -> Result<Report> {
+    let tasks = list::connect(home, id).await?;
+    let (pid, status, code) = list::state(home, id).await?;
+    if status == Status::STOPPED {
+        let what = format!("container {id} has stopped ({code}) and uses nothing any more");
+        return Err(Error::failed_precondition(what));
+    }
+    let request = StatsRequest {
+        id: id.to_owned(),
+        ..Default::default()
+    };
+    let answer = tasks.stats(&request).await?;
+    let request = PidsRequest {
+        id: id.to_owned(),
+        ..Default::default()
+    };
+    let pids = tasks.pids(&request).await?.processes;
+    let pids: BTreeSet<i32> = pids.iter().map(|p| p.pid.cast_signed()).collect();
+    let mut report = Report {
+        id: id.to_owned(),
+        status: list::name(status).to_owned(),
+        pid,
+        ..Report::default()
+    };
+    report.add(&metrics(&answer.stats.unwrap_or_default())?);
+    report.figures.push(("pids", "zombies", zombies(&pids)));
+    Ok(report)
+}
+
+fn metrics(any: &Any) -> Result<Metrics> {
+    let malformed = |e: protobuf::Error| Error::unknown(format!("the shim's Stats: {e}"));
+    if let Some(v2) = unpack::<cgroups_v2::Metrics>(any).map_err(malformed)? {
+        return Ok(Metrics::V2(v2));
+    }
+    let v1 = unpack::<cgroups_v1::Metrics>(any).map_err(malformed)?;
+    let other = || Error::unknown(format!("the shim's Stats are of type {:?}", any.type_url));
+    v1.map(Metrics::V1).ok_or_else(other)
+}
+
+/// How many children of the container's processes nobody has waited for.
+fn zombies(pids: &BTreeSet<i32>) -> u64 {
+    let children = pids
+        .iter()
+        .flat_map(|pid| children(&pid.to_string()).unwrap_or_default());
+    let zombie = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // A command's name may hold anything, so look behind its last parenthesis.
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('Z'))
+    };
+    let found: BTreeSet<i32> = children.filter(zombie).collect();
+    found.len() as u64
+}
+
+impl Report {
+    fn add(&mut self, metrics: &Metrics) {
+        match metrics {
+            Metrics::V1(v1) => self.add_v1(v1),
+            Metrics::V2(v2) => self.add_v2(v2),
+        }
+    }
+
+    fn limit(&mut self, part: &'static str, value: u64) {
+        // 0 is how v1 tells managers of a number of processes without a limit.
+        if value < NO_LIMIT && value != 0 {
+            self.figures.push((part, "limit", value));
+        }
+    }
+
+    fn add_v1(&mut self, m: &cgroups_v1::Metrics) {
+        if let Some(cpu) = m.cpu.as_ref() {
+            let usage = cpu.usage.clone().unwrap_or_default();
+            let throttle = cpu.throttling.clone().unwrap_or_default();
+            self.cpu(
+                [usage.total, usage.user, usage.kernel].map(|ns| ns / 1000),
+                [
+                    throttle.periods,
+                    throttle.throttled_periods,
+                    throttle.throttled_time / 1000,
+                ],
+            );
+        }
+        if let Some(memory) = m.memory.as_ref() {
+            let usage = memory.usage.clone().unwrap_or_default();
+            self.figures.push(("memory", "usage", usage.usage));
+            self.limit("memory", usage.limit);
+            self.figures.push(("memory", "peak", usage.max));
+            self.figures.push(("memory", "limit_hits", usage.failcnt));
+        }
+        if let Some(oom) = m.memory_oom_control.as_ref() {
+            self.figures.push(("memory", "oom_kills", oom.oom_kill));
+        }
+        if let Some(pids) = m.pids.as_ref() {
+            self.figures.push(("pids", "current", pids.current));
+            self.limit("pids", pids.limit);
+        }
+        self.of_the_host = true;
+        for resource in ["cpu", "memory", "io"] {
+            self.pressure(resource, host_pressure(resource));
+        }
+    }
+
+    fn add_v2(&mut self, m: &cgroups_v2::Metrics) {
+        if let Some(cpu) = m.cpu.as_ref() {
+            self.cpu(
+                [cpu.usage_usec, cpu.user_usec, cpu.system_usec],
+                [cpu.nr_periods, cpu.nr_throttled, cpu.throttled_usec],
+            );
+        }
+        if let Some(memory) = m.memory.as_ref() {
+            self.figures.push(("memory", "usage", memory.usage));
+            self.limit("memory", memory.usage_limit);
+            // Since Linux 5.19; usage is there, so it is not zero.
+            if memory.max_usage > 0 {
+                self.figures.push(("memory", "peak", memory.max_usage));
+            }
+        }
+        if let Some(events) = m.memory_events.as_ref() {
+            self.figures.extend([
+                ("memory", "high_events", events.high),
+                ("memory", "limit_hits", events.max),
+                ("memory", "oom_kills", events.oom_kill),
+            ]);
+        }
+        if let Some(pids) = m.pids.as_ref() {
+            self.figures.push(("pids", "current", pids.current));
+            self.limit("pids", pids.limit);
+        }
+        let psi = |stats: Option<&PSIStats>| stats.cloned();
+        self.pressure("cpu", psi(m.cpu.as_ref().and_then(|c| c.psi.as_ref())));
+        self.pressure(
+            "memory",
+            psi(m.memory.as_ref().and_then(|c| c.psi.as_ref())),
+        );
+        self.pressure("io", psi(m.io.as_ref().and_then(|c| c.psi.as_ref())));
+    }
+
+    fn cpu(&mut self, usage: [u64; 3], throttling: [u64; 3]) {
+        let names = ["usage_usec", "user_usec", "system_usec"];
+        let usage = names.into_iter().zip(usage);
+        self.figures
+            .extend(usage.map(|(name, value)| ("cpu", name, value)));
+        let names = ["periods", "throttled_periods", "throttled_usec"];
+        let throttling = names.into_iter().zip(throttling);
+        self.figures
+            .extend(throttling.map(|(name, value)| ("cpu", name, value)));
+    }
+
+    fn pressure(&mut self, resource: &'static str, stats: Option<PSIStats>) {
+        self.pressure.extend(stats.map(|stats| (resource, stats)));
+    }
+
+    fn figure(&self, part: &str, name: &str) -> Option<u64> {
+        let mut figures = self.figures.iter();
+        figures.find(|f| f.0 == part && f.1 == name).map(|f| f.2)
+    }
+
+    /// For programs: an object on one line.
+    pub fn json(&self) -> Value {
+        let mut all = Map::new();
+        all.insert("id".into(), json!(self.id));
+        all.insert("status".into(), json!(self.status));
+        all.insert("pid".into(), json!(self.pid));
+        for (part, name, value) in &self.figures {
+            all.entry(*part).or_insert_with(|| json!({}))[name] = json!(value);
+        }
+        let mut pressure = Map::new();
+        let of = if self.of_the_host {
+            "host"
+        } else {
+            "container"
+        };
+        pressure.insert("of".into(), json!(of));
+        for (resource, stats) in &self.pressure {
+            let data = |data: &PSIData| json!({"avg10": data.avg10, "avg60": data.avg60, "avg300": data.avg300, "total_usec": data.total});
+            let mut both = Map::new();
+            both.extend(
+                stats
+                    .some
+                    .as_ref()
+                    .map(|some| ("some".to_owned(), data(some))),
+            );
+            both.extend(
+                stats
+                    .full
+                    .as_ref()
+                    .map(|full| ("full".to_owned(), data(full))),
+            );
+            pressure.insert((*resource).into(), both.into());
+        }
+        all.insert("pressure".into(), pressure.into());
+        Value::Object(all)
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = format!("{}  {}, pid {}\n", self.id, self.status, self.pid);
+        let mut line = |part: &str, rest: &[Option<String>]| {
+            let rest: Vec<&str> = rest.iter().flatten().map(String::as_str).collect();
+            if !rest.is_empty() {
+                let _ = writeln!(text, "  {part:<9} {}", rest.join(", "));
+            }
+        };
+        let seconds = |name| self.figure("cpu", name).map(|usec| usec as f64 / 1e6);
+        let throttled = self.figure("cpu", "throttled_periods").unwrap_or(0);
+        let periods = self.figure("cpu", "periods").filter(|&periods| periods > 0);
+        line(
+            "cpu",
+            &[
+                seconds("usage_usec").map(|s| format!("{s:.2} s used")),
+                seconds("user_usec").map(|s| format!("{s:.2} s in programs")),
+                seconds("system_usec").map(|s| format!("{s:.2} s in the kernel")),
+                periods.map(|all| {
+                    let held = seconds("throttled_usec").unwrap_or(0.0);
+                    format!("throttled in {throttled} of {all} periods for {held:.2} s")
+                }),
+            ],
+        );
+        let memory = |name| self.figure("memory", name);
+        let times = |name, what| {
+            let some = memory(name).filter(|&times| times > 0);
+            some.map(|times| format!("{times} times {what}"))
+        };
+        line(
+            "memory",
+            &[
+                memory("usage").map(|usage| of(bytes(usage), memory("limit").map(bytes))),
+                memory("peak").map(|peak| format!("at most {}", bytes(peak))),
+                times("high_events", "over memory.high"),
+                times("limit_hits", "at the limit"),
+                memory("oom_kills").map(|kills| format!("{kills} killed for want of it")),
+            ],
+        );
+        let pids = |name| self.figure("pids", name);
+        line(
+            "pids",
+            &[
+                pids("current").map(|n| of(n.to_string(), pids("limit").map(|n| n.to_string()))),
+                pids("zombies").map(|zombies| format!("{zombies} zombies")),
+            ],
+        );
+        let whose = match (self.pressure.is_empty(), self.of_the_host) {
+            (true, _) => "not kept by this kernel",
+            (_, true) => "of the whole machine (cgroup v1 keeps none of a container):",
+            (_, false) => "share of time in which some or all wait, in the last 10, 60, 300 s:",
+        };
+        line("pressure", &[Some(whose.to_owned())]);
+        for (resource, stats) in &self.pressure {
+            let shares = |name: &str, data: Option<&PSIData>| {
+                data.map(|d| format!("{name} {:.2} {:.2} {:.2} %", d.avg10, d.avg60, d.avg300))
+            };
+            let part = format!("  {resource}");
+            line(
+                &part,
+                &[
+                    shares("some", stats.some.as_ref()),
+                    shares("all", stats.full.as_ref()),
+                ],
+            );
+        }
+        text
+    }
+}
+
+fn of(value: String, limit: Option<String>) -> String {
+    match limit {
+        Some(limit) => format!("{value} of {limit}"),
+        None => format!("{value} without a limit"),
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    match bytes {
+        0..0x10_0000 => format!("{} KiB", bytes >> 10),
+        _ => format!("{mib:.1} MiB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protobuf::MessageField;
+
+    fn v2() -> Report {
+        let psi = PSIStats {
+            some: MessageField::some(PSIData {
+                avg10: 1.5,
+                total: 7,
+                ..PSIData::default()
+            }),
+            ..PSIStats::default()
+        };
+        let metrics = cgroups_v2::Metrics {
+            cpu: MessageField::some(cgroups_v2::CPUStat {
+                usage_usec: 2_500_000,
+                nr_periods: 10,
+                nr_throttled: 4,
+                throttled_usec: 250_000,
+                psi: MessageField::some(psi),
+                ..Default::default()
+            }),
+            memory: MessageField::some(cgroups_v2::MemoryStat {
+                usage: 3 << 20,
+                usage_limit: u64::MAX,
+                ..Default::default()
+            }),
+            memory_events: MessageField::some(cgroups_v2::MemoryEvents {
+                high: 5,
+                oom_kill: 2,
+                ..Default::default()
+            }),
+            pids: MessageField::some(cgroups_v2::PidsStat {
+                current: 3,
+                limit: 100,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let mut report = Report {
+            id: "web".into(),
+            status: "running".into(),
+            pid: 7,
+            ..Report::default()
+        };
+        report.add(&Metrics::V2(metrics));
+        report.figures.push(("pids", "zombies", 1));
+        report
+    }
+
+    #[test]
+    fn people_are_told_what_there_is() {
+        let expected = "\
+web  running, pid 7
+  cpu       2.50 s used, 0.00 s in programs, 0.00 s in the kernel, throttled in 4 of 10 periods for 0.25 s
+  memory    3.0 MiB without a limit, 5 times over memory.high, 2 killed for want of it
+  pids      3 of 100, 1 zombies
+  pressure  share of time in which some or all wait, in the last 10, 60, 300 s:
+    cpu     some 1.50 0.00 0.00 %
+";
+        assert_eq!(v2().text(), expected);
+    }
+
+    #[test]
+    fn programs_are_told_the_same() {
+        let json = v2().json();
+        assert_eq!(json["cpu"]["throttled_usec"], 250_000);
+        assert_eq!(json["memory"]["limit"], Value::Null);
+        assert_eq!(json["memory"]["high_events"], 5);
+        assert_eq!(
+            json["pids"],
+            json!({"current": 3, "limit": 100, "zombies": 1})
+        );
+        assert_eq!(json["pressure"]["of"], "container");
+        assert_eq!(json["pressure"]["cpu"]["some"]["total_usec"], 7);
+        assert_eq!(json["pressure"]["cpu"]["full"], Value::Null);
+    }
+
+    #[test]
+    fn on_v1_pressure_is_the_hosts_and_limits_have_their_own_words() {
+        let mut report = Report::default();
+        let memory = cgroups_v1::MemoryStat {
+            usage: MessageField::some(cgroups_v1::MemoryEntry {
+                limit: 9_223_372_036_854_771_712,
+                usage: 5 << 10,
+                failcnt: 3,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        report.add(&Metrics::V1(cgroups_v1::Metrics {
+            memory: MessageField::some(memory),
+            pids: MessageField::some(cgroups_v1::PidsStat::default()),
+            ..Default::default()
+        }));
+        assert_eq!(report.json()["pressure"]["of"], "host");
+        let text = report.text();
+        assert!(text.contains("5 KiB without a limit"), "{text}");
+        assert!(text.contains("3 times at the limit"), "{text}");
+        assert!(text.contains("0 without a limit"), "{text}");
+        assert!(!text.contains("s used"), "{text}");
+    }
+
+    #[test]
+    fn other_stats_are_refused() {
+        let other = Any {
+            type_url: "x.Metrics".into(),
+            ..Any::default()
+        };
+        assert!(metrics(&other).is_err());
+    }
+}

@@ -1,0 +1,197 @@
+//! While things hang: a runtime, a client that has left, a dead manager, a full log.
+
+use cotter::manager::events::EventServer;
+use cotter::manager::spec::Spec;
+use cotter::proto::task::StartRequest;
+
+use crate::common::shim::{RUNTIMES, Shim, run, until};
+use crate::common::signal;
+use crate::runtime::Faulty;
+use crate::{ask, file, row, rows, state, taken, tidy};
+
+#[test]
+fn a_runtime_that_hangs_is_named_with_its_age() {
+    for runtime in RUNTIMES {
+        run(async {
+            let mut shim = Shim::start(runtime, "good", &["sleep", "1000"]).await;
+            let faulty = Faulty::new(&shim, "a");
+            shim.create("good").await.unwrap();
+            shim.bundle("bad", Spec::new("bad", ["sleep", "1000"]));
+            let request = faulty.create_request(&shim, "bad");
+            shim.tasks.create(&request).await.unwrap();
+            faulty.set("start", "slow-before");
+            let start = {
+                let (tasks, request) = (shim.tasks.clone(), Default::default());
+                let request = StartRequest {
+                    id: "bad".into(),
+                    ..request
+                };
+                tokio::spawn(async move { tasks.start(&request).await })
+            };
+            faulty.arrived("start").await;
+
+            let seen = ask(&shim.endpoint, false).await;
+            let call = row(&seen, "requests", &[("method", "start")]);
+            assert_eq!(
+                (&call["container"], &call["client_gone"]),
+                (&"bad".into(), &false.into())
+            );
+            let child = row(&seen, "children", &[("what", "runtime start bad")]);
+            let pid = child["pid"].as_u64().unwrap();
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+            assert!(stat.contains("\0start\0bad\0"), "{stat}");
+            assert!(
+                child["kernel"].as_str().is_some_and(|s| s.starts_with('S')),
+                "{child}"
+            );
+            let init = row(&seen, "processes", &[("container", "bad")]);
+            assert_eq!(
+                (&init["state"], &init["busy_with"]),
+                (&"created".into(), &"start".into())
+            );
+            let start_of = row(&seen, "awaited", &[("what", "start")]);
+            assert_eq!(start_of["container"], "bad");
+            assert_eq!(seen.section("lifecycle").unwrap()["starts"], 1);
+            // It gets older.
+            let age = |dump: &cotter::dump::Dump| {
+                row(dump, "children", &[("what", "runtime start bad")])["age_ms"].as_u64()
+            };
+            let mut later = state(&shim).await;
+            while age(&later) <= age(&seen) {
+                later = state(&shim).await;
+            }
+
+            // The client leaves; its work is still there to be seen, by the signal too.
+            let bundle = shim.bundle_path("good");
+            until("the first file", || taken(&bundle).is_some()).await;
+            let first = taken(&bundle);
+            start.abort();
+            let endpoint = shim.endpoint.clone();
+            shim.disconnect();
+            let mut seen = ask(&endpoint, true).await;
+            while row(&seen, "requests", &[("method", "start")])["client_gone"] != true {
+                tokio::task::yield_now().await;
+                seen = ask(&endpoint, true).await;
+            }
+            signal(shim.pid(), "USR1");
+            until("a newer file", || taken(&bundle) > first).await;
+            let seen = file(&bundle).unwrap();
+            row(&seen, "children", &[("what", "runtime start bad")]);
+            row(&seen, "requests", &[("method", "start")]);
+
+            faulty.release("slow-before");
+            let mut seen = ask(&endpoint, true).await;
+            while !rows(&seen, "requests").is_empty() {
+                tokio::task::yield_now().await;
+                seen = ask(&endpoint, true).await;
+            }
+            assert_eq!(rows(&seen, "children").len(), 0);
+            let bad = row(&seen, "containers", &[("id", "bad")]);
+            assert_eq!(bad["state"], "running", "the work came to its end");
+            shim.tasks = cotter::manager::client::Tasks::connect(&endpoint)
+                .await
+                .unwrap();
+            tidy(&endpoint, bundle).await;
+            shim.remove("bad").await;
+            shim.remove("good").await;
+            shim.end().await;
+        });
+    }
+}
+
+#[test]
+fn a_create_that_hangs_is_a_container_in_the_making() {
+    run(async {
+        let mut shim = Shim::start(RUNTIMES[1], "good", &["sleep", "1000"]).await;
+        let faulty = Faulty::new(&shim, "a");
+        shim.bundle("bad", Spec::new("bad", ["sleep", "1000"]));
+        let request = faulty.create_request(&shim, "bad");
+        faulty.set("create", "slow-before");
+        let tasks = shim.tasks.clone();
+        let create = tokio::spawn(async move { tasks.create(&request).await });
+        faulty.arrived("create").await;
+        let seen = state(&shim).await;
+        let bad = row(&seen, "containers", &[("id", "bad")]);
+        assert_eq!(
+            (&bad["state"], &bad["pid"]),
+            (&"creating".into(), &serde_json::Value::Null)
+        );
+        row(&seen, "awaited", &[("what", "create")]);
+        row(&seen, "children", &[("what", "runtime create bad")]);
+        faulty.release("slow-before");
+        create.await.unwrap().unwrap();
+        shim.remove("bad").await;
+        shim.end().await;
+    });
+}
+
+#[test]
+fn the_events_of_a_dead_manager_are_counted() {
+    run(async {
+        let mut shim = Shim::start(RUNTIMES[1], "c", &["sleep", "1000"]).await;
+        shim.create("c").await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        let path = std::path::PathBuf::from(shim.events.address());
+        let path = path.strip_prefix("unix://").map(Into::into).unwrap_or(path);
+        let nobody = EventServer::listen(&path.with_extension("away")).await;
+        std::mem::replace(&mut shim.events, nobody.unwrap())
+            .stop()
+            .await;
+        for n in 0..5 {
+            let exec = format!("x{n}");
+            shim.exec("c", &exec, &["true"]).await.unwrap();
+            shim.wait("c", &exec).await.unwrap();
+            shim.delete("c", &exec).await.unwrap();
+        }
+        let mut seen = state(&shim).await;
+        let tries = |dump: &cotter::dump::Dump| {
+            dump.section("publisher").unwrap()["failures"]
+                .as_u64()
+                .unwrap()
+        };
+        while tries(&seen) < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            seen = state(&shim).await;
+        }
+        let queue = seen.section("queue").unwrap();
+        // At least added, started and exited of each.
+        assert!(queue["events"].as_u64().unwrap() >= 15, "{queue}");
+        assert_eq!(
+            (&queue["dropped"], &queue["head_container"]),
+            (&0.into(), &"c".into())
+        );
+        assert!(queue["size_bytes"].as_u64().unwrap() > 15 * 100, "{queue}");
+        assert!(queue["head_age_ms"].as_u64().is_some());
+        let publisher = seen.section("publisher").unwrap();
+        assert_eq!(publisher["connected"], false);
+        let why = publisher["last_error"].as_str().unwrap();
+        assert!(why.contains("events.sock"), "{why}");
+
+        shim.events = EventServer::listen(&path).await.unwrap();
+        shim.remove("c").await;
+        shim.end().await;
+    });
+}
+
+#[test]
+fn output_that_nobody_reads_is_shown_where_it_waits() {
+    run(async {
+        let shim = Shim::start(RUNTIMES[1], "c", &["cat", "/dev/zero"]).await;
+        let fifos = shim.fifos("c", false);
+        shim.create_with("c", &fifos).await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        let stdout = |dump: &cotter::dump::Dump| {
+            row(dump, "streams", &[("container", "c"), ("stream", "stdout")]).clone()
+        };
+        let mut seen = stdout(&state(&shim).await);
+        while seen["buffered_bytes"] == 0 {
+            tokio::task::yield_now().await;
+            seen = stdout(&state(&shim).await);
+        }
+        let waits = seen["waits_for"].as_str().unwrap();
+        assert!(waits.starts_with("a reader to come back"), "{seen}");
+        assert!(seen["unread_bytes"].as_u64().unwrap() >= 64 << 10, "{seen}");
+        shim.remove("c").await;
+        shim.end().await;
+    });
+}

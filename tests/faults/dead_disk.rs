@@ -1,0 +1,237 @@
+//! A dead disk, a network's say, under what a client names: it holds up the one operation that
+//! needs it, to its limit, and nobody else; the error says what hangs and since when, and once the
+//! disk is back the same can be done.
+
+use cotter::error::{Code, Error};
+use cotter::manager::spec::Spec;
+use cotter::proto::task::CreateTaskRequest;
+use cotter::proto::{pack, runtime_options};
+
+use crate::common::shim::{RUNTIMES, Shim, run};
+use crate::disk::Disk;
+use crate::runtime::Faulty;
+use crate::world::{
+    GOOD, answers, bundle, census, good_works, later, nothing_new, says, until, world,
+};
+
+/// Above what a Create takes on a loaded machine when nothing hangs.
+const LIMITS: [(&str, &str); 3] = [
+    ("COTTER_LIMIT_DISK", "3s"),
+    ("COTTER_LIMIT_UNMOUNT", "3s"),
+    ("COTTER_LIMIT_MOUNT", "3s"),
+];
+
+/// What a limit's error looks like.
+fn hangs(error: &Error, what: &str) {
+    says(error, Code::DeadlineExceeded, &[what, " hangs since 2"]);
+}
+
+/// The named threads of the shim that are there.
+fn threads(shim: &Shim) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", shim.pid())).unwrap();
+    let mut names: Vec<_> = tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Creates that hang on the dead `disk`, and everything else meanwhile; then again with the disk back.
+async fn held_to_the_limit(
+    shim: &mut Shim,
+    disk: &Disk,
+    request: &CreateTaskRequest,
+    what: &str,
+    thread: &str,
+) {
+    let before = census(shim);
+    disk.dies();
+    for _ in 0..3 {
+        let held = later(&shim.tasks, {
+            let request = request.clone();
+            move |tasks| async move { tasks.create(&request).await.map(drop) }
+        });
+        until("the disk is asked", || disk.waiting() > 0).await;
+        answers(shim, GOOD).await;
+        good_works(shim).await;
+        hangs(&held.await.unwrap().unwrap_err(), what);
+        let stuck = |names: &[String]| names.iter().filter(|name| *name == thread).count();
+        assert_eq!(
+            stuck(&threads(shim)),
+            1,
+            "one thread, however often it is tried"
+        );
+    }
+    nothing_new(shim, &before, what).await;
+    let log = shim.log();
+    let told = |line: &&String| line.contains(what) && line.contains("its thread");
+    assert_eq!(log.iter().filter(told).count(), 1, "{log:#?}");
+
+    disk.is_back();
+    until("the thread has ended", || {
+        !threads(shim).iter().any(|name| name == thread)
+    })
+    .await;
+    shim.tasks.create(request).await.unwrap();
+    shim.start_process(&request.id, "").await.unwrap();
+    shim.remove(&request.id).await;
+}
+
+#[test]
+fn under_a_log_file() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (mut shim, faulty) = world(runtime, &LIMITS).await;
+            let disk = Disk::new();
+            let log = disk.path().join("log");
+            shim.bundle("e", Spec::new("e", ["sleep", "1000"]));
+            let mut request = bundle(&mut shim, &faulty, "c");
+            request.stdout = format!("file://{}", log.display());
+            let what = format!("open stdout {}", log.display());
+            held_to_the_limit(&mut shim, &disk, &request, &what, "open-streams").await;
+
+            // An exec likewise.
+            shim.tasks
+                .create(&faulty.create_request(&shim, "e"))
+                .await
+                .unwrap();
+            shim.start_process("e", "").await.unwrap();
+            let mut exec = shim.exec_request("e", "x", &["true"]);
+            exec.stdout.clone_from(&request.stdout);
+            shim.tasks.exec(&exec).await.unwrap();
+            disk.dies();
+            hangs(&shim.start_process("e", "x").await.unwrap_err(), &what);
+            answers(&shim, "e").await;
+            good_works(&shim).await;
+            disk.is_back();
+            shim.start_process("e", "x").await.unwrap();
+            assert_eq!(shim.wait("e", "x").await.unwrap().exit_status, 0);
+            shim.remove("e").await;
+            shim.remove(GOOD).await;
+            shim.end().await;
+        });
+    }
+}
+
+#[test]
+fn under_the_options() {
+    run(async {
+        let (mut shim, faulty) = world("RUNC", &LIMITS).await;
+        let runc = faulty.options(&shim);
+        let toml = format!(
+            "BinaryName = {:?}\nRoot = {:?}\n",
+            runc.binary_name, runc.root
+        );
+        let disk = Disk::holding(toml.as_bytes());
+        let file = disk.path().join("options.toml");
+        let mut request = bundle(&mut shim, &faulty, "c");
+        let options = runtime_options::Options {
+            config_path: file.to_string_lossy().into_owned(),
+            ..Default::default()
+        };
+        request.options = Some(pack(&options).unwrap()).into();
+        let what = format!("options: read {}", file.display());
+        held_to_the_limit(&mut shim, &disk, &request, &what, "options").await;
+        shim.remove(GOOD).await;
+        shim.end().await;
+    });
+}
+
+/// Where the runtime itself or the loggers are.
+#[test]
+fn under_programs() {
+    run(async {
+        let limits = [
+            ("COTTER_LIMIT_DISK", "3s"),
+            ("COTTER_LIMIT_RUNTIME_CALL", "3s"),
+        ];
+        let (mut shim, faulty) = world("RUNC", &limits).await;
+        let disk = Disk::new();
+        disk.dies();
+        let program = disk.path().join("program");
+        let logged = CreateTaskRequest {
+            stdout: format!("binary://{}", program.display()),
+            ..bundle(&mut shim, &faulty, "logged")
+        };
+        let run_by = |shim: &Shim, id: &str| CreateTaskRequest {
+            options: Some(
+                pack(&cotter::proto::runc_options::Options {
+                    binary_name: program.to_string_lossy().into_owned(),
+                    ..shim.options.clone()
+                })
+                .unwrap(),
+            )
+            .into(),
+            ..shim.create_request(id)
+        };
+        shim.bundle("run", Spec::new("run", ["sleep", "1000"]));
+        let other = run_by(&shim, "run");
+        let before = census(&shim);
+        let what = format!("read program {}", program.display());
+        for request in [&logged, &other] {
+            let held = later(&shim.tasks, {
+                let request = request.clone();
+                move |tasks| async move { tasks.create(&request).await.map(drop) }
+            });
+            until("the disk is asked", || disk.waiting() > 0).await;
+            answers(&shim, GOOD).await;
+            good_works(&shim).await;
+            hangs(&held.await.unwrap().unwrap_err(), &what);
+        }
+        nothing_new(&shim, &before, &what).await;
+        disk.is_back();
+        shim.remove(GOOD).await;
+        shim.end().await;
+    });
+}
+
+/// A file system that hangs at its last unmount: Delete answers within its limit, again and again.
+#[test]
+fn under_a_rootfs() {
+    run(async {
+        let (mut shim, _) = world("RUNC", &LIMITS).await;
+        let faulty = Faulty::new(&shim, "d");
+        let disk = Disk::on_a_device();
+        let mut request = bundle(&mut shim, &faulty, "c");
+        request.rootfs.push(cotter::proto::types::Mount {
+            type_: "bind".into(),
+            source: disk.path().to_string_lossy().into_owned(),
+            target: "tmp".into(),
+            options: vec!["rbind".into(), "rw".into()],
+            ..Default::default()
+        });
+        shim.tasks.create(&request).await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        disk.unmount();
+        shim.kill("c", "", 9).await.unwrap();
+        shim.wait("c", "").await.unwrap();
+        disk.dies();
+        let rootfs = shim.bundle_path("c").join("rootfs");
+        let what = format!("failed rootfs umount: unmount {}", rootfs.display());
+        for _ in 0..2 {
+            let held = later(&shim.tasks, |tasks| async move {
+                let request = cotter::proto::task::DeleteRequest {
+                    id: "c".into(),
+                    ..Default::default()
+                };
+                tasks.delete(&request).await.map(drop)
+            });
+            until("the disk is asked", || disk.waiting() > 0).await;
+            good_works(&shim).await;
+            hangs(&held.await.unwrap().unwrap_err(), &what);
+            assert_eq!(
+                threads(&shim)
+                    .iter()
+                    .filter(|name| *name == "unmount")
+                    .count(),
+                1
+            );
+        }
+        disk.is_back();
+        assert_eq!(shim.delete("c", "").await.unwrap().exit_status, 137);
+        shim.remove(GOOD).await;
+        shim.end().await;
+    });
+}

@@ -1,0 +1,250 @@
+//! A disk that can die and come back: a FUSE file system of the test's own, one directory in which
+//! every name is a file of the same content, which takes what is written to it and forgets it. While it is dead it takes requests
+//! and answers none, so that who waits for it cannot even be killed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::common::{TempDir, run as run_command};
+
+/// From `linux/fuse.h`.
+mod op {
+    pub const LOOKUP: u32 = 1;
+    pub const FORGET: u32 = 2;
+    pub const GETATTR: u32 = 3;
+    pub const SETATTR: u32 = 4;
+    pub const OPEN: u32 = 14;
+    pub const READ: u32 = 15;
+    pub const WRITE: u32 = 16;
+    pub const RELEASE: u32 = 18;
+    pub const FLUSH: u32 = 25;
+    pub const INIT: u32 = 26;
+    pub const INTERRUPT: u32 = 36;
+    pub const DESTROY: u32 = 38;
+    pub const BATCH_FORGET: u32 = 42;
+}
+
+/// Requests that nobody has answered yet: number, operation, node, length of what is written.
+type Request = (u64, u32, u64, u32);
+
+struct State {
+    content: Vec<u8>,
+    dead: bool,
+    waiting: Vec<Request>,
+}
+
+/// The disk, mounted.
+pub struct Disk {
+    fuse: Arc<File>,
+    state: Arc<Mutex<State>>,
+    dir: TempDir,
+    /// The block device of one that is told of its last unmount, and waited for.
+    device: Option<String>,
+}
+
+impl Disk {
+    /// A disk that answers.
+    pub fn new() -> Self {
+        Self::holding(b"")
+    }
+
+    /// The same, whose files hold this.
+    pub fn holding(content: &[u8]) -> Self {
+        Self::mounted(content, None)
+    }
+
+    /// A disk on a block device: the kernel tells it of its last unmount, and waits for the answer.
+    pub fn on_a_device() -> Self {
+        let image = TempDir::new("cotter-image");
+        let file = image.path().join("image");
+        File::create(&file).unwrap().set_len(1 << 20).unwrap();
+        let made = run_command(Command::new("losetup").args(["-f", "--show"]).arg(&file));
+        Self::mounted(b"", Some(made.ok().trim().to_owned()))
+    }
+
+    fn mounted(content: &[u8], device: Option<String>) -> Self {
+        let dir = TempDir::new("cotter-disk");
+        std::fs::create_dir(dir.path().join("disk")).unwrap();
+        let fuse = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .unwrap();
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0",
+            fuse.as_raw_fd()
+        );
+        let kind = if device.is_some() { "fuseblk" } else { "fuse" };
+        let disk = Self {
+            fuse: Arc::new(fuse),
+            state: Arc::new(Mutex::new(State {
+                content: content.to_owned(),
+                dead: false,
+                waiting: Vec::new(),
+            })),
+            dir,
+            device,
+        };
+        mount(
+            Some(disk.device.as_deref().unwrap_or("dead-disk")),
+            &disk.path(),
+            Some(kind),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            Some(options.as_str()),
+        )
+        .unwrap();
+        let (fuse, state) = (Arc::clone(&disk.fuse), Arc::clone(&disk.state));
+        thread::spawn(move || serve(&fuse, &state));
+        disk
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+
+    /// From now on it answers nothing.
+    pub fn dies(&self) {
+        self.state.lock().unwrap().dead = true;
+    }
+
+    /// Answers everything from now on, and what has been asked meanwhile.
+    pub fn is_back(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.dead = false;
+        for request in std::mem::take(&mut state.waiting) {
+            answer(&self.fuse, &state.content, request);
+        }
+    }
+
+    /// How many wait for an answer of the dead disk.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().unwrap().waiting.len()
+    }
+
+    /// Takes the test's own mount away; others may be left.
+    pub fn unmount(&self) {
+        let _ = umount2(&self.path(), MntFlags::MNT_DETACH);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.is_back();
+        // Aborts the connection: nobody waits any more, and the serving thread ends.
+        let _ = umount2(&self.path(), MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+        if let Some(device) = &self.device {
+            let _ = Command::new("losetup").args(["-d", device]).status();
+        }
+    }
+}
+
+fn serve(mut fuse: &File, state: &Mutex<State>) {
+    // The kernel refuses buffers below the largest write.
+    let mut buffer = vec![0; 1 << 20];
+    // An error is the end of the connection.
+    while let Ok(length) = fuse.read(&mut buffer) {
+        let word = |at: usize| u32::from_ne_bytes(buffer[at..at + 4].try_into().unwrap());
+        let long = |at: usize| u64::from_ne_bytes(buffer[at..at + 8].try_into().unwrap());
+        // fuse_in_header; fuse_write_in has its size behind a handle and an offset.
+        let operation = word(4);
+        let size = match operation {
+            op::WRITE if length >= 60 => word(56),
+            _ => 0,
+        };
+        let request = (long(8), operation, long(16), size);
+        match operation {
+            op::FORGET | op::BATCH_FORGET | op::INTERRUPT => continue,
+            _ => {}
+        }
+        let mut state = state.lock().unwrap();
+        if state.dead {
+            state.waiting.push(request);
+        } else {
+            answer(fuse, &state.content, request);
+        }
+    }
+}
+
+fn answer(mut fuse: &File, content: &[u8], (unique, operation, node, size): Request) {
+    let mut body = Vec::new();
+    let mut put = |bytes: &[u8]| body.extend_from_slice(bytes);
+    let mut error = 0_i32;
+    match operation {
+        // Protocol 7.31, no features, writes of up to 4 KiB.
+        op::INIT => {
+            for word in [7_u32, 31, 0, 0, 0, 4096, 0, 0] {
+                put(&word.to_ne_bytes());
+            }
+            put(&[0; 32]);
+        }
+        op::LOOKUP => {
+            // Node 2, never cached: each look asks again.
+            for long in [2_u64, 0, 0, 0, 0] {
+                put(&long.to_ne_bytes());
+            }
+            put(&attributes(2, content.len()));
+        }
+        op::GETATTR | op::SETATTR => {
+            put(&[0; 16]);
+            put(&attributes(node, content.len()));
+        }
+        op::OPEN => put(&[0; 16]),
+        // From the start: nobody here reads twice.
+        op::READ => put(content),
+        op::WRITE => {
+            put(&size.to_ne_bytes());
+            put(&[0; 4]);
+        }
+        op::FLUSH | op::RELEASE | op::DESTROY => {}
+        _ => error = -libc::ENOSYS,
+    }
+    let length = u32::try_from(16 + body.len()).unwrap();
+    let mut reply = length.to_ne_bytes().to_vec();
+    reply.extend(error.to_ne_bytes());
+    reply.extend(unique.to_ne_bytes());
+    reply.extend(body);
+    // ENOENT: nobody waits any more.
+    let _ = fuse.write(&reply);
+}
+
+/// A fuse_attr: the root is a directory, all else a file.
+fn attributes(node: u64, size: usize) -> Vec<u8> {
+    let mode = if node == 1 {
+        libc::S_IFDIR | 0o755
+    } else {
+        libc::S_IFREG | 0o644
+    };
+    let mut all = node.to_ne_bytes().to_vec();
+    all.extend((size as u64).to_ne_bytes());
+    // Blocks and three times, then their nanoseconds.
+    all.extend([0; 32]);
+    all.extend([0; 12]);
+    for word in [mode, 1, 0, 0, 0, 4096, 0] {
+        all.extend(word.to_ne_bytes());
+    }
+    all
+}
+
+#[test]
+fn the_disk_dies_and_comes_back() {
+    let disk = Disk::new();
+    let file = disk.path().join("file");
+    std::fs::write(&file, "text").unwrap();
+    disk.dies();
+    let looking = thread::spawn({
+        let file = file.clone();
+        move || std::fs::metadata(file).unwrap().len()
+    });
+    crate::common::eventually("it is asked", || disk.waiting() > 0);
+    assert!(!looking.is_finished());
+    disk.is_back();
+    assert_eq!(looking.join().unwrap(), 0);
+}

@@ -1,0 +1,229 @@
+//! OOM kills in numbers: none is missed, none told twice, each before the exit it caused; and how soon it is
+//! told. Prints a table; the time is not judged.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use cotter::cgroup::Cgroup;
+use cotter::manager::dialect::Dialect;
+use cotter::manager::events::{Event, Told};
+use cotter::manager::spec::Spec;
+use tokio::task::LocalSet;
+
+use crate::cgroup;
+use crate::common::shim::{Shim, run};
+use crate::oom::catches_usr1;
+use crate::oom_who::kernel_log;
+
+const LIMIT: i64 = 24 << 20;
+/// As many containers as a round has.
+const MANY: usize = 10;
+const EXECS: usize = 3;
+
+/// `COTTER_OOM_ROUNDS` asks for the long form, of 100.
+fn rounds() -> usize {
+    let asked = std::env::var("COTTER_OOM_ROUNDS").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(5)
+}
+
+fn spec(id: &str, script: &str) -> Spec {
+    let mut spec = Spec::new(id, ["sh", "-c", script]);
+    spec.memory_limit = Some(LIMIT);
+    spec
+}
+
+/// What was told of one container.
+#[derive(Default)]
+struct Seen {
+    ooms: usize,
+    kills: u64,
+    before_the_exit: bool,
+}
+
+fn seen(told: &[Told]) -> BTreeMap<String, Seen> {
+    let mut all: BTreeMap<String, Seen> = BTreeMap::new();
+    for told in told {
+        let seen = all.entry(told.event.container().to_owned()).or_default();
+        match &told.event {
+            Event::Oom(_) => seen.ooms += 1,
+            Event::OomKill(kill) => seen.kills += kill.kills,
+            Event::Exit(exit) if exit.id == exit.container_id => {
+                seen.before_the_exit = seen.ooms > 0 && seen.kills > 0;
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// One round: the inits of all containers eat memory at once, while processes come into them.
+async fn round(shim: &mut Shim, round: usize) -> (usize, u64) {
+    let ids: Vec<String> = (0..MANY).map(|n| format!("r{round}-{n}")).collect();
+    let mut groups: BTreeMap<String, Cgroup> = BTreeMap::new();
+    for id in &ids {
+        let hungry = "trap 'exec tail /dev/zero' USR1; while :; do sleep 0.02; done";
+        let mut spec = spec(id, hungry);
+        // Of several containers: what init leaves behind is then the shim's to end.
+        spec.host_pids = true;
+        shim.bundle(id, spec);
+        shim.create(id).await.unwrap();
+        let pid = shim.start_process(id, "").await.unwrap();
+        catches_usr1(pid).await;
+        groups.insert(id.clone(), cgroup(pid));
+    }
+    // Calls of their own, some of which come too late.
+    let local = LocalSet::new();
+    for id in &ids {
+        for n in 0..EXECS {
+            let (tasks, request) = (
+                shim.tasks.clone(),
+                shim.exec_request(id, &format!("x{n}"), &["sleep", "1000"]),
+            );
+            let start = cotter::proto::task::StartRequest {
+                id: id.clone(),
+                exec_id: format!("x{n}"),
+                ..Default::default()
+            };
+            local.spawn_local(async move {
+                if tasks.exec(&request).await.is_ok() {
+                    let _ = tasks.start(&start).await;
+                }
+            });
+        }
+    }
+    local
+        .run_until(async {
+            for id in &ids {
+                shim.kill(id, "", 10).await.unwrap();
+            }
+            for id in &ids {
+                assert_eq!(shim.wait(id, "").await.unwrap().exit_status, 137);
+            }
+        })
+        .await;
+    local.await;
+    let counted: BTreeMap<&String, u64> = groups
+        .iter()
+        .map(|(id, g)| (id, g.oom_kills().unwrap()))
+        .collect();
+    let mut told = Vec::new();
+    for id in &ids {
+        shim.delete(id, "").await.unwrap();
+        let last =
+            |e: &Event| matches!(e, Event::Delete(d) if d.container_id == *id && d.id.is_empty());
+        told.extend(shim.events_until(last).await);
+    }
+    let all = seen(&told);
+    for id in &ids {
+        let seen = &all[id];
+        assert!(
+            seen.before_the_exit,
+            "{id}: no OOM before its exit: {told:#?}"
+        );
+        assert_eq!(seen.kills, counted[id], "{id}: told and counted: {told:#?}");
+        assert!(
+            seen.ooms as u64 <= seen.kills,
+            "{id}: told twice: {told:#?}"
+        );
+    }
+    (
+        all.values().map(|seen| seen.ooms).sum(),
+        all.values().map(|seen| seen.kills).sum(),
+    )
+}
+
+#[test]
+fn in_a_storm_none_is_missed_and_none_told_twice() {
+    let began = Instant::now();
+    let (mut ooms, mut kills) = (0, 0);
+    for n in 0..rounds() {
+        run(async {
+            let mut shim = Shim::start_as(
+                Dialect::Proto23,
+                "RUNC",
+                spec("first", "sleep 1000"),
+                "first",
+            )
+            .await;
+            let (o, k) = round(&mut shim, n).await;
+            ooms += o;
+            kills += k;
+            shim.end().await;
+        });
+    }
+    eprintln!("OOM: rounds  containers  kills  TaskOOM  missed  twice  seconds");
+    eprintln!(
+        "OOM: {:>6}  {:>10}  {kills:>5}  {ooms:>7}  {:>6}  {:>5}  {:>7.1}",
+        rounds(),
+        rounds() * MANY,
+        0,
+        0,
+        began.elapsed().as_secs_f64()
+    );
+}
+
+/// The kernel's clock, in which its log is written, against ours: the moment of its zero.
+fn zero_of_the_kernel() -> Instant {
+    let mark = crate::common::unique("oom-clock");
+    let mut log = std::fs::File::options()
+        .write(true)
+        .open("/dev/kmsg")
+        .unwrap();
+    let now = Instant::now();
+    // Without its end the line would be waiting for more.
+    log.write_all(format!("{mark}\n").as_bytes()).unwrap();
+    now - at(&kernel_log(), &mark).unwrap()
+}
+
+/// When the first record with these words was written.
+fn at(log: &str, words: &str) -> Option<Duration> {
+    let line = log.lines().find(|line| line.contains(words))?;
+    let time = line.split(',').nth(2)?;
+    Some(Duration::from_micros(time.parse().ok()?))
+}
+
+#[test]
+fn how_soon_a_kill_is_told_among_fifty_containers() {
+    const IDLE: usize = 50;
+    const KILLED: usize = 20;
+    run(async {
+        let mut shim =
+            Shim::start_as(Dialect::Proto23, "CRUN", spec("c0", "sleep 1000"), "c0").await;
+        for n in 0..IDLE {
+            let id = format!("c{n}");
+            shim.bundle(&id, spec(&id, "sleep 1000"));
+            shim.create(&id).await.unwrap();
+            shim.start_process(&id, "").await.unwrap();
+        }
+        let zero = zero_of_the_kernel();
+        let mut delays = Vec::new();
+        for n in 0..KILLED {
+            let id = format!("k{n}");
+            shim.bundle(&id, spec(&id, "exec tail /dev/zero"));
+            shim.create(&id).await.unwrap();
+            let pid = shim.start_process(&id, "").await.unwrap();
+            let told = shim
+                .events_until(|e| matches!(e, Event::Oom(o) if o.container_id == id))
+                .await;
+            let killed = format!("Killed process {pid} (tail)");
+            let killed = at(&kernel_log(), &killed).expect("the kernel logs every kill");
+            let received = told.last().unwrap().received;
+            delays.push(received.saturating_duration_since(zero + killed));
+            shim.wait(&id, "").await.unwrap();
+            shim.delete(&id, "").await.unwrap();
+        }
+        for n in 0..IDLE {
+            shim.remove(&format!("c{n}")).await;
+        }
+        shim.end().await;
+        delays.sort();
+        let of = |percent: usize| delays[(delays.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+        eprintln!("OOM: containers  kills  p50 ms  p99 ms  (from the kill to TaskOOM)");
+        eprintln!(
+            "OOM: {IDLE:>10}  {KILLED:>5}  {:>6.2}  {:>6.2}",
+            of(50),
+            of(99)
+        );
+    });
+}
