@@ -19,11 +19,6 @@ mod stuck;
 mod tool;
 mod wire;
 
-/// What the misbehaving runtime needs of its tests.
-mod world {
-    pub use crate::common::shim::until;
-}
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
