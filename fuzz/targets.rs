@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
+use cotter::container::exit_file as exit_files;
 use cotter::error::Error;
-use cotter::events::Event;
+use cotter::events::{Event, journal as journals};
 use cotter::manager::dialect::Dialect;
 use cotter::mount::mountinfo;
 use cotter::options::Given;
@@ -23,7 +24,7 @@ use protobuf::Message;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 19] = [
     ("arguments", arguments),
     ("bootstrap", bootstrap),
     ("cgroup_metrics", cgroup_metrics),
@@ -31,7 +32,9 @@ pub const TARGETS: [Target; 17] = [
     ("config", config),
     ("event", event),
     ("exec_spec", exec_spec),
+    ("exit_file", exit_file),
     ("flags", flags),
+    ("journal", journal),
     ("limit", limit),
     ("mount_options", mount_options),
     ("mountinfo", mountinfo),
@@ -260,5 +263,22 @@ fn stdio(bytes: &[u8]) {
             output;
         assert!(path.is_absolute());
         assert!(!path.to_string_lossy().contains('\0'));
+    }
+}
+
+/// How an init ended, as a shim of any make wrote it down.
+fn exit_file(bytes: &[u8]) {
+    if let Some(exit) = exit_files::parse(&text(bytes)) {
+        assert!(exit.pid > 0);
+    }
+}
+
+/// What is kept of unpublished events: a cut file never tells more than the whole one, nor anything else.
+fn journal(bytes: &[u8]) {
+    let whole = journals::parse(bytes);
+    let half = journals::parse(&bytes[..bytes.len() / 2]);
+    assert!(whole.len() + half.len() <= bytes.len());
+    for unpublished in whole {
+        assert!(unpublished.event.any().is_ok());
     }
 }

@@ -62,7 +62,12 @@ pub fn read(bundle: &Path) -> Option<Exit> {
     let file = open.read(true).custom_flags(flags).open(bundle.join(NAME));
     let mut json = String::new();
     file.ok()?.take(LONGEST).read_to_string(&mut json).ok()?;
-    let content: Content = serde_json::from_str(&json).ok()?;
+    parse(&json)
+}
+
+/// The exit in a file's content.
+pub fn parse(json: &str) -> Option<Exit> {
+    let content: Content = serde_json::from_str(json).ok()?;
     (content.pid > 0).then(|| Exit {
         pid: content.pid,
         status: content.status,

@@ -11,6 +11,7 @@ use super::process::Process;
 use super::state::State;
 use super::{Container, Registry};
 use crate::dump::{MAX_ROWS, age_ms, kernel};
+use crate::events::describe;
 use crate::lifecycle::Census;
 use crate::monitor::Pid;
 use crate::stdio::StreamReport;
@@ -71,7 +72,64 @@ pub struct Held {
     pid: Option<Pid>,
 }
 
+/// The limit of a container's processes.
+#[derive(Clone, Debug, Serialize)]
+pub struct PidsRow {
+    container: String,
+    processes: Option<u64>,
+    limit: Option<u64>,
+    /// Set by this shim, because it was asked for and the spec had none.
+    given_limit: Option<u64>,
+    refused_forks: u64,
+    zombies: u64,
+    cgroup: String,
+    /// Why nobody is told when it is reached.
+    unwatched: Option<String>,
+}
+
+/// What was killed in a container for want of memory.
+#[derive(Clone, Debug, Serialize)]
+pub struct OomRow {
+    container: String,
+    /// Processes killed.
+    kills: u64,
+    /// The last events, in words.
+    last: Vec<String>,
+}
+
 impl Registry {
+    /// The limits of processes.
+    pub fn report_pids(&self) -> Vec<PidsRow> {
+        let row = |container: &Arc<Container>| {
+            let report = container.pids_report();
+            let own = report.levels.first();
+            PidsRow {
+                container: container.id.clone(),
+                processes: own.map(|own| own.current),
+                limit: own.and_then(|own| own.limit),
+                given_limit: report.given,
+                refused_forks: report.hits,
+                zombies: report.zombies,
+                cgroup: own.map_or_else(String::new, |own| own.dir.display().to_string()),
+                unwatched: report.unwatched,
+            }
+        };
+        self.all().iter().take(MAX_ROWS).map(row).collect()
+    }
+
+    /// What was killed for want of memory.
+    pub fn report_oom(&self) -> Vec<OomRow> {
+        let row = |container: &Arc<Container>| {
+            let (kills, last) = container.oom_kills();
+            (kills > 0).then(|| OomRow {
+                container: container.id.clone(),
+                kills,
+                last: last.iter().map(describe).collect(),
+            })
+        };
+        self.all().iter().filter_map(row).collect()
+    }
+
     /// All containers, those that are being made included.
     pub fn report_containers(&self) -> Vec<ContainerReport> {
         let creating = self.creating().into_iter().map(|id| ContainerReport {

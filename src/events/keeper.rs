@@ -37,6 +37,19 @@ pub struct Keeper {
     task: JoinHandle<()>,
 }
 
+/// What is kept in bundles at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Kept {
+    manager_answers: bool,
+    /// A write is under way, and nothing else is known.
+    writing: bool,
+    /// The last write failed.
+    failing: bool,
+    files: usize,
+    events: usize,
+    bytes: u64,
+}
+
 #[derive(Debug)]
 struct Shared {
     queue: Queue,
@@ -87,6 +100,26 @@ impl Keeper {
         if timeout(limit, remove).await.is_err() {
             log::warn!("container {id}: writing {} hangs", journal::NAME);
         }
+    }
+
+    /// What is kept, for the dump.
+    pub fn report(&self) -> Kept {
+        let mut kept = Kept {
+            manager_answers: !self.shared.queue.is_unanswered(),
+            ..Kept::default()
+        };
+        // Held for as long as a write takes, which may hang.
+        let Ok(files) = self.shared.files.try_lock() else {
+            kept.writing = true;
+            return kept;
+        };
+        kept.failing = files.failing;
+        kept.files = files.by_id.len();
+        for file in files.by_id.values() {
+            kept.events += file.open.len();
+            kept.bytes += file.len;
+        }
+        kept
     }
 
     /// Brings the files up to date, once the last event that will has left the queue: what they hold

@@ -21,7 +21,7 @@ mod queue;
 mod retry;
 
 pub use event::Event;
-pub use keeper::Keeper;
+pub use keeper::{Keeper, Kept};
 pub use oom::describe;
 pub use publisher::{Publisher, Stats};
 pub use queue::{MAX_BYTES, MAX_EVENTS, MAX_PAYLOAD, Queue};

@@ -54,6 +54,13 @@ struct Child {
     wchan: Option<String>,
 }
 
+/// Work on a thread of its own that has not ended within its limit.
+#[derive(Serialize)]
+struct Late {
+    what: String,
+    since: String,
+}
+
 /// The section about the process.
 pub(super) fn shim(config: &Config, connections: watch::Receiver<usize>) -> Reporter {
     let config = config.clone();
@@ -84,7 +91,7 @@ pub(super) fn sections(
 ) -> Reporter {
     // A handle for each of the sections below.
     let of = || Arc::clone(registry);
-    let [r1, r2, r3, r4, r5, r6, r7, r8] = std::array::from_fn(|_| of());
+    let [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11] = std::array::from_fn(|_| of());
     let (publisher, calls, failed) = (Arc::clone(publisher), calls.clone(), calls.clone());
     Reporter::default()
         .section("containers", move || r1.report_containers())
@@ -94,12 +101,24 @@ pub(super) fn sections(
         .section("children", move || children(&r4.shared.monitor))
         .section("lifecycle", move || r5.report_census())
         .section("awaited", move || r6.report_held())
+        .section("limits of processes", move || r9.report_pids())
+        .section("killed for want of memory", move || r10.report_oom())
         .section("queue", move || r7.shared.tracker.queue().report())
         .section("publisher", move || publisher.stats())
+        .section("kept in bundles", move || r11.shared.keeper.report())
+        .section("work that hangs", late)
         .section("failed requests", move || failed.report_failed())
         .section("log", || ERRORS.report())
         .section("threads", || kernel::threads("self"))
         .section("limits", move || limits(&r8.shared.limits))
+}
+
+fn late() -> Vec<Late> {
+    let late = |late: crate::blocking::Late| Late {
+        what: late.what,
+        since: timestamp(late.since),
+    };
+    crate::blocking::late().into_iter().map(late).collect()
 }
 
 fn children(monitor: &Monitor) -> Vec<Child> {
