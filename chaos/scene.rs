@@ -308,6 +308,8 @@ impl Scene {
         let mut kinds: Vec<String> = links
             .filter_map(|fd| fs::read_link(fd.path()).ok())
             .map(|to| to.to_string_lossy().into_owned())
+            // The kernel's log is open from when it is first asked to when there is no container.
+            .filter(|to| to != "/dev/kmsg")
             // Those of the Go shim are closed when its garbage is collected.
             .filter(|to| !go_shim() || to != "anon_inode:[pidfd]")
             .map(|to| to.split(":[").next().unwrap_or_default().to_owned())

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cotter::error::Code;
 use cotter::manager::client::Tasks;
+use cotter::manager::events::Event;
 use cotter::manager::spec::Spec;
 use cotter::proto::task::WaitRequest;
 use tokio::io::AsyncWriteExt;
@@ -36,22 +37,9 @@ fn count(dir: &str) -> usize {
 
 impl Footprint {
     fn of(pid: u32) -> Self {
-        // By what they are: numbers and inodes differ each time.
-        let kind = |fd: fs::DirEntry| {
-            let to = fs::read_link(fd.path())
-                .ok()?
-                .to_string_lossy()
-                .into_owned();
-            Some(to.split(":[").next().unwrap_or_default().to_owned())
-        };
-        let mut fds: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-            .unwrap()
-            .filter_map(|fd| kind(fd.unwrap()))
-            .collect();
-        fds.sort();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         Self {
-            fds,
+            fds: common::descriptors(pid),
             threads: count(&format!("/proc/{pid}/task")),
             children: children.split_whitespace().map(str::to_owned).collect(),
         }
@@ -173,11 +161,12 @@ fn a_thousand_execs_and_fifty_containers_leave_nothing_behind() {
         let pid = shim.pid();
         shim.create("c").await.unwrap();
         shim.start_process("c", "").await.unwrap();
-        let bundle = || common::census::entries(&shim.bundle_path("c"));
+        let dir = shim.bundle_path("c");
+        let bundle = || common::census::entries(&dir);
         let (base, files) = (Footprint::of(pid), bundle());
-        let many = async |name: &str, count: usize| {
+        let many = async |shim: &Shim, name: &str, count: usize| {
             each(8, 0..count, |n| {
-                let (shim, name) = (&shim, format!("{name}{n}"));
+                let name = format!("{name}{n}");
                 async move {
                     shim.exec("c", &name, &["true"]).await.unwrap();
                     assert_eq!(shim.wait("c", &name).await.unwrap().exit_status, 0);
@@ -189,7 +178,14 @@ fn a_thousand_execs_and_fifty_containers_leave_nothing_behind() {
         // As with the abandoned calls below: what is left behind adds up in every round.
         let mut memory = Vec::new();
         for round in 0..5 {
-            many(&format!("x{round}-"), 200).await;
+            many(&shim, &format!("x{round}-"), 200).await;
+            // What waits to be told is not left behind.
+            let mut exits = 0;
+            while exits < 200 {
+                let exit = |e: &Event| matches!(e, Event::Exit(_));
+                shim.events_until(exit).await;
+                exits += 1;
+            }
             memory.push(anonymous(pid));
         }
         let grows = memory.windows(2).all(|pair| pair[1] > pair[0] + 32);

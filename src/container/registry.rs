@@ -162,6 +162,9 @@ impl Registry {
         if matches!(slots.by_id.get(id), Some(Slot::Ready(c)) if Arc::ptr_eq(c, container)) {
             slots.by_id.remove(id);
             self.count.send_replace(slots.by_id.len());
+            if slots.by_id.is_empty() {
+                self.shared.kernel_log.rest();
+            }
         }
     }
 }

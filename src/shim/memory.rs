@@ -10,9 +10,14 @@
 pub(super) fn give_back() {
     /// glibc's own first values (mallopt(3)); setting either ends their adjustment.
     const LIMIT: libc::c_int = 128 * 1024;
-    for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+    // One heap for all: what short-lived threads free in heaps of their own is never given back.
+    for (parameter, value) in [
+        (libc::M_MMAP_THRESHOLD, LIMIT),
+        (libc::M_TRIM_THRESHOLD, LIMIT),
+        (libc::M_ARENA_MAX, 1),
+    ] {
         // SAFETY: it takes two numbers, and this is the only thread.
-        if unsafe { libc::mallopt(parameter, LIMIT) } == 0 {
+        if unsafe { libc::mallopt(parameter, value) } == 0 {
             log::debug!("the allocator keeps its own limits");
         }
     }

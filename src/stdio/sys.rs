@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Gid, Uid, fchown, pipe2};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -67,7 +68,12 @@ pub(super) fn open_fifo(stream: Stream, path: &Path) -> Result<OwnedFd> {
 
 /// Opens a file or device that output is appended to.
 pub(super) fn open_append(stream: Stream, path: &Path) -> Result<OwnedFd> {
-    open(stream, path, OpenOptions::new().append(true))
+    opened(stream, path, OpenOptions::new().append(true))
+}
+
+fn opened(stream: Stream, path: &Path, options: &mut OpenOptions) -> Result<OwnedFd> {
+    let fd = open(stream, path, options)?;
+    named(fd).map_err(|why| Error::io(format!("open {stream} {}", path.display()), &why))
 }
 
 /// Opens a file that output is appended to, and makes it and its directories if it is not there.
@@ -80,7 +86,51 @@ pub(super) fn create_append(stream: Stream, path: &Path) -> Result<OwnedFd> {
             .map_err(|why| Error::io(format!("{stream}: mkdir {}", parent.display()), &why))?;
     }
     let mut options = OpenOptions::new();
-    open(stream, path, options.append(true).create(true).mode(0o644))
+    opened(stream, path, options.append(true).create(true).mode(0o644))
+}
+
+/// Of a file opened for writing, a descriptor that only names it; of anything else the same one.
+fn named(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return Ok(fd);
+    }
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = libc::O_PATH;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    Ok(file.into())
+}
+
+/// Opens a file for appending again, of which there is a descriptor that only names it.
+pub(super) fn open_again(named: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    // The calling thread's own descriptors, not the process's.
+    let path = format!("/proc/thread-self/fd/{}", named.as_raw_fd());
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    nix::fcntl::open(path.as_str(), flags, Mode::empty())
+}
+
+/// From here on the calling thread has a copy of this descriptor and no other one: what it holds
+/// open, nobody else does, and nobody misses the end of what others close. Before Linux 5.9 it shares all
+/// as before.
+pub(super) fn alone_with(fd: BorrowedFd<'_>) {
+    let fd = fd.as_raw_fd().cast_unsigned();
+    let close = |first: u32, last: u32| {
+        // SAFETY: three numbers. What is closed are copies that only this thread has.
+        unsafe {
+            libc::syscall(
+                libc::SYS_close_range,
+                first,
+                last,
+                libc::CLOSE_RANGE_UNSHARE,
+            ) == 0
+        }
+    };
+    // The first makes the copy; there is always something above, if only numbers.
+    if close(fd + 1, u32::MAX) && fd > 0 {
+        close(0, fd - 1);
+    }
 }
 
 /// Opens a file that becomes a container's stdin as it is.

@@ -190,3 +190,18 @@ impl Drop for TempDir {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+/// What descriptors a process has, sorted, without the numbers of sockets and pipes. The kernel's log counts
+/// once: a shim opens it when it first has to ask it, and keeps it for as long as it has containers.
+pub fn descriptors(pid: u32) -> Vec<String> {
+    let kind = |fd: std::fs::DirEntry| {
+        let to = std::fs::read_link(fd.path()).ok()?;
+        let to = to.to_string_lossy().into_owned();
+        Some(to.split([':', '[']).next().unwrap_or_default().to_owned())
+    };
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let mut all: Vec<String> = fds.filter_map(|fd| kind(fd.unwrap())).collect();
+    all.sort();
+    all.dedup_by(|a, b| a == b && a == "/dev/kmsg");
+    all
+}

@@ -8,6 +8,7 @@ use cotter::manager::client::Tasks;
 use cotter::manager::events::Event;
 use cotter::proto::task::{CreateTaskRequest, DeleteRequest, StartRequest, Status, WaitRequest};
 
+use crate::common::descriptors;
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::runtime::Faulty;
 use crate::world::{GOOD, bundle, good_works, later, says, until, world};
@@ -49,9 +50,7 @@ async fn leave<F>(
 }
 
 fn fds(shim: &Shim) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", shim.pid()))
-        .unwrap()
-        .count()
+    descriptors(shim.pid()).len()
 }
 
 #[test]

@@ -79,6 +79,43 @@ async fn held_to_the_limit(
     shim.remove(&request.id).await;
 }
 
+/// Its writer hangs, and no program that the shim starts meanwhile inherits what hangs.
+#[test]
+fn under_a_log_that_is_being_written() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (mut shim, faulty) = world(runtime, &LIMITS).await;
+            let disk = Disk::new();
+            let mut request = bundle(&mut shim, &faulty, "c");
+            request.stdout = format!("file://{}", disk.path().join("log").display());
+            request.stderr.clone_from(&request.stdout);
+            shim.tasks.create(&request).await.unwrap();
+            shim.start_process("c", "").await.unwrap();
+            let program = "while :; do echo to the log; sleep 0.05; done";
+            let mut exec = shim.exec_request("c", "x", &["sh", "-c", program]);
+            exec.stdout.clone_from(&request.stdout);
+            shim.tasks.exec(&exec).await.unwrap();
+            shim.start_process("c", "x").await.unwrap();
+            disk.dies();
+            until("the disk is asked", || disk.waiting() > 0).await;
+            for _ in 0..3 {
+                answers(&shim, GOOD).await;
+                good_works(&shim).await;
+            }
+            disk.is_back();
+            shim.kill("c", "x", 9).await.unwrap();
+            shim.wait("c", "x").await.unwrap();
+            until("the writer has ended", || {
+                !threads(&shim).iter().any(|name| name == "write-output")
+            })
+            .await;
+            shim.remove("c").await;
+            shim.remove(GOOD).await;
+            shim.end().await;
+        });
+    }
+}
+
 #[test]
 fn under_a_log_file() {
     for runtime in RUNTIMES {

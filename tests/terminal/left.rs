@@ -6,25 +6,7 @@ use cotter::manager::spec::Spec;
 
 use crate::client::{Screen, create, register, terminal_fifos};
 use crate::common::shim::{RUNTIMES, Shim, run};
-use crate::common::{eventually, eventually_some};
-
-/// What descriptors a process has, without the numbers of sockets and pipes.
-fn descriptors(pid: u32) -> Vec<String> {
-    let mut all: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
-        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-        .map(|target| {
-            target
-                .to_string_lossy()
-                .split('[')
-                .next()
-                .unwrap()
-                .to_owned()
-        })
-        .collect();
-    all.sort();
-    all
-}
+use crate::common::{descriptors, eventually, eventually_some};
 
 /// Terminals on the machine.
 fn terminals() -> u32 {

@@ -1,13 +1,18 @@
 //! What is particular to a relay that writes to a file.
 //!
-//! Invariant: a write that takes long, on a slow or dead disk, holds its own stream and one thread,
+//! Invariant: a write that takes long, on a slow or dead disk, holds its own stream and its threads,
 //! nothing else. A stream has one write at a time, so order is kept and nothing piles up: what comes
 //! meanwhile waits in the container's pipe. A write under way when its relay is closed goes on, and
-//! keeps the file open until it is done.
+//! keeps the file until it is done.
+//!
+//! The file is open for writing only in the thread that writes, whose descriptors are its own. A process
+//! that the shim starts has copies of all descriptors of the shim for a moment, and closing one that is
+//! open for writing asks the disk (flush): a dead one would hold every call of a runtime up. A
+//! descriptor of the path alone (`O_PATH`) has nothing to flush.
 
 use std::fmt;
 use std::mem::take;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,6 +22,7 @@ use nix::errno::Errno;
 use super::{Door, Mode, RETRY, Relay, Step, Tally};
 use crate::blocking::blocking;
 use crate::error::Result;
+use crate::stdio::sys;
 
 /// A write on a thread of its own.
 pub(super) struct Writing {
@@ -43,7 +49,7 @@ impl Relay {
         };
         let bytes = Arc::new(take(pending));
         let work = Arc::clone(&bytes);
-        let outcome = Box::pin(blocking("write-output", move || write(&file, &work)));
+        let outcome = Box::pin(blocking("write-output", move || apart(&file, &work)));
         self.writing = Some(Writing { bytes, outcome });
     }
 
@@ -76,6 +82,34 @@ impl Relay {
             }
         }
         Poll::Ready(Step::Again)
+    }
+}
+
+/// Writes in a thread that shares no descriptors with the others. It must not give any back: this one
+/// does, and tells that it is done.
+fn apart(path: &OwnedFd, bytes: &[u8]) -> Written {
+    let write_apart = || {
+        sys::alone_with(path.as_fd());
+        match sys::open_again(path.as_fd()) {
+            Ok(file) => write(&file, bytes),
+            Err(why) => nothing(why),
+        }
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("write-output".into())
+            .stack_size(64 * 1024);
+        match thread.spawn_scoped(scope, write_apart) {
+            Ok(thread) => thread.join().unwrap_or_else(|_| nothing(Errno::EIO)),
+            Err(why) => nothing(Errno::from_raw(why.raw_os_error().unwrap_or(libc::EAGAIN))),
+        }
+    })
+}
+
+fn nothing(why: Errno) -> Written {
+    Written {
+        len: 0,
+        failed: Some(why),
     }
 }
 
