@@ -70,6 +70,31 @@ pub fn shim_under_test(version: Version) -> PathBuf {
     }
 }
 
+/// Panics unless the server of `id` is the shim under test, and not one that the daemon found elsewhere.
+pub fn is_under_test(version: Version, id: &str) {
+    use std::os::unix::fs::MetadataExt;
+    let file = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), m.len()));
+    let expected = file(&shim_under_test(version)).unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let servers: Vec<PathBuf> = processes
+        .map(|process| process.path())
+        .filter(|process| {
+            let line = fs::read(process.join("cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            words.any(|word| word == b"-id") && words.next() == Some(id.as_bytes())
+        })
+        .collect();
+    assert!(!servers.is_empty(), "no shim of {id}");
+    for server in servers {
+        let exe = file(&server.join("exe"));
+        // A copy, where a link could not be made, has the same length.
+        let same = exe
+            .is_some_and(|exe| (exe.0, exe.1) == (expected.0, expected.1) || exe.2 == expected.2);
+        let path = fs::read_link(server.join("exe"));
+        assert!(same, "{id} is served by {path:?}");
+    }
+}
+
 /// Whether a Go shim is under test: these tests tolerate its known faults by asking this.
 pub fn go_shim() -> bool {
     std::env::var_os("COTTER_TEST_SHIM").is_some_and(|s| s == "go")
@@ -82,7 +107,8 @@ pub const CRI_IMAGE: &str = "localhost/cotter-test:1";
 pub struct Containerd {
     /// Whose belongings the census counts.
     pub owner: Owner,
-    version: Version,
+    /// Which containerd.
+    pub version: Version,
     form: Form,
     /// The OCI runtime that containers use.
     runtime: PathBuf,
@@ -122,6 +148,11 @@ impl Containerd {
         });
         if fs::hard_link(&source, &shim).is_err() {
             fs::copy(&source, &shim).unwrap_or_else(|e| panic!("{}: {e}", source.display()));
+        }
+        // The CRI of 1.6 knows no path of a runtime: it takes what has the name on its PATH.
+        if cri && form != Form::DropIn {
+            fs::hard_link(&shim, bin.join("containerd-shim-runc-v2"))
+                .unwrap_or_else(|e| assert_eq!(e.kind(), std::io::ErrorKind::AlreadyExists));
         }
         // ctr passes runc options for io.containerd.runc.v2 only, so for the other forms the runtime
         // is chosen by what "runc" means on the shim's PATH.

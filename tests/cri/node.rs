@@ -9,7 +9,7 @@ use prost::Message;
 
 use crate::api::*;
 use crate::common::census::{Census, Process};
-use crate::common::containerd::{CRI_IMAGE, Containerd, Version};
+use crate::common::containerd::{CRI_IMAGE, Containerd, Version, is_under_test};
 use crate::common::{eventually, eventually_some, results, tool, unique};
 use crate::grpc::{self, Status};
 use crate::image;
@@ -118,6 +118,7 @@ impl Node {
         };
         let answer: RunPodSandboxResponse = self.call("RunPodSandbox", &request).unwrap();
         self.daemon.adopt(&answer.pod_sandbox_id);
+        is_under_test(self.daemon.version, &answer.pod_sandbox_id);
         Pod {
             id: answer.pod_sandbox_id,
             config,
