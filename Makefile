@@ -8,7 +8,7 @@ CARGO   ?= cargo
 RESULTS := $(CURDIR)/target/results
 
 .DEFAULT_GOAL := help
-.PHONY: help build run install test test-vm test-suites tools bench chaos fuzz
+.PHONY: help build run install test test-vm test-vm-newer test-suites tools bench chaos fuzz
 
 ## For users
 
@@ -73,6 +73,8 @@ test-suites: tools ## Run containerd's own suites, with the Go shim and with our
 
 test-vm: tools ## Run the tests of cgroup v2, systemd and CRIU in a virtual machine (needs root)
 	@tests/vm/run
+
+test-vm-newer: tools ## Run the tests of process limits under a newer kernel, which counts them otherwise (needs root)
 	@tests/setup/vm-kernel
 	@COTTER_VM_KERNEL=$${COTTER_TOOLS:-target/tools}/vm-kernel/kernel tests/vm/run resources pids::
 
@@ -81,4 +83,4 @@ test-vm: tools ## Run the tests of cgroup v2, systemd and CRIU in a virtual mach
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	    /^## / { printf "\n%s\n", substr($$0, 4) } \
-	    /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	    /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
