@@ -47,6 +47,8 @@ pub struct Launch {
     pub socket_dir: Option<String>,
     /// Further environment variables, as an operator sets them in containerd's configuration.
     pub environment: Vec<(String, String)>,
+    /// How long `delete` may take; containerd's own limit unless set otherwise.
+    pub delete_limit: Duration,
 }
 
 impl Launch {
@@ -73,6 +75,7 @@ impl Launch {
             debug: false,
             socket_dir: None,
             environment: Vec::new(),
+            delete_limit: DELETE_LIMIT,
         }
     }
 
@@ -144,7 +147,7 @@ impl Launch {
     /// # Errors
     /// When the binary fails, is not done in time or answers something else.
     pub async fn delete(&self) -> Result<Deleted> {
-        let output = output(self.command("delete"), b"", DELETE_LIMIT).await?;
+        let output = output(self.command("delete"), b"", self.delete_limit).await?;
         let stdout = self.checked("delete", &output)?;
         let response = DeleteResponse::parse_from_bytes(stdout)
             .map_err(|_| self.failed("delete", "it answered something else", &output))?;

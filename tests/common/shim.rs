@@ -364,7 +364,9 @@ impl Shim {
     }
 
     /// Checks that a shim that has ended has left nothing. Returns the events nobody has taken.
-    pub async fn end_of_the_gone(self) -> Vec<Told> {
+    pub async fn end_of_the_gone(mut self) -> Vec<Told> {
+        // A manager's limit is not this machine's: beside a storm in an emulator it is not met.
+        self.launch.delete_limit = LIMIT;
         let deleted = self.launch.delete().await.unwrap();
         assert_eq!(
             deleted.warnings, "",
