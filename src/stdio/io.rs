@@ -3,28 +3,30 @@
 //! Invariant: whatever state its relays are in, [`Io::close`] closes every descriptor before it
 //! returns, and each relay's task ends at its next turn.
 
+mod loggers;
+mod open;
+mod terminal;
+
 use std::future::poll_fn;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::mem::take;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::console::{self, ConsoleSocket, Size};
-use super::logger::{Host, Logger, Pending};
-use super::plan::{Output, Plan};
+use super::plan::Plan;
 use super::relay::{Relay, Standing, Tally};
-use super::sys::{self, End, Kind};
-use super::{Buffering, Counters, Drain, Overflow, Stream, StreamReport};
+use super::{Buffering, Counters, Drain, Stream, StreamReport};
 use crate::blocking::{Job, within};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::runtime::Fds;
+use loggers::Loggers;
+use open::Opening;
+use terminal::Terminal;
 
 /// How long [`Io::drained`] waits for somebody to open a FIFO that holds bytes after the end of its
 /// stream. Short: a manager that deletes a process has opened its FIFOs long ago or never will.
@@ -55,28 +57,6 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Loggers {
-    /// Not started yet.
-    pending: Vec<Pending>,
-    /// Started; kept to the end for what they lost.
-    started: Vec<Logger>,
-}
-
-/// The master end of a process's terminal, on its way from nothing to nothing.
-#[derive(Debug)]
-enum Terminal {
-    /// There is none, or not any more.
-    None,
-    /// The runtime is about to send it.
-    Awaited {
-        socket: ConsoleSocket,
-        stdin: Option<OwnedFd>,
-        stdout: Opened,
-    },
-    Open(Arc<OwnedFd>),
-}
-
-#[derive(Debug, Default)]
 pub(super) struct Lane {
     /// `None` if the process has no such stream, or it has ended.
     pub(super) relay: Option<Relay>,
@@ -102,112 +82,25 @@ impl Io {
     /// # Panics
     /// Outside of a tokio runtime with I/O and time enabled.
     pub fn open(plan: &Plan, uid: u32, gid: u32, buffering: Buffering) -> Result<(Self, Fds)> {
-        let mut lanes = <[Lane; 3]>::default();
-        let mut fds = Fds {
-            stdin: None,
-            stdout: None,
-            stderr: None,
+        let opening = Opening::of(plan, (uid, gid), buffering)?;
+        let lane = |relay| {
+            Mutex::new(Lane {
+                relay,
+                ..Lane::default()
+            })
         };
-        let owner = (uid, gid);
-        let mut terminal = Terminal::None;
-        let mut loggers = Loggers::default();
-        match plan {
-            Plan::Null => {}
-            Plan::Terminal { stdin, stdout } => {
-                let stdin = match stdin {
-                    Some(path) => open_typed(path)?,
-                    None => None,
-                };
-                let stdout = match stdout {
-                    Some(Output::Logger(command)) => {
-                        let (write, read) = sys::pipe(Stream::Stdout, End::Write, uid, gid)?;
-                        loggers.pending.push(Pending {
-                            command: command.clone(),
-                            ends: [Some(read), None],
-                        });
-                        // As good as a FIFO: the logger's end is open as long as there is a logger.
-                        Opened::Fifo(write)
-                    }
-                    Some(output) => open_target(Stream::Stdout, output)?,
-                    None => open_target(Stream::Stdout, &"/dev/null".into())?,
-                };
-                terminal = Terminal::Awaited {
-                    stdin,
-                    stdout,
-                    socket: ConsoleSocket::listen()
-                        .map_err(|e| e.context("failed to create console socket"))?,
-                };
-            }
-            Plan::Pipes {
-                stdin,
-                stdout,
-                stderr,
-            } => {
-                if let Some(path) = stdin {
-                    (lanes[0].relay, fds.stdin) = open_stdin(path, uid, gid)?;
-                }
-                let mut shared_file = None;
-                match stdout {
-                    Some(Output::Logger(command)) => {
-                        let (read, write) = logger_pipe(Stream::Stdout, owner)?;
-                        (lanes[1].relay, fds.stdout) =
-                            before_logger(Stream::Stdout, write, owner, buffering)?;
-                        loggers.pending.push(Pending {
-                            command: command.clone(),
-                            ends: [Some(read), None],
-                        });
-                    }
-                    Some(output) => {
-                        let target = open_target(Stream::Stdout, output)?;
-                        if let Opened::File(file, kind) = &target
-                            && stderr.as_ref() == Some(output)
-                        {
-                            // One open file for both, as a shell's `2>&1`.
-                            shared_file = Some(Opened::File(Arc::clone(file), *kind));
-                        }
-                        (lanes[1].relay, fds.stdout) =
-                            open_output(Stream::Stdout, target, owner, buffering)?;
-                    }
-                    None => {}
-                }
-                match stderr {
-                    Some(Output::Logger(command)) => {
-                        let (read, write) = logger_pipe(Stream::Stderr, owner)?;
-                        (lanes[2].relay, fds.stderr) =
-                            before_logger(Stream::Stderr, write, owner, buffering)?;
-                        match &mut loggers.pending[..] {
-                            // One program for both.
-                            [both] if both.command == *command => both.ends[1] = Some(read),
-                            _ => loggers.pending.push(Pending {
-                                command: command.clone(),
-                                ends: [None, Some(read)],
-                            }),
-                        }
-                    }
-                    Some(output) => {
-                        let target = match shared_file {
-                            Some(file) => file,
-                            None => open_target(Stream::Stderr, output)?,
-                        };
-                        (lanes[2].relay, fds.stderr) =
-                            open_output(Stream::Stderr, target, owner, buffering)?;
-                    }
-                    None => {}
-                }
-            }
-        }
         let shared = Shared {
-            lanes: lanes.map(Mutex::new),
+            lanes: opening.relays.map(lane),
             changed: watch::Sender::new(()),
-            terminal: Mutex::new(terminal),
-            loggers: Mutex::new(loggers),
+            terminal: Mutex::new(opening.terminal),
+            loggers: Mutex::new(Loggers::before(opening.loggers)),
             buffering,
         };
         let io = Self {
             shared: Arc::new(shared),
             started: AtomicBool::new(false),
         };
-        Ok((io, fds))
+        Ok((io, opening.fds))
     }
 
     /// As [`open`](Self::open), on a thread of its own: what the plan names may lie on a disk that
@@ -236,98 +129,6 @@ impl Io {
             Self::open(&plan, uid, gid, buffering)
         };
         within(job, open).await?
-    }
-
-    /// Starts the logging programs and waits until they are ready, before the runtime is called; without
-    /// one does nothing.
-    ///
-    /// # Errors
-    /// What kept one from starting or being ready. None of them is left then.
-    pub async fn start_loggers(&self, host: &Host<'_>) -> Result<()> {
-        let pending = std::mem::take(&mut self.shared.loggers().pending);
-        for pending in pending {
-            match pending.start(host, self.shared.changed.clone()).await {
-                Ok(logger) => self.shared.loggers().started.push(logger),
-                Err(error) => {
-                    self.end_loggers().await;
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the logging programs, those that have not ended by themselves: SIGTERM, SIGKILL after their
-    /// limit. Without one does nothing.
-    pub async fn end_loggers(&self) {
-        let stops: Vec<_> = {
-            let loggers = self.shared.loggers();
-            loggers.started.iter().map(|l| l.stop(None)).collect()
-        };
-        for stop in stops {
-            stop.await;
-        }
-    }
-
-    /// Where the runtime is to send the terminal; `None` without one.
-    pub fn console_socket(&self) -> Option<PathBuf> {
-        match &*self.shared.terminal() {
-            Terminal::Awaited { socket, .. } => Some(socket.path()),
-            Terminal::None | Terminal::Open(_) => None,
-        }
-    }
-
-    /// Takes the terminal from a runtime that has returned; without one does nothing.
-    ///
-    /// # Errors
-    /// `DeadlineExceeded` when it did not come within `limit`, or what came instead.
-    pub async fn connect_terminal(&self, limit: Duration) -> Result<()> {
-        let awaited = std::mem::replace(&mut *self.shared.terminal(), Terminal::None);
-        let Terminal::Awaited {
-            socket,
-            stdin,
-            stdout,
-        } = awaited
-        else {
-            return Ok(());
-        };
-        let failed = "failed to retrieve console master";
-        let master = socket.receive(limit).await.map_err(|e| e.context(failed))?;
-        let master = Arc::new(master);
-        let relays = || {
-            let output = match stdout {
-                Opened::Fifo(fifo) => Relay::terminal_to_fifo(Arc::clone(&master), fifo)?
-                    .buffered(self.shared.buffering),
-                Opened::File(file, kind) => {
-                    Relay::terminal_to_file(Arc::clone(&master), file, kind)?
-                }
-            };
-            let input = stdin.map(|fifo| Relay::to_terminal(fifo, Arc::clone(&master)));
-            std::io::Result::Ok((input.transpose()?, output))
-        };
-        let (input, output) = relays().map_err(|why| Error::io("watch the terminal", &why))?;
-        self.shared.lane(Stream::Stdin).relay = input;
-        self.shared.lane(Stream::Stdout).relay = Some(output);
-        *self.shared.terminal() = Terminal::Open(master);
-        Ok(())
-    }
-
-    /// Sets the terminal's size. Without a terminal, or when it is closed, does nothing.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn resize(&self, size: Size) -> Result<()> {
-        match &*self.shared.terminal() {
-            Terminal::Open(master) => console::resize(master, size)
-                .map_err(|why| Error::io(format!("resize the terminal to {size:?}"), &why)),
-            Terminal::None | Terminal::Awaited { .. } => Ok(()),
-        }
-    }
-
-    /// The process has exited: what its terminal holds is taken to the output, and it is closed.
-    /// Without a terminal does nothing: pipes end when their last writer has closed them.
-    pub fn process_exited(&self) {
-        self.shared.end_terminal();
     }
 
     /// Lets the bytes move: to be called once the runtime has returned and the caller's copies of
@@ -391,14 +192,7 @@ impl Io {
     /// Ends all relays and closes every descriptor, now. Bytes that nobody has read are gone. Can be
     /// called again; dropping the value does the same.
     pub fn close(&self) {
-        let terminal = std::mem::replace(&mut *self.shared.terminal(), Terminal::None);
-        if let Terminal::Awaited {
-            stdout: Opened::File(file, Kind::File),
-            ..
-        } = terminal
-        {
-            sys::close_elsewhere(file);
-        }
+        take(&mut *self.shared.terminal()).close();
         for stream in STREAMS {
             let mut lane = self.shared.lane(stream);
             let waker = lane.waker.take();
@@ -409,13 +203,7 @@ impl Io {
             }
             waker.inspect(Waker::wake_by_ref);
         }
-        {
-            let mut loggers = self.shared.loggers();
-            loggers.pending.clear();
-            for logger in &loggers.started {
-                drop(logger.stop(None));
-            }
-        }
+        self.shared.loggers().close();
         self.shared.changed.send_replace(());
     }
 
@@ -443,18 +231,6 @@ impl Drop for Io {
     }
 }
 
-impl Loggers {
-    fn lost(&self) -> u64 {
-        self.started.iter().map(Logger::lost).sum()
-    }
-
-    /// What the first of them reads that is not over.
-    fn reading(&self) -> Option<Stream> {
-        let mut started = self.started.iter();
-        started.find(|l| !l.is_over()).map(|l| l.stream)
-    }
-}
-
 impl Shared {
     pub(super) fn lane(&self, stream: Stream) -> MutexGuard<'_, Lane> {
         let lane = match stream {
@@ -471,26 +247,6 @@ impl Shared {
 
     fn terminal(&self) -> MutexGuard<'_, Terminal> {
         self.terminal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has the relays close the terminal, if it is open; the other owner is here.
-    fn end_terminal(&self) {
-        {
-            let mut terminal = self.terminal();
-            if !matches!(*terminal, Terminal::Open(_)) {
-                return;
-            }
-            *terminal = Terminal::None;
-        }
-        for stream in [Stream::Stdin, Stream::Stdout] {
-            let mut lane = self.lane(stream);
-            if let Some(relay) = &mut lane.relay {
-                relay.finish();
-            }
-            let waker = lane.waker.clone();
-            drop(lane);
-            waker.inspect(Waker::wake_by_ref);
-        }
     }
 
     /// One turn of a relay's task.
@@ -533,22 +289,11 @@ impl Shared {
 
     /// What is no relay: a terminal that has not come, and the logging programs.
     pub(super) fn report_others(&self) -> Vec<StreamReport> {
-        let awaited = matches!(*self.terminal(), Terminal::Awaited { .. });
-        let terminal = awaited.then(|| StreamReport::of("terminal", "the runtime to send it"));
-        let loggers = self.loggers();
-        let pending = loggers.pending.iter().map(|_| "its start");
-        let pending = pending.map(|waits| StreamReport::of("logger", waits));
-        let started = loggers.started.iter().map(|logger| StreamReport {
-            lost_bytes: logger.lost(),
-            ..StreamReport::of(
-                format!("{} by logger", logger.stream),
-                match logger.is_over() {
-                    true => "nothing: it has ended",
-                    false => "the logging program",
-                },
-            )
-        });
-        terminal.into_iter().chain(pending).chain(started).collect()
+        let terminal = self.terminal().report();
+        terminal
+            .into_iter()
+            .chain(self.loggers().report())
+            .collect()
     }
 
     /// The output that is furthest from being delivered, if any is not.
@@ -562,112 +307,5 @@ impl Shared {
         with(Standing::Moving)
             .or_else(|| Some((self.loggers().reading()?, Standing::Moving)))
             .or_else(|| with(Standing::Unread))
-    }
-}
-
-/// Where an output goes, opened.
-#[derive(Debug)]
-enum Opened {
-    Fifo(OwnedFd),
-    /// A file or device, and which of them.
-    File(Arc<OwnedFd>, Kind),
-}
-
-/// Opens what a relay writes to; a logger's pipe is made elsewhere.
-fn open_target(stream: Stream, output: &Output) -> Result<Opened> {
-    let file = |fd: OwnedFd, kind| Opened::File(Arc::new(fd), kind);
-    match output {
-        Output::Path(path) => Ok(match sys::kind(stream, path)? {
-            Kind::Fifo => Opened::Fifo(sys::open_fifo(stream, path)?),
-            kind @ (Kind::File | Kind::Device) => file(sys::open_append(stream, path)?, kind),
-        }),
-        Output::File(path) => {
-            let fd = sys::create_append(stream, path)?;
-            match sys::kind(stream, path)? {
-                Kind::Fifo => Err(not_a_file(stream, path)),
-                kind @ (Kind::File | Kind::Device) => Ok(file(fd, kind)),
-            }
-        }
-        Output::Logger(command) => Err(not_a_file(stream, &command.path)),
-    }
-}
-
-fn not_a_file(stream: Stream, path: &Path) -> Error {
-    Error::invalid_argument(format!("{stream} {} is not a file", path.display()))
-}
-
-/// A pipe whose read end a logging program gets, so it blocks.
-fn logger_pipe(stream: Stream, (uid, gid): (u32, u32)) -> Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = sys::pipe(stream, End::Read, uid, gid)?;
-    sys::set_blocking(read.as_fd())
-        .map_err(|why| Error::io(format!("set up {stream} pipe"), &why))?;
-    Ok((read, write))
-}
-
-/// A relay and the container's end, as far as there is one.
-type Ends = (Option<Relay>, Option<OwnedFd>);
-
-/// What a logger's pipe is written by: the container itself, unless output may be dropped. Then there
-/// must be a relay in between to do it, as a program may live and not read.
-fn before_logger(
-    stream: Stream,
-    write: OwnedFd,
-    owner: (u32, u32),
-    buffering: Buffering,
-) -> Result<Ends> {
-    if buffering.overflow == Overflow::Block || buffering.size == 0 {
-        return Ok((None, Some(write)));
-    }
-    sys::set_nonblocking(write.as_fd())
-        .map_err(|why| Error::io(format!("set up {stream} pipe"), &why))?;
-    open_output(stream, Opened::Fifo(write), owner, buffering)
-}
-
-/// What is typed into a terminal; a device, such as `/dev/null`, types nothing.
-fn open_typed(path: &Path) -> Result<Option<OwnedFd>> {
-    match sys::kind(Stream::Stdin, path)? {
-        Kind::Fifo => sys::open_fifo(Stream::Stdin, path).map(Some),
-        Kind::Device => Ok(None),
-        Kind::File => Err(Error::invalid_argument(format!(
-            "stdin {} of a terminal is a file, not a FIFO",
-            path.display()
-        ))),
-    }
-}
-
-fn open_output(
-    stream: Stream,
-    to: Opened,
-    (uid, gid): (u32, u32),
-    buffering: Buffering,
-) -> Result<Ends> {
-    let (ours, theirs) = sys::pipe(stream, End::Read, uid, gid)?;
-    let relay = match to {
-        Opened::Fifo(fifo) => {
-            Relay::to_fifo(stream, ours, fifo).map(|relay| relay.buffered(buffering))
-        }
-        Opened::File(file, kind) => Relay::to_file(stream, ours, file, kind),
-    };
-    let relay = relay.map_err(|why| Error::io(format!("watch {stream} pipe"), &why))?;
-    Ok((Some(relay), Some(theirs)))
-}
-
-fn open_stdin(path: &Path, uid: u32, gid: u32) -> Result<Ends> {
-    let stream = Stream::Stdin;
-    match sys::kind(stream, path)? {
-        Kind::Fifo => {
-            let fifo = sys::open_fifo(stream, path)?;
-            let (ours, theirs) = sys::pipe(stream, End::Write, uid, gid)?;
-            let relay = Relay::to_container(fifo, ours)
-                .map_err(|why| Error::io(format!("watch stdin {}", path.display()), &why))?;
-            Ok((Some(relay), Some(theirs)))
-        }
-        Kind::File | Kind::Device => {
-            let file = sys::open_read(stream, path)?;
-            fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|why| {
-                Error::io(format!("set up stdin {}", path.display()), &why.into())
-            })?;
-            Ok((None, Some(file)))
-        }
     }
 }

@@ -2,25 +2,23 @@
 //!
 //! Invariant: a relay waits for exactly the side that a splice is stuck on, so it is woken only
 //! when bytes can move (`turns` in [`super::Counters`]; tests `*_costs_nothing`).
-//!
-//! Readiness is edge-triggered. A readiness flag is cleared only after the system call that was
-//! tried *while the flag was held* failed and that side was seen empty or full, so an edge in
-//! between is never lost.
 
 mod backlog;
+mod ends;
 mod file;
 mod report;
 mod stalled;
+mod target;
 mod terminal;
+mod transfer;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::time::{Sleep, sleep};
 
@@ -28,6 +26,7 @@ use super::sys::{self, Kind, Watched};
 use super::{Buffering, Stream};
 use file::Writing;
 use stalled::{Patience, Stalled};
+use target::{Door, Target};
 
 /// Buffer of what cannot be spliced; there only while bytes are on their way.
 const COPY_LEN: usize = 16 * 1024;
@@ -36,10 +35,6 @@ const COPY_LEN: usize = 16 * 1024;
 const LAST_LINE: Duration = Duration::from_millis(250);
 /// Between two tries of what failed for want of descriptors or memory, or on a busy device.
 const RETRY: Duration = Duration::from_millis(50);
-/// Between two looks for a reader of a FIFO whose stream has ended: doubled from the first to the
-/// last. The kernel wakes no writer when a reader opens a FIFO (`wake_up_partner` in fs/pipe.c
-/// wakes readers only), so this one state has to look.
-const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 
 /// What a relay has done so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,55 +52,6 @@ pub(super) enum Standing {
     /// All of it is in the FIFO, where nobody reads.
     Unread,
     Delivered,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
-    /// A FIFO of the manager's, open for both directions.
-    Fifo,
-    /// The container's stdin.
-    Pipe,
-    /// The master end of the container's terminal.
-    Terminal,
-    /// A file: it has no readiness, and each write may take as long as its disk wants.
-    File,
-    /// A device: written to as it comes.
-    Device,
-}
-
-impl Target {
-    fn of(kind: Kind) -> Self {
-        match kind {
-            Kind::Fifo => Self::Fifo,
-            Kind::File => Self::File,
-            Kind::Device => Self::Device,
-        }
-    }
-
-    /// How much is read at once. For a file all that a pipe holds: each write is a thread's.
-    fn chunk(self) -> usize {
-        match self {
-            Self::File => 4 * COPY_LEN,
-            _ => COPY_LEN,
-        }
-    }
-}
-
-/// A descriptor that is written to; watched from the first time it is full. Most never are, and
-/// each splice into a watched both-ways FIFO would wake the reactor once for nothing.
-#[derive(Debug)]
-enum Door {
-    Plain(Arc<OwnedFd>),
-    Watched(Watched),
-}
-
-impl AsFd for Door {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Plain(fd) => fd.as_fd(),
-            Self::Watched(fd) => fd.get_ref().as_fd(),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -247,11 +193,6 @@ impl Relay {
         self
     }
 
-    /// Has our own write end of the stdin FIFO closed at the next poll.
-    pub(super) fn close_stdin(&mut self) {
-        self.drop_keeper = matches!(self.target, Target::Pipe | Target::Terminal);
-    }
-
     pub(super) fn standing(&self) -> Standing {
         match self.mode {
             Mode::Splice | Mode::Copy(_) | Mode::Stalled | Mode::Over => Standing::Moving,
@@ -292,10 +233,8 @@ impl Relay {
                     if sys::has_reader(self.to.as_fd()) {
                         ready!(self.hand_on(cx, tally))
                     } else {
-                        let now = *pause;
-                        *pause = LOOK.1.min(now * 2);
-                        self.unwatch_target();
-                        self.rest(now);
+                        let pause = *pause;
+                        self.look_later(pause);
                         continue;
                     }
                 }
@@ -322,225 +261,6 @@ impl Relay {
                 Step::Full => self.watch_target(),
                 Step::Stalled => self.stall(),
                 Step::Refused => self.mode = Mode::Copy(Vec::new()),
-            }
-        }
-    }
-
-    fn splice(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<Step> {
-        let Some(source) = &self.from else {
-            return Poll::Ready(Step::Eof);
-        };
-        let Ok(mut readable) = ready!(source.poll_read_ready(cx)) else {
-            return Poll::Ready(Step::Stop);
-        };
-        let writable = match &self.to {
-            Door::Plain(_) => None,
-            Door::Watched(target) => match target.poll_write_ready(cx) {
-                Poll::Ready(Ok(ready)) => Some(ready),
-                Poll::Ready(Err(_)) => return Poll::Ready(Step::Stop),
-                Poll::Pending => return self.patience.poll(cx),
-            },
-        };
-        let (from, to) = (source.get_ref().as_fd(), self.to.as_fd());
-        Poll::Ready(match sys::splice(from, to) {
-            Ok(0) => Step::Eof,
-            Ok(moved) => {
-                tally.moved += moved as u64;
-                self.patience.renew();
-                Step::Again
-            }
-            Err(Errno::EINTR) => Step::Again,
-            Err(Errno::EPIPE) => Step::Stop,
-            Err(Errno::EAGAIN) => match sys::sides(from, to) {
-                // With a full target, splice(2) does not report the end of the source. tokio never
-                // takes a hang-up back, so one that was seen once is the end.
-                Ok(sides)
-                    if !sides.filled && (sides.hung_up || readable.ready().is_read_closed()) =>
-                {
-                    Step::Eof
-                }
-                Ok(sides) if !sides.filled => {
-                    readable.clear_ready();
-                    Step::Again
-                }
-                Ok(sides) if !sides.room => match writable {
-                    Some(mut writable) => {
-                        writable.clear_ready();
-                        Step::Again
-                    }
-                    None => Step::Full,
-                },
-                // Something moved between the two calls.
-                Ok(_) => Step::Again,
-                Err(_) => Step::Full,
-            },
-            Err(why) => {
-                log::debug!("{}: splice refused ({why}), copying", self.stream);
-                Step::Refused
-            }
-        })
-    }
-
-    fn copy(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<Step> {
-        if self.writing.is_some() {
-            return self.written(cx, tally);
-        }
-        let Mode::Copy(pending) = &mut self.mode else {
-            return Poll::Ready(Step::Again);
-        };
-        if pending.is_empty() {
-            let mut bytes = std::mem::take(pending);
-            if let Some(step) = ready!(self.read(cx, self.target.chunk(), &mut bytes)) {
-                return Poll::Ready(step);
-            }
-            self.mode = Mode::Copy(bytes);
-        }
-        if self.target == Target::File {
-            self.hand_over();
-            return Poll::Ready(Step::Again);
-        }
-        let writable = match &self.to {
-            Door::Plain(_) => None,
-            Door::Watched(target) => match target.poll_write_ready(cx) {
-                Poll::Ready(Ok(ready)) => Some(ready),
-                Poll::Ready(Err(_)) => return Poll::Ready(Step::Stop),
-                Poll::Pending => return self.patience.poll(cx),
-            },
-        };
-        let Mode::Copy(pending) = &mut self.mode else {
-            return Poll::Ready(Step::Again);
-        };
-        Poll::Ready(match nix::unistd::write(&self.to, pending) {
-            Ok(written) if written > 0 => {
-                tally.moved += written as u64;
-                pending.drain(..written);
-                self.complained = false;
-                self.patience.renew();
-                Step::Again
-            }
-            Err(Errno::EINTR) => Step::Again,
-            Err(Errno::EAGAIN) => match writable {
-                // A hang-up was seen, which tokio never takes back: watch anew.
-                Some(writable) if writable.ready().is_write_closed() => {
-                    self.unwatch_target();
-                    self.rest(RETRY);
-                    Step::Again
-                }
-                Some(mut writable) => {
-                    writable.clear_ready();
-                    Step::Again
-                }
-                None => Step::Full,
-            },
-            Err(Errno::EPIPE) if self.target == Target::Pipe => Step::Stop,
-            Err(_) if self.target == Target::Terminal => Step::Stop,
-            // A disk that is full for a moment must not stop the container for ever.
-            failed => {
-                tally.lost += pending.len() as u64;
-                pending.clear();
-                self.complain(failed.err().unwrap_or(Errno::ENOSPC));
-                Step::Again
-            }
-        })
-    }
-
-    /// Reads `len` bytes at most from the source; without a step there are some.
-    fn read(&mut self, cx: &mut Context<'_>, len: usize, into: &mut Vec<u8>) -> Poll<Option<Step>> {
-        let Some(source) = &self.from else {
-            return Poll::Ready(Some(Step::Eof));
-        };
-        let Ok(mut readable) = ready!(source.poll_read_ready(cx)) else {
-            return Poll::Ready(Some(Step::Stop));
-        };
-        into.resize(len, 0);
-        let read = nix::unistd::read(source.get_ref(), into);
-        into.truncate(read.unwrap_or(0));
-        Poll::Ready(Some(match read {
-            Ok(0) => Step::Eof,
-            Ok(_) => return Poll::Ready(None),
-            Err(Errno::EINTR) => Step::Again,
-            Err(Errno::EAGAIN) if !readable.ready().is_read_closed() => {
-                readable.clear_ready();
-                Step::Again
-            }
-            Err(Errno::EIO | Errno::EAGAIN) if matches!(self.source, Source::Terminal(_)) => {
-                self.take_slave();
-                Step::Again
-            }
-            Err(_) => Step::Eof,
-        }))
-    }
-
-    /// Says once that output is lost, until some is written again.
-    fn complain(&mut self, why: Errno) {
-        if !self.complained {
-            log::warn!(
-                "{}: dropping output that cannot be written: {why}",
-                self.stream
-            );
-        }
-        self.complained = true;
-    }
-
-    /// Starts to wait for room in the target.
-    fn watch_target(&mut self) {
-        if !matches!(self.target, Target::File | Target::Device)
-            && let Door::Plain(fd) = &self.to
-            && let Ok(fd) = match self.target {
-                // The output's relay has this one in the reactor, which takes each number once.
-                Target::Terminal => fd.try_clone().map(Arc::new),
-                Target::Fifo | Target::Pipe | Target::File | Target::Device => Ok(Arc::clone(fd)),
-            }
-            && let Ok(watched) = sys::watch(fd, Interest::WRITABLE)
-        {
-            self.to = Door::Watched(watched);
-        } else {
-            self.rest(RETRY);
-        }
-    }
-
-    fn unwatch_target(&mut self) {
-        if let Door::Watched(watched) = &self.to {
-            self.to = Door::Plain(Arc::clone(watched.get_ref()));
-        }
-    }
-
-    /// After the end of an output: gives up the read side of its FIFO, so that "no reader" can be
-    /// seen, and keeps the write side. False when that cannot be done: a reader who waits for EOF
-    /// must get it, so the FIFO is closed then.
-    fn hold(&mut self) -> bool {
-        // Before the reopen, which so finds a free descriptor.
-        self.from = None;
-        match sys::reopen(self.to.as_fd(), sys::End::Write) {
-            Ok(write_end) => {
-                self.to = Door::Plain(Arc::new(write_end));
-                self.mode = Mode::Hold(LOOK.0);
-                self.stalled.take_if(|stalled| stalled.is_done());
-                true
-            }
-            Err(why) => {
-                log::warn!("{}: close without looking for a reader: {why}", self.stream);
-                false
-            }
-        }
-    }
-
-    /// Replaces the stdin FIFO, open for both directions, by its read end.
-    fn give_up_keeper(&mut self) {
-        let Some(both) = &self.from else {
-            self.drop_keeper = false;
-            return;
-        };
-        let read_end = sys::reopen(both.get_ref().as_fd(), sys::End::Read)
-            .and_then(|fd| sys::watch(Arc::new(fd), Interest::READABLE));
-        match read_end {
-            Ok(read_end) => {
-                self.from = Some(read_end);
-                self.drop_keeper = false;
-            }
-            Err(why) => {
-                log::debug!("{}: close our write end: {why}, trying again", self.stream);
-                self.rest(RETRY);
             }
         }
     }

@@ -1,0 +1,265 @@
+//! Opens what a plan names and makes the pipes between that and the container.
+//!
+//! Invariant: nothing moves and nothing is started yet, and after an error nothing stays open: until all
+//! is there, every descriptor belongs to a value on the stack.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use super::STREAMS;
+use super::terminal::Terminal;
+use crate::error::{Error, Result};
+use crate::runtime::Fds;
+use crate::stdio::console::ConsoleSocket;
+use crate::stdio::logger::Pending;
+use crate::stdio::plan::{Output, Plan};
+use crate::stdio::relay::Relay;
+use crate::stdio::sys::{self, End, Kind};
+use crate::stdio::{Buffering, Overflow, Stream};
+
+/// Who owns the container's ends: user and group.
+type Owner = (u32, u32);
+
+/// All that a plan asks for, opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// By [`Stream`].
+    pub(super) relays: [Option<Relay>; STREAMS.len()],
+    pub(super) terminal: Terminal,
+    pub(super) loggers: Vec<Pending>,
+    /// The container's ends.
+    pub(super) fds: Fds,
+}
+
+impl Opening {
+    /// See [`Io::open`](super::Io::open).
+    pub(super) fn of(plan: &Plan, owner: Owner, buffering: Buffering) -> Result<Self> {
+        let mut opening = Self {
+            relays: [None, None, None],
+            terminal: Terminal::None,
+            loggers: Vec::new(),
+            fds: Fds {
+                stdin: None,
+                stdout: None,
+                stderr: None,
+            },
+        };
+        match plan {
+            Plan::Null => {}
+            Plan::Terminal { stdin, stdout } => {
+                opening.terminal(stdin.as_deref(), stdout.as_ref(), owner)?;
+            }
+            Plan::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                if let Some(path) = stdin {
+                    (opening.relays[0], opening.fds.stdin) = open_stdin(path, owner)?;
+                }
+                opening.outputs(stdout.as_ref(), stderr.as_ref(), owner, buffering)?;
+            }
+        }
+        Ok(opening)
+    }
+
+    fn terminal(
+        &mut self,
+        stdin: Option<&Path>,
+        stdout: Option<&Output>,
+        (uid, gid): Owner,
+    ) -> Result<()> {
+        let stdin = match stdin {
+            Some(path) => open_typed(path)?,
+            None => None,
+        };
+        let stdout = match stdout {
+            Some(Output::Logger(command)) => {
+                let (write, read) = sys::pipe(Stream::Stdout, End::Write, uid, gid)?;
+                self.loggers.push(Pending {
+                    command: command.clone(),
+                    ends: [Some(read), None],
+                });
+                // As good as a FIFO: the logger's end is open as long as there is a logger.
+                Opened::Fifo(write)
+            }
+            Some(output) => open_target(Stream::Stdout, output)?,
+            None => open_target(Stream::Stdout, &"/dev/null".into())?,
+        };
+        self.terminal = Terminal::Awaited {
+            stdin,
+            stdout,
+            socket: ConsoleSocket::listen()
+                .map_err(|e| e.context("failed to create console socket"))?,
+        };
+        Ok(())
+    }
+
+    fn outputs(
+        &mut self,
+        stdout: Option<&Output>,
+        stderr: Option<&Output>,
+        owner: Owner,
+        buffering: Buffering,
+    ) -> Result<()> {
+        let mut shared_file = None;
+        match stdout {
+            Some(Output::Logger(command)) => {
+                let (read, write) = logger_pipe(Stream::Stdout, owner)?;
+                (self.relays[1], self.fds.stdout) =
+                    before_logger(Stream::Stdout, write, owner, buffering)?;
+                self.loggers.push(Pending {
+                    command: command.clone(),
+                    ends: [Some(read), None],
+                });
+            }
+            Some(output) => {
+                let target = open_target(Stream::Stdout, output)?;
+                if let Opened::File(file, kind) = &target
+                    && stderr == Some(output)
+                {
+                    // One open file for both, as a shell's `2>&1`.
+                    shared_file = Some(Opened::File(Arc::clone(file), *kind));
+                }
+                (self.relays[1], self.fds.stdout) =
+                    open_output(Stream::Stdout, target, owner, buffering)?;
+            }
+            None => {}
+        }
+        match stderr {
+            Some(Output::Logger(command)) => {
+                let (read, write) = logger_pipe(Stream::Stderr, owner)?;
+                (self.relays[2], self.fds.stderr) =
+                    before_logger(Stream::Stderr, write, owner, buffering)?;
+                match &mut self.loggers[..] {
+                    // One program for both.
+                    [both] if both.command == *command => both.ends[1] = Some(read),
+                    _ => self.loggers.push(Pending {
+                        command: command.clone(),
+                        ends: [None, Some(read)],
+                    }),
+                }
+            }
+            Some(output) => {
+                let target = match shared_file {
+                    Some(file) => file,
+                    None => open_target(Stream::Stderr, output)?,
+                };
+                (self.relays[2], self.fds.stderr) =
+                    open_output(Stream::Stderr, target, owner, buffering)?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Where an output goes, opened.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Fifo(OwnedFd),
+    /// A file or device, and which of them.
+    File(Arc<OwnedFd>, Kind),
+}
+
+/// Opens what a relay writes to; a logger's pipe is made elsewhere.
+fn open_target(stream: Stream, output: &Output) -> Result<Opened> {
+    let file = |fd: OwnedFd, kind| Opened::File(Arc::new(fd), kind);
+    match output {
+        Output::Path(path) => Ok(match sys::kind(stream, path)? {
+            Kind::Fifo => Opened::Fifo(sys::open_fifo(stream, path)?),
+            kind @ (Kind::File | Kind::Device) => file(sys::open_append(stream, path)?, kind),
+        }),
+        Output::File(path) => {
+            let fd = sys::create_append(stream, path)?;
+            match sys::kind(stream, path)? {
+                Kind::Fifo => Err(not_a_file(stream, path)),
+                kind @ (Kind::File | Kind::Device) => Ok(file(fd, kind)),
+            }
+        }
+        Output::Logger(command) => Err(not_a_file(stream, &command.path)),
+    }
+}
+
+fn not_a_file(stream: Stream, path: &Path) -> Error {
+    Error::invalid_argument(format!("{stream} {} is not a file", path.display()))
+}
+
+/// A pipe whose read end a logging program gets, so it blocks.
+fn logger_pipe(stream: Stream, (uid, gid): Owner) -> Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = sys::pipe(stream, End::Read, uid, gid)?;
+    sys::set_blocking(read.as_fd())
+        .map_err(|why| Error::io(format!("set up {stream} pipe"), &why))?;
+    Ok((read, write))
+}
+
+/// A relay and the container's end, as far as there is one.
+type Ends = (Option<Relay>, Option<OwnedFd>);
+
+/// What a logger's pipe is written by: the container itself, unless output may be dropped. Then there
+/// must be a relay in between to do it, as a program may live and not read.
+fn before_logger(
+    stream: Stream,
+    write: OwnedFd,
+    owner: Owner,
+    buffering: Buffering,
+) -> Result<Ends> {
+    if buffering.overflow == Overflow::Block || buffering.size == 0 {
+        return Ok((None, Some(write)));
+    }
+    sys::set_nonblocking(write.as_fd())
+        .map_err(|why| Error::io(format!("set up {stream} pipe"), &why))?;
+    open_output(stream, Opened::Fifo(write), owner, buffering)
+}
+
+/// What is typed into a terminal; a device, such as `/dev/null`, types nothing.
+fn open_typed(path: &Path) -> Result<Option<OwnedFd>> {
+    match sys::kind(Stream::Stdin, path)? {
+        Kind::Fifo => sys::open_fifo(Stream::Stdin, path).map(Some),
+        Kind::Device => Ok(None),
+        Kind::File => Err(Error::invalid_argument(format!(
+            "stdin {} of a terminal is a file, not a FIFO",
+            path.display()
+        ))),
+    }
+}
+
+fn open_output(
+    stream: Stream,
+    to: Opened,
+    (uid, gid): Owner,
+    buffering: Buffering,
+) -> Result<Ends> {
+    let (ours, theirs) = sys::pipe(stream, End::Read, uid, gid)?;
+    let relay = match to {
+        Opened::Fifo(fifo) => {
+            Relay::to_fifo(stream, ours, fifo).map(|relay| relay.buffered(buffering))
+        }
+        Opened::File(file, kind) => Relay::to_file(stream, ours, file, kind),
+    };
+    let relay = relay.map_err(|why| Error::io(format!("watch {stream} pipe"), &why))?;
+    Ok((Some(relay), Some(theirs)))
+}
+
+fn open_stdin(path: &Path, (uid, gid): Owner) -> Result<Ends> {
+    let stream = Stream::Stdin;
+    match sys::kind(stream, path)? {
+        Kind::Fifo => {
+            let fifo = sys::open_fifo(stream, path)?;
+            let (ours, theirs) = sys::pipe(stream, End::Write, uid, gid)?;
+            let relay = Relay::to_container(fifo, ours)
+                .map_err(|why| Error::io(format!("watch stdin {}", path.display()), &why))?;
+            Ok((Some(relay), Some(theirs)))
+        }
+        Kind::File | Kind::Device => {
+            let file = sys::open_read(stream, path)?;
+            fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|why| {
+                Error::io(format!("set up stdin {}", path.display()), &why.into())
+            })?;
+            Ok((None, Some(file)))
+        }
+    }
+}
