@@ -1,52 +1,84 @@
 //! One connection to the manager's events service.
 //!
-//! Invariant: connecting and forwarding never block the thread, end within their limit, and leave
-//! neither task nor descriptor behind when the [`Link`] is dropped (ttrpc's connection task ends
-//! with its last client).
+//! Invariant: connecting and forwarding never block the thread and end within their limit; one
+//! request is under way at a time, and a [`Link`] of which one was given up is of no more use and
+//! must be dropped, since its answer may still come.
+//!
+//! ttrpc's own client is made for many requests at once: each passes through two tasks and four
+//! timers. Here a request is one write, a wait and, as a rule, one read, all in the caller's task.
 
 use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
-use protobuf::MessageField;
+use protobuf::{Message, MessageField};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use ttrpc::asynchronous::Client;
-use ttrpc::asynchronous::transport::Socket;
-use ttrpc::context;
+use ttrpc::proto::{
+    KeyValue, MESSAGE_HEADER_LENGTH, MESSAGE_LENGTH_MAX, MESSAGE_TYPE_RESPONSE, MessageHeader,
+    Request, Response,
+};
 
 use super::queue::Entry;
-use crate::proto::events_ttrpc::{EventsClient, ForwardRequest};
+use crate::proto::events_ttrpc::ForwardRequest;
 use crate::proto::types::Envelope;
 use crate::proto::{Any, Timestamp};
+
+/// What is called.
+const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
+const METHOD: &str = "Forward";
 
 /// The metadata key under which containerd's ttrpc services read the namespace.
 const NAMESPACE_HEADER: &str = "containerd-namespace-ttrpc";
 
+/// An answer without an error takes a handful of bytes.
+const ANSWER: usize = 256;
+
 /// Why an event was not delivered.
 #[derive(Debug, PartialEq)]
 pub(super) enum Failure {
-    /// No answer within the limit.
-    TimedOut,
     /// The connection broke. Whether the manager has the event is unknown.
     Lost(String),
     /// The manager answered with an error.
     Answered(ttrpc::Code, String),
 }
 
-/// A connected client.
-pub(super) struct Link(EventsClient);
+/// A connection.
+pub(super) struct Link {
+    stream: UnixStream,
+    /// Clients' are odd.
+    next_id: u32,
+    /// All but the payload and the limit, which change.
+    request: Request,
+    /// The request on its way, then its answer.
+    frame: Vec<u8>,
+}
 
 impl Link {
-    /// Connects to `address`, a socket path or `@abstract` name.
+    /// Connects to `address`, a socket path or `@abstract` name, for the events of `namespace`.
     ///
-    /// tokio's connect, not ttrpc's: that one is a blocking connect(2), which on a Unix socket
-    /// waits without end while the backlog of a stopped manager is full. Non-blocking, the kernel
-    /// answers EAGAIN at once.
-    pub(super) async fn connect(address: &str) -> io::Result<Self> {
+    /// tokio's connect, as a blocking connect(2) on a Unix socket waits without end while the
+    /// backlog of a stopped manager is full. Non-blocking, the kernel answers EAGAIN at once.
+    pub(super) async fn connect(address: &str, namespace: &str) -> io::Result<Self> {
         let stream = match address.strip_prefix('@') {
             Some(name) => UnixStream::connect(format!("\0{name}")).await?,
             None => UnixStream::connect(address).await?,
         };
-        Ok(Self(EventsClient::new(Client::new(Socket::from(stream)))))
+        let request = Request {
+            service: SERVICE.to_owned(),
+            method: METHOD.to_owned(),
+            metadata: vec![KeyValue {
+                key: NAMESPACE_HEADER.to_owned(),
+                value: namespace.to_owned(),
+                ..KeyValue::default()
+            }],
+            ..Request::default()
+        };
+        Ok(Self {
+            stream,
+            next_id: 1,
+            request,
+            frame: Vec::new(),
+        })
     }
 
     /// How long ago the manager at `address` bound its socket; a clock set back makes it young.
@@ -56,31 +88,82 @@ impl Link {
         Some(bound.elapsed().unwrap_or_default())
     }
 
-    /// Sends one event and waits at most `limit` for the answer.
+    /// Sends one event and waits for the answer, which the caller does for at most `limit`.
     pub(super) async fn forward(
-        &self,
+        &mut self,
         namespace: &str,
         entry: &Entry,
         limit: Duration,
     ) -> Result<(), Failure> {
         // The limit that travels is a little longer, so that ours, which is told apart from a dead
         // connection, always runs out first.
-        let mut ctx = context::with_duration(limit + Duration::from_secs(1));
-        ctx.add(NAMESPACE_HEADER.to_owned(), namespace.to_owned());
-        let request = ForwardRequest {
-            envelope: MessageField::some(envelope(namespace, entry)),
-            ..ForwardRequest::default()
-        };
-        match tokio::time::timeout(limit, self.0.forward(ctx, &request)).await {
-            Err(_) => Err(Failure::TimedOut),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(ttrpc::Error::RpcStatus(status))) => Err(Failure::Answered(
+        let told = limit.saturating_add(Duration::from_secs(1)).as_nanos();
+        self.request.timeout_nano = i64::try_from(told).unwrap_or(i64::MAX);
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(2);
+        self.encode(id, namespace, entry)
+            .map_err(|e| Failure::Lost(e.to_string()))?;
+        let answer = self.exchange(id).await;
+        // A burst's largest event must not cost memory for ever.
+        self.frame.clear();
+        self.frame.shrink_to(4 * ANSWER);
+        let answer = answer.map_err(|e| Failure::Lost(e.to_string()))?;
+        match answer.status.into_option() {
+            Some(status) if status.code() != ttrpc::Code::OK => Err(Failure::Answered(
                 status.code.enum_value().unwrap_or(ttrpc::Code::UNKNOWN),
                 status.message,
             )),
-            // ttrpc 0.10 has no error of its own for a dead connection: all the rest is one.
-            Ok(Err(other)) => Err(Failure::Lost(other.to_string())),
+            _ => Ok(()),
         }
+    }
+
+    /// Makes the frame of a request.
+    fn encode(&mut self, id: u32, namespace: &str, entry: &Entry) -> protobuf::Result<()> {
+        let forward = ForwardRequest {
+            envelope: MessageField::some(envelope(namespace, entry)),
+            ..ForwardRequest::default()
+        };
+        self.request.payload.clear();
+        forward.write_to_vec(&mut self.request.payload)?;
+        self.frame.clear();
+        self.frame.resize(MESSAGE_HEADER_LENGTH, 0);
+        self.request.write_to_vec(&mut self.frame)?;
+        self.request.payload.shrink_to(4 * ANSWER);
+        let length = (self.frame.len() - MESSAGE_HEADER_LENGTH) as u32;
+        let header: Vec<u8> = MessageHeader::new_request(id, length).into();
+        self.frame[..MESSAGE_HEADER_LENGTH].copy_from_slice(&header);
+        Ok(())
+    }
+
+    /// Sends the frame and reads the answer to it.
+    async fn exchange(&mut self, id: u32) -> io::Result<Response> {
+        self.stream.write_all(&self.frame).await?;
+        self.frame.clear();
+        self.frame.reserve(ANSWER);
+        self.read_until(MESSAGE_HEADER_LENGTH).await?;
+        let header = MessageHeader::from(&self.frame[..MESSAGE_HEADER_LENGTH]);
+        let length = header.length as usize;
+        if (header.type_, header.stream_id) != (MESSAGE_TYPE_RESPONSE, id)
+            || length > MESSAGE_LENGTH_MAX
+        {
+            let what = format!("the manager sent {header:?} instead of the answer to request {id}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        self.read_until(MESSAGE_HEADER_LENGTH + length).await?;
+        Ok(Response::parse_from_bytes(
+            &self.frame[MESSAGE_HEADER_LENGTH..MESSAGE_HEADER_LENGTH + length],
+        )?)
+    }
+
+    /// Reads until there are so many bytes of the answer; more than the answer never come.
+    async fn read_until(&mut self, length: usize) -> io::Result<()> {
+        while self.frame.len() < length {
+            if self.stream.read_buf(&mut self.frame).await? == 0 {
+                let what = "the manager closed the connection";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+            }
+        }
+        Ok(())
     }
 }
 

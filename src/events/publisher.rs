@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::event::Rank;
 use super::link::{Failure, Link};
@@ -189,10 +189,7 @@ impl Worker {
                     self.pause(due).await;
                     State::Connecting
                 }
-                State::Connecting => match Link::connect(&self.address).await {
-                    Ok(link) => self.connected(link),
-                    Err(why) => self.failed(format!("connecting to {}: {why}", self.address)),
-                },
+                State::Connecting => self.connect().await,
                 State::Settling(link, due) => {
                     tokio::time::sleep_until(due).await;
                     self.shared.settled.fetch_add(1, Ordering::Relaxed);
@@ -203,6 +200,13 @@ impl Worker {
                     self.publish(link, &entry).await
                 }
             }
+        }
+    }
+
+    async fn connect(&mut self) -> State {
+        match Link::connect(&self.address, &self.namespace).await {
+            Ok(link) => self.connected(link),
+            Err(why) => self.failed(format!("connecting to {}: {why}", self.address)),
         }
     }
 
@@ -218,7 +222,7 @@ impl Worker {
         State::Settling(link, Instant::now() + hold)
     }
 
-    async fn publish(&mut self, link: Link, entry: &Entry) -> State {
+    async fn publish(&mut self, mut link: Link, entry: &Entry) -> State {
         if self.patience.seq != entry.seq {
             self.patience = Patience {
                 seq: entry.seq,
@@ -226,16 +230,16 @@ impl Worker {
             };
         }
         let limit = self.limits.try_limit(self.patience.timeouts);
-        match self.forward(&link, entry, limit).await {
+        let Some(answer) = self.forward(&mut link, entry, limit).await else {
+            self.patience.timeouts += 1;
+            return self.failed(format!("no answer to {} within {limit:?}", entry.topic));
+        };
+        match answer {
             Ok(()) => {
                 self.queue.settle(entry.seq);
                 self.shared.stats(|stats| stats.delivered += 1);
                 self.answered();
                 State::Connected(link)
-            }
-            Err(Failure::TimedOut) => {
-                self.patience.timeouts += 1;
-                self.failed(format!("no answer to {} within {limit:?}", entry.topic))
             }
             Err(Failure::Lost(why)) => self.failed(format!("sending {}: {why}", entry.topic)),
             Err(Failure::Answered(code, why)) => {
@@ -262,13 +266,21 @@ impl Worker {
         }
     }
 
-    async fn forward(&self, link: &Link, entry: &Entry, limit: Duration) -> Result<(), Failure> {
+    /// The manager's answer; none within `limit`.
+    async fn forward(
+        &self,
+        link: &mut Link,
+        entry: &Entry,
+        limit: Duration,
+    ) -> Option<Result<(), Failure>> {
+        let deadline = Instant::now() + limit;
         let mut answer = std::pin::pin!(link.forward(&self.namespace, entry, limit));
-        if let Ok(prompt) = timeout(self.limits.prompt, answer.as_mut()).await {
-            return prompt;
+        let prompt = self.limits.prompt.min(limit);
+        if let Ok(prompt) = timeout(prompt, answer.as_mut()).await {
+            return Some(prompt);
         }
         self.queue.unanswered(true);
-        answer.await
+        timeout_at(deadline, answer).await.ok()
     }
 
     fn answered(&mut self) {
