@@ -66,7 +66,7 @@ fuzz: ## Look for inputs that break a parser, FUZZ_SECONDS on each of FUZZ_TARGE
 	        -artifact_prefix=target/fuzz/found/$$target/ -print_final_stats=1 || exit 1; \
 	done
 
-test-suites: tools ## Run containerd's own suites, with the Go shim and with ours (needs root)
+test-suites: tools ## Run containerd's and Docker's own suites, with the Go shim and with ours (needs root)
 	@[ "$$(id -u)" = 0 ] || { echo "the suites start containers: run them as root"; exit 1; }
 	$(CARGO) build --locked
 	@tests/suites/run
