@@ -95,7 +95,7 @@ impl Container {
         };
         let begun = cgroup.pids().and_then(|pids| {
             let so_far = pids.hits()?;
-            Ok((pids.watch()?, so_far, pids))
+            Ok((pids.watch(&self.shared.watcher)?, so_far, pids))
         });
         let (watch, so_far, pids) = match begun {
             Ok(begun) => begun,
