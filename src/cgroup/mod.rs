@@ -15,6 +15,7 @@ mod pids;
 mod refused;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::fs;
 use std::io;
@@ -29,8 +30,9 @@ pub use locate::Version;
 pub use manage::{add_process, remove};
 pub use metrics::{Metrics, host_pressure};
 pub use oom::{Hit, OomWatch, Scope};
-pub use pids::{CountedAt, Level, Pids, PidsWatch, fullest};
+pub use pids::{CountedAt, Level, Pids, fullest};
 pub use refused::{Refusals, Refused};
+pub use watch::{Watch, Watcher};
 
 /// The cgroup a process was in when it was looked at, in every hierarchy.
 ///

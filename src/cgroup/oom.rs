@@ -1,7 +1,9 @@
 //! What the kernel tells of processes that it killed for want of memory.
 //!
-//! Invariant: counting costs one short read and watching one descriptor, which wakes nobody while
-//! nothing happens. inotify would do on v2, but a user has 128 instances of it, and hundreds of shims.
+//! Invariant: counting costs one short read. Watching wakes nobody while nothing happens; it costs a
+//! descriptor on v1, and on v2 what [`super::watch`] says. One eventfd could serve any number of v1's
+//! cgroups, but it would not say whose memory is short, and all of them would have to be looked at
+//! until the kernel has killed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,14 +15,19 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::metrics::keyed;
-use super::{Cgroup, Version};
+use super::{Cgroup, Version, Watch, Watcher};
 use crate::error::{Error, Result};
 
 /// Becomes ready when the kernel may have killed somebody.
 #[derive(Debug)]
-pub struct OomWatch {
-    fd: AsyncFd<OwnedFd>,
-    interest: Interest,
+pub struct OomWatch(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// v1: an eventfd, which the kernel writes to when memory is short, and before it kills.
+    Shortage(AsyncFd<OwnedFd>),
+    /// v2: the file that the count is in.
+    Count(Watch),
 }
 
 impl Cgroup {
@@ -117,32 +124,32 @@ impl Cgroup {
     /// Begins to watch; none when the memory controller is not there. Call it in a runtime.
     ///
     /// # Errors
-    /// What the system said.
-    pub fn watch_oom(&self) -> io::Result<Option<OomWatch>> {
-        let Some(path) = self.oom_file() else {
+    /// What the system said, with the path.
+    pub fn watch_oom(&self, watcher: &Watcher) -> Result<Option<OomWatch>> {
+        let Some(path) = self.oom_file().filter(|path| path.exists()) else {
             return Ok(None);
         };
-        let file = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
+        let kind = match self.version {
+            Version::V1 => shortage(&path)
+                .map(Kind::Shortage)
+                .map_err(|e| Error::io(format!("watch {}", path.display()), &e))?,
+            Version::V2 => Kind::Count(watcher.watch(&path)?),
         };
-        let (fd, interest) = match self.version {
-            Version::V1 => {
-                let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-                let control = path.with_file_name("cgroup.event_control");
-                let mut control = OpenOptions::new().write(true).open(control)?;
-                // In one write; the kernel keeps what it needs of both.
-                let request = format!("{} {}", event.as_raw_fd(), file.as_raw_fd());
-                control.write_all(request.as_bytes())?;
-                (event.into(), Interest::READABLE)
-            }
-            Version::V2 => (OwnedFd::from(file), Interest::PRIORITY),
-        };
-        // Needed because tokio can't know that a descriptor stays open.
-        // SAFETY: an OwnedFd does, and nothing takes it out of the AsyncFd.
-        let fd = unsafe { AsyncFd::register_with_interest(fd, interest) }?;
-        Ok(Some(OomWatch { fd, interest }))
+        Ok(Some(OomWatch(kind)))
     }
+}
+
+fn shortage(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let file = File::open(path)?;
+    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+    let control = path.with_file_name("cgroup.event_control");
+    let mut control = OpenOptions::new().write(true).open(control)?;
+    // In one write; the kernel keeps what it needs of both.
+    let request = format!("{} {}", event.as_raw_fd(), file.as_raw_fd());
+    control.write_all(request.as_bytes())?;
+    // SAFETY: an OwnedFd stays open, and nothing takes it out of the AsyncFd.
+    let fd = unsafe { AsyncFd::register_with_interest(event.into(), Interest::READABLE) };
+    Ok(fd?)
 }
 
 /// Where the limit is that was hit, from the container's point of view.
@@ -202,22 +209,20 @@ impl OomWatch {
     /// # Errors
     /// What the system said.
     pub async fn changed(&mut self) -> io::Result<()> {
-        // Reading says that what there is has been seen: the count of an eventfd, the text of a file.
-        let mut buffer = [0; 512];
-        let read = |fd: &OwnedFd, buffer: &mut [u8]| match self.interest {
-            Interest::PRIORITY => nix::sys::uio::pread(fd, buffer, 0),
-            _ => nix::unistd::read(fd, buffer),
+        let event = match &mut self.0 {
+            Kind::Count(file) => return file.changed().await,
+            Kind::Shortage(event) => event,
         };
-        if self.interest == Interest::PRIORITY {
-            read(self.fd.get_ref(), &mut buffer)?;
-        }
-        let mut ready = self.fd.ready(self.interest).await?;
-        ready.clear_ready();
-        drop(ready);
-        match read(self.fd.get_ref(), &mut buffer) {
+        event.ready(Interest::READABLE).await?.clear_ready();
+        match nix::unistd::read(event.get_ref(), &mut [0; 8]) {
             Ok(_) | Err(nix::errno::Errno::EAGAIN) => Ok(()),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Whether the word comes when the kernel has counted; else it comes before.
+    pub fn comes_after_the_count(&self) -> bool {
+        matches!(self.0, Kind::Count(_))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Limits of processes and threads: what is counted, whose limit it is, and word when it is reached.
 //!
-//! Invariant: what is watched costs one descriptor, which wakes nobody while nothing is refused.
+//! Invariant: watching wakes nobody while nothing is refused ([`super::watch`]).
 //!
 //! Facts of the kernel (kernel/cgroup/pids.c):
 //! - `pids.events` counts refused forks where the forking task is: on v1, on v2 before Linux 6.11, and since
@@ -10,16 +10,11 @@
 //! - A fork is refused at any level; moving a process into a cgroup, never.
 //! - A process that has ended counts until it is waited for, and is in no list of its cgroup.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::fd::OwnedFd;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
 use super::metrics::{keyed, number};
-use super::{Cgroup, Version, below, has, is_gone};
+use super::{Cgroup, Version, Watch, Watcher, below, has, is_gone};
 use crate::error::{Error, Result};
 
 /// Where a refused fork is counted.
@@ -38,7 +33,16 @@ pub struct Pids {
     /// The root of its hierarchy, which has no limit.
     top: PathBuf,
     counted_at: CountedAt,
-    notified: bool,
+    notified: Notified,
+}
+
+/// Whether the kernel notifies who watches the count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notified {
+    Always,
+    Never,
+    /// Of a release that cannot be understood.
+    Unknown,
 }
 
 /// A cgroup and how full it is.
@@ -51,10 +55,6 @@ pub struct Level {
     /// The most there may be.
     pub limit: Option<u64>,
 }
-
-/// Becomes ready when the kernel may have refused a fork.
-#[derive(Debug)]
-pub struct PidsWatch(AsyncFd<OwnedFd>);
 
 impl Cgroup {
     /// The cgroup in the hierarchy of the pids controller.
@@ -76,7 +76,7 @@ impl Cgroup {
             dir: place.dir.clone(),
             top: place.mount_point.clone(),
             counted_at,
-            notified: is_notified(self.version, &release()),
+            notified: notified(self.version, &release()),
         };
         pids.hits()?;
         Ok(pids)
@@ -97,9 +97,9 @@ impl Pids {
         self.counted_at
     }
 
-    /// Whether the kernel notifies who watches. If not, [`super::Refusals`] tells of the first time.
+    /// Whether the kernel surely notifies who watches. Else [`super::Refusals`] tells of the first time.
     pub fn is_notified(&self) -> bool {
-        self.notified
+        self.notified == Notified::Always
     }
 
     /// The cgroup above, if it is not the root of the hierarchy.
@@ -185,37 +185,15 @@ impl Pids {
         Some(self.level()?.current.saturating_sub(listed))
     }
 
-    /// Begins to watch. Call it in a runtime.
+    /// Begins to watch for refused forks; none where the kernel notifies nobody. Call it in a runtime.
     ///
     /// # Errors
     /// What the system said, with the path.
-    pub fn watch(&self) -> Result<PidsWatch> {
-        let path = self.events();
-        let failed = |e: io::Error| Error::io(format!("watch {}", path.display()), &e);
-        let file = OwnedFd::from(File::open(&path).map_err(failed)?);
-        // SAFETY: an OwnedFd stays open, and nothing takes it out of the AsyncFd.
-        let fd = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) };
-        let watch = PidsWatch(fd.map_err(|e| failed(e.into()))?);
-        watch.seen().map_err(failed)?;
-        Ok(watch)
-    }
-}
-
-impl PidsWatch {
-    /// Waits until there may be something to count that was not there at the last return.
-    ///
-    /// # Errors
-    /// The cgroup is gone.
-    pub async fn changed(&mut self) -> io::Result<()> {
-        self.0.ready(Interest::PRIORITY).await?.clear_ready();
-        self.seen()
-    }
-
-    /// Has the kernel tell of what comes from here on. Only before the caller counts: what it has not
-    /// counted must still be told.
-    fn seen(&self) -> io::Result<()> {
-        nix::sys::uio::pread(self.0.get_ref(), &mut [0; 64], 0)?;
-        Ok(())
+    pub fn watch(&self, watcher: &Watcher) -> Result<Option<Watch>> {
+        match self.notified {
+            Notified::Never => Ok(None),
+            Notified::Always | Notified::Unknown => watcher.watch(&self.events()).map(Some),
+        }
     }
 }
 
@@ -224,12 +202,15 @@ fn release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()
 }
 
-fn is_notified(version: Version, release: &str) -> bool {
+fn notified(version: Version, release: &str) -> Notified {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().and_then(|n| n.parse::<u32>().ok());
-    let release = number().zip(number());
-    // What cannot be understood is taken for a new one: then nothing is missed.
-    version == Version::V2 || release.is_some_and(|release| release < (6, 11))
+    match (version, number().zip(number())) {
+        (Version::V2, _) => Notified::Always,
+        (Version::V1, Some(release)) if release < (6, 11) => Notified::Always,
+        (Version::V1, Some(_)) => Notified::Never,
+        (Version::V1, None) => Notified::Unknown,
+    }
 }
 
 /// The level whose limit is reached, of a cgroup and those above it: the one with the least room, the lower
@@ -277,19 +258,19 @@ mod tests {
     #[test]
     fn who_is_notified() {
         for (version, release, expected) in [
-            (Version::V2, "6.18.44-fc-v669\n", true),
-            (Version::V2, "", true),
-            (Version::V1, "6.18.44-fc-v669\n", false),
-            (Version::V1, "6.11.0", false),
-            (Version::V1, "6.11-rc1", false),
-            (Version::V1, "6.10.9", true),
-            (Version::V1, "5.14.0-570.el9.x86_64", true),
-            (Version::V1, "7.0", false),
-            (Version::V1, "6", false),
-            (Version::V1, "", false),
+            (Version::V2, "6.18.44-fc-v669\n", Notified::Always),
+            (Version::V2, "", Notified::Always),
+            (Version::V1, "6.18.44-fc-v669\n", Notified::Never),
+            (Version::V1, "6.11.0", Notified::Never),
+            (Version::V1, "6.11-rc1", Notified::Never),
+            (Version::V1, "6.10.9", Notified::Always),
+            (Version::V1, "5.14.0-570.el9.x86_64", Notified::Always),
+            (Version::V1, "7.0", Notified::Never),
+            (Version::V1, "6", Notified::Unknown),
+            (Version::V1, "", Notified::Unknown),
         ] {
             assert_eq!(
-                is_notified(version, release),
+                notified(version, release),
                 expected,
                 "{version:?} {release}"
             );
@@ -302,7 +283,7 @@ mod tests {
             dir: "/m/a/b/c".into(),
             top: "/m".into(),
             counted_at: CountedAt::Forker,
-            notified: true,
+            notified: Notified::Always,
         };
         let mut dirs = Vec::new();
         while let Some(parent) = pids.parent() {

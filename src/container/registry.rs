@@ -11,6 +11,7 @@ use super::Container;
 use super::create::id_is_taken;
 use super::pids::Watching;
 use super::tracker::Tracker;
+use crate::cgroup::Watcher;
 use crate::cgroup::kernel_log::KernelLog;
 use crate::error::{Code, Error, Result};
 use crate::events::Keeper;
@@ -30,6 +31,8 @@ pub struct Shared {
     pub monitor: Monitor,
     /// Who was killed for want of memory, as the kernel tells.
     pub kernel_log: KernelLog,
+    /// Word of what the kernel counts.
+    pub watcher: Watcher,
     /// The ends of waits.
     pub limits: Limits,
     /// The watch of limits of processes.

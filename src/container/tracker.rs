@@ -137,7 +137,9 @@ impl Tracker {
                 process,
                 exit: &exit,
             };
-            container.and_then(|container| container.tell_oom(Some(ended)));
+            if let Some(container) = container {
+                container.tell_oom(Some(ended));
+            }
         }
         let mut life = self.lock();
         let effects = life.exited(exit);

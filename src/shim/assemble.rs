@@ -70,6 +70,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         keeper,
         monitor,
         kernel_log: Default::default(),
+        watcher: Default::default(),
         limits,
         pids: pids::Watching::new(pids::Asked::from_env()),
     })));

@@ -14,16 +14,18 @@ pub(super) mod group;
 use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::time::sleep;
 
 use super::Container;
+use super::pids::log_once;
 use super::process::Process;
 use crate::cgroup::kernel_log::Kill;
-use crate::cgroup::{Cgroup, Scope};
+use crate::cgroup::{Cgroup, OomWatch, Scope};
+use crate::error::Error;
 use crate::events::{Event, describe};
 use crate::monitor::Exit;
 use crate::proto::cotter_oom::oom_kill;
@@ -33,12 +35,15 @@ use crate::proto::timestamp;
 use account::Facts;
 
 /// On v1 the kernel says that memory is short before it kills, and in between it may write its report to a
-/// slow console: how often to look whether it has killed, and how long to wait in between, at first and
-/// later.
-const LOOKS: u32 = 100;
-const SOON: u32 = 50;
-const LOOK: Duration = Duration::from_millis(10);
-const LATER: Duration = Duration::from_millis(100);
+/// slow console: how often to look whether it has killed, and the pause between looks.
+const LOOKS: [(u32, Duration); 3] = [
+    (10, Duration::from_millis(1)),
+    (50, Duration::from_millis(10)),
+    (50, Duration::from_millis(100)),
+];
+
+/// The kernel counts a kill, and then writes to its log who it was: looks that wait for the log.
+const PATIENCE: u32 = 3;
 
 /// Kills that come so soon after others are of one burst: no manager could have done anything about
 /// the first. The kernel tells of them in steps of the same length.
@@ -62,6 +67,8 @@ pub(super) struct Told {
     /// The kernel is to kill all or nobody.
     group: bool,
     state: Mutex<State>,
+    /// Why kills are not seen, or seen late.
+    unwatched: OnceLock<String>,
 }
 
 impl Told {
@@ -93,6 +100,17 @@ struct State {
     recent: VecDeque<OomKill>,
 }
 
+/// What became of a look at the kernel's count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Told,
+    Nothing,
+    /// There is something, of which the log has no word yet.
+    Early,
+    /// Nothing can be known, now or later.
+    Gone,
+}
+
 /// What is known of a process whose exit is to be told.
 #[derive(Clone, Copy)]
 pub(super) struct Ended<'a> {
@@ -105,49 +123,39 @@ impl Container {
     /// are ignored.
     pub(super) fn has_cgroup(self: &Arc<Self>, cgroup: Cgroup) {
         // What happened before is somebody else's.
-        let so_far = cgroup
-            .oom_kills()
-            .inspect_err(|e| log::warn!("container {}: OOM kills are not seen: {e}", self.id));
+        let so_far = cgroup.oom_kills();
         let hits = cgroup.hits();
-        let watch = cgroup.watch_oom();
+        let watch = cgroup.watch_oom(&self.shared.watcher);
         if self.cgroup.set(cgroup).is_err() {
             return;
         }
         *self.oom.state() = State {
             counted: so_far.is_ok(),
-            kills: so_far.unwrap_or(0),
+            kills: *so_far.as_ref().unwrap_or(&0),
             hits,
             began: kernel_clock(),
             ..State::default()
         };
-        let mut watch = match watch {
-            Ok(Some(watch)) => watch,
-            Ok(None) => return,
-            Err(e) => {
-                log::warn!(
-                    "container {}: OOM kills of what is not its own process may be told late: {e}",
-                    self.id
-                );
-                return;
+        let watch = match (so_far, watch) {
+            (Ok(_), Ok(Some(watch))) => watch,
+            (Ok(_), Ok(None)) => return,
+            (Ok(_), Err(why)) => {
+                return self.unseen("those that are not its own process may be told late", &why);
             }
+            (Err(why), _) => return self.unseen("they are not seen", &why),
         };
-        let me = Arc::downgrade(self);
-        self.spawn(async move {
-            while watch.changed().await.is_ok() {
-                for look in 0..LOOKS {
-                    let Some(container) = me.upgrade() else {
-                        return;
-                    };
-                    match container.tell_oom(None) {
-                        // The cgroup is gone, and the watch would never be quiet again.
-                        None => return,
-                        Some(true) => break,
-                        Some(false) => drop(container),
-                    }
-                    sleep(if look < SOON { LOOK } else { LATER }).await;
-                }
-            }
-        });
+        self.spawn(follow(watch, Arc::downgrade(self)));
+    }
+
+    fn unseen(&self, what: &str, why: &Error) {
+        let line = format!("its OOM kills: {what}: {why}");
+        log_once(&self.shared, &self.id, &line);
+        let _ = self.oom.unwatched.set(format!("{what}: {why}"));
+    }
+
+    /// Why kills are not seen, or seen late.
+    pub fn oom_unwatched(&self) -> Option<&str> {
+        self.oom.unwatched.get().map(String::as_str)
     }
 
     /// The last events of this kind, oldest first, and how many processes were killed in all.
@@ -157,20 +165,31 @@ impl Container {
         (total, state.recent.iter().cloned().collect())
     }
 
-    /// Tells of kills that nobody has been told of; whether there were any, and none when it cannot be
-    /// known. `ended` is what made somebody ask.
-    pub(super) fn tell_oom(&self, ended: Option<Ended<'_>>) -> Option<bool> {
-        let cgroup = self.cgroup.get()?;
+    /// Tells of kills that nobody has been told of. `ended` is what made somebody ask.
+    pub(super) fn tell_oom(&self, ended: Option<Ended<'_>>) {
+        self.look(ended, false);
+    }
+
+    /// Who is `patient` is told to come again while the kernel's log has no word of what was counted.
+    fn look(&self, ended: Option<Ended<'_>>, patient: bool) -> Look {
+        let Some(cgroup) = self.cgroup.get() else {
+            return Look::Gone;
+        };
         let mut state = self.oom.state();
         let total = cgroup.oom_kills().ok();
         let kills = match total {
-            Some(total) if total <= state.kills => return Some(false),
+            Some(total) if total <= state.kills => return Look::Nothing,
             Some(total) => Some(total - state.kills),
             // Without a count, the log is read for those only who ended badly.
             None if state.counted && ended.is_some_and(|e| e.exit.status != 0) => None,
-            None => return None,
+            None => return Look::Gone,
         };
-        let mut event = self.account(cgroup, &mut state, kills, ended)?;
+        let Some(mut event) = self.account(cgroup, &mut state, kills, ended, patient) else {
+            return match patient {
+                true => Look::Early,
+                false => Look::Gone,
+            };
+        };
         state.kills += event.kills;
         event.kills_total = state.recent.back().map_or(0, |last| last.kills_total) + event.kills;
         log::info!("container {}: the kernel {}", self.id, describe(&event));
@@ -194,17 +213,18 @@ impl Container {
             }
             queue.push(Event::OomKill(event));
         });
-        Some(true)
+        Look::Told
     }
 
-    /// All that is known of kills that were counted, or else of those that are in the log; none when
-    /// there are none there.
+    /// All that is known of kills that were counted, or else, or for who is `patient`, of those that are
+    /// in the log; none when there are none there.
     fn account(
         &self,
         cgroup: &Cgroup,
         state: &mut State,
         kills: Option<u64>,
         ended: Option<Ended<'_>>,
+        patient: bool,
     ) -> Option<OomKill> {
         let pids = self.known_pids();
         let facts = Facts {
@@ -217,6 +237,9 @@ impl Container {
         };
         let log = self.shared.kernel_log.kills(state.record);
         let ours = account::ours(log, facts);
+        if patient && ours.is_empty() {
+            return None;
+        }
         state.record = ours.last().map(|kill| kill.seq).max(state.record);
         let found = u64::try_from(ours.len()).unwrap_or(u64::MAX);
         let kills = kills.or(Some(found).filter(|&found| found > 0))?;
@@ -311,6 +334,34 @@ impl Container {
             ..Victim::default()
         })
     }
+}
+
+/// Looks when there is word, until the container is no more.
+async fn follow(mut watch: OomWatch, container: Weak<Container>) {
+    while watch.changed().await.is_ok() {
+        let mut early = 0;
+        for pause in looks() {
+            let Some(container) = container.upgrade() else {
+                return;
+            };
+            match container.look(None, early < PATIENCE) {
+                Look::Told => break,
+                Look::Nothing if watch.comes_after_the_count() => break,
+                Look::Nothing => {}
+                Look::Early => early += 1,
+                // The watch would never be quiet again.
+                Look::Gone => return,
+            }
+            drop(container);
+            sleep(pause).await;
+        }
+    }
+}
+
+/// The pauses behind the looks at a count.
+fn looks() -> impl Iterator<Item = Duration> {
+    let times = |(times, pause)| std::iter::repeat_n(pause, times as usize);
+    LOOKS.into_iter().flat_map(times)
 }
 
 fn live_pid(process: &Process) -> Option<i32> {

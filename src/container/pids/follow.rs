@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Shared, log_once};
-use crate::cgroup::{Pids, PidsWatch, Refused};
+use super::{Shared, log_once, unwatched};
+use crate::cgroup::{Pids, Refused, Watch};
 
 /// Between two events of one limit.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -19,19 +19,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(64);
 
 /// Waits for word of one cgroup.
 pub(super) struct Follow {
-    watch: PidsWatch,
+    /// None where the cgroup's own file is silent.
+    watch: Option<Watch>,
     rhythm: Rhythm,
-    /// The kernel's log, where the cgroup's own file is silent.
+    /// The kernel's log, where that file is or may be silent.
     refused: Option<Refused>,
 }
 
 impl Follow {
-    pub(super) fn new(watch: PidsWatch, pids: &Pids, shared: &Shared, id: &str) -> Self {
+    pub(super) fn new(watch: Option<Watch>, pids: &Pids, shared: &Shared, id: &str) -> Self {
         let follow = || shared.pids.refusals.follow();
         let refused = (!pids.is_notified()).then(follow);
         let refused = refused.and_then(|refused| {
             refused
-                .inspect_err(|why| log_once(shared, id, &why.message))
+                .inspect_err(|why| log_once(shared, id, &unwatched(why)))
                 .ok()
         });
         Self {
@@ -64,6 +65,12 @@ impl Follow {
     }
 
     async fn word(&mut self, pause: Option<Duration>) -> Word {
+        let changed = async {
+            match &mut self.watch {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         let refused = async {
             match &mut self.refused {
                 Some(refused) => refused.anywhere().await,
@@ -78,7 +85,7 @@ impl Follow {
         };
         tokio::select! {
             biased;
-            changed = self.watch.changed() => match changed {
+            changed = changed => match changed {
                 Ok(()) => Word::File,
                 Err(_) => Word::Gone,
             },

@@ -29,7 +29,7 @@ impl Pod {
             Some(pod) => pod,
             None => {
                 let so_far = pids.hits()?;
-                let watch = pids.watch()?;
+                let watch = pids.watch(&container.shared.watcher)?;
                 let pod = Arc::new(Self {
                     told: AtomicU64::new(so_far),
                     before: so_far,

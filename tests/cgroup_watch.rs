@@ -1,0 +1,163 @@
+//! Watches of cgroup files: each change is told to those who watch that file and to nobody else, and many
+//! watches cost one descriptor. What is watched is `cgroup.events` of cgroup v2, which any Linux has.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cotter::cgroup::{Watch, Watcher};
+use tokio::time::timeout;
+
+/// As many as need an inotify instance, and some.
+const MANY: usize = 8;
+/// The variable with which a test runs itself, in namespaces of its own.
+const ROOT: &str = "COTTER_TEST_CGROUP2";
+
+/// Runs the test of that name again, with a cgroup2 of its own to look at.
+fn again(test: &str, namespaces: &str, first: &str) {
+    let root = std::env::temp_dir().join(format!("cotter-cgroup2-{}-{test}", std::process::id()));
+    fs::create_dir_all(&root).unwrap();
+    let script = format!("mount -t cgroup2 cgroup2 \"${ROOT}\" && {first} exec \"$0\" \"$@\"");
+    let mut unshare = Command::new("unshare");
+    unshare.args([namespaces, "sh", "-c", &script]);
+    unshare.arg(std::env::current_exe().unwrap());
+    unshare.args(["--exact", test, "--nocapture"]);
+    let status = unshare.env(ROOT, &root).status().unwrap();
+    fs::remove_dir(&root).unwrap();
+    assert!(status.success(), "{status}");
+}
+
+/// A cgroup in which a process can come and go.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(n: usize) -> Self {
+        let root = PathBuf::from(std::env::var_os(ROOT).unwrap());
+        let dir = root.join(format!("cotter-watch-{}-{n}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn events(&self) -> PathBuf {
+        self.0.join("cgroup.events")
+    }
+
+    /// Changes `cgroup.events` twice: a process comes, and goes.
+    fn change(&self) {
+        let procs = self.0.join("cgroup.procs");
+        let mut join = Command::new("sh");
+        join.args(["-c", "echo $$ >\"$0\""]).arg(procs);
+        assert!(join.stdin(Stdio::null()).status().unwrap().success());
+        let empty = || {
+            let text = fs::read_to_string(self.events()).unwrap();
+            text.contains("populated 0")
+        };
+        while !empty() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.0).unwrap();
+    }
+}
+
+fn descriptors() -> (usize, usize) {
+    let links = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let links: Vec<PathBuf> = links
+        .filter_map(|fd| fs::read_link(fd.path()).ok())
+        .collect();
+    let files = links.iter().filter(|to| to.ends_with("cgroup.events"));
+    let inotify = links
+        .iter()
+        .filter(|to| *to == Path::new("anon_inode:inotify"));
+    (files.count(), inotify.count())
+}
+
+async fn told(watch: &mut Watch) -> bool {
+    timeout(Duration::from_secs(30), watch.changed())
+        .await
+        .is_ok_and(|word| word.is_ok())
+}
+
+/// Takes the words that are on their way, and answers whether there were any.
+async fn told_anything(watch: &mut Watch) -> bool {
+    timeout(Duration::from_millis(100), watch.changed())
+        .await
+        .is_ok()
+}
+
+/// Of [`MANY`] files, and one that is watched twice, with that many descriptors of files and of inotify.
+async fn all_are_told(files: usize, inotify: usize) {
+    let watcher = Watcher::default();
+    let groups: Vec<Group> = (0..MANY).map(Group::new).collect();
+    let mut watches: Vec<Watch> = groups
+        .iter()
+        .map(|group| watcher.watch(&group.events()).unwrap())
+        .collect();
+    assert_eq!(descriptors(), (files, inotify));
+    for n in 0..MANY {
+        groups[n].change();
+        assert!(told(&mut watches[n]).await, "{n}");
+        while told_anything(&mut watches[n]).await {}
+        for (other, watch) in watches.iter_mut().enumerate() {
+            assert!(!told_anything(watch).await, "{other} is told of {n}");
+        }
+    }
+    // A container that shares its cgroup with another one.
+    let last = groups.last().unwrap();
+    let mut twin = watcher.watch(&last.events()).unwrap();
+    last.change();
+    assert!(told(&mut twin).await);
+    drop(watches.pop());
+    while told_anything(&mut twin).await {}
+    last.change();
+    assert!(
+        told(&mut twin).await,
+        "the other one's watch took this one along"
+    );
+    let error = watcher
+        .watch(Path::new("/nowhere/cgroup.events"))
+        .unwrap_err();
+    assert_eq!(error.message.lines().count(), 1);
+    assert!(
+        error.message.starts_with("watch /nowhere/cgroup.events: "),
+        "{error}"
+    );
+    drop((watches, twin));
+    tokio::task::yield_now().await;
+    assert_eq!(descriptors(), (0, 0));
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn two_files_are_polled_and_all_others_cost_one_descriptor() {
+    match std::env::var_os(ROOT) {
+        Some(_) => run(all_are_told(2, 1)),
+        None => again(
+            "two_files_are_polled_and_all_others_cost_one_descriptor",
+            "-m",
+            "",
+        ),
+    }
+}
+
+#[test]
+fn where_no_inotify_is_left_all_files_are_polled() {
+    match std::env::var_os(ROOT) {
+        Some(_) => run(all_are_told(MANY, 0)),
+        None => again(
+            "where_no_inotify_is_left_all_files_are_polled",
+            "-UrmC",
+            "echo 0 >/proc/sys/user/max_inotify_instances &&",
+        ),
+    }
+}
