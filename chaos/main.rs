@@ -13,6 +13,7 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod counts;
 mod faults;
 #[path = "../tests/order/ledger.rs"]
 mod ledger;
@@ -22,16 +23,21 @@ mod runtime;
 mod scene;
 #[path = "../tests/order/stream.rs"]
 mod stream;
+mod sweep;
 mod verdict;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime};
 
 use faults::{FAULTS, Fault};
-use verdict::{Outcome, Row, json, table};
+use verdict::{Outcome, Row, growth, json, sums, table};
+
+/// How many of what is wrong with one shim under one fault are printed; the rest is in the files.
+const COMPLAINTS: usize = 10;
 
 /// The columns of the table.
 const SHIMS: [&str; 2] = ["cotter", "Go, containerd 2.1"];
@@ -45,12 +51,18 @@ pub struct Scale {
     pub outage_execs: usize,
     /// How many execs exit under other faults.
     pub execs: usize,
-    /// How many cycles of an exec are run to see what adds up; fewer of what takes longer.
+    /// How many cycles of an exec are run to see what adds up.
     pub cycles: usize,
+    /// How many cycles of a container.
+    pub containers: usize,
+    /// How many Waits and how many streams are abandoned.
+    pub abandoned: usize,
     /// How often a manager comes and goes.
     pub flaps: usize,
     /// How long one fault may take with one shim.
     pub limit: Duration,
+    /// How long all may take; what is not begun by then is failed.
+    total: Duration,
     seed: u64,
 }
 
@@ -60,8 +72,11 @@ impl Scale {
         outage_execs: 5000,
         execs: 200,
         cycles: 10_000,
+        containers: 500,
+        abandoned: 1_000,
         flaps: 40,
-        limit: Duration::from_secs(900),
+        limit: Duration::from_secs(420),
+        total: Duration::from_secs(45 * 60),
         seed: 0,
     };
     const SHORT: Self = Self {
@@ -69,8 +84,11 @@ impl Scale {
         outage_execs: 300,
         execs: 40,
         cycles: 500,
+        containers: 25,
+        abandoned: 50,
         flaps: 10,
         limit: Duration::from_secs(90),
+        total: Duration::from_secs(20 * 60),
         seed: 0,
     };
 
@@ -168,22 +186,39 @@ fn one(name: &str, file: &Path, scale: Scale) -> ExitCode {
         .build();
     // A panic, which ends the scene in order, unlike the limit of who waits for this process.
     let end = tokio::time::Duration::from_secs(scale.limit.as_secs() * 9 / 10);
-    let outcome = threads.unwrap().block_on(async {
-        let fault = tokio::time::timeout(end, (fault.run)(scale));
-        fault.await.expect("the fault ends")
+    let whole = || {
+        threads.unwrap().block_on(async {
+            let fault = tokio::time::timeout(end, (fault.run)(scale));
+            fault.await.expect("the fault ends")
+        })
+    };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(whole));
+    let outcome = outcome.unwrap_or_else(|why| {
+        let text = why.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(why.downcast_ref::<&str>().copied());
+        failed(format!("panicked: {}", text.unwrap_or_default()))
     });
     let text = serde_json::to_vec(&outcome).unwrap();
     fs::write(file, text).unwrap();
     ExitCode::SUCCESS
 }
 
+fn failed(why: String) -> Outcome {
+    Outcome {
+        failed: vec![why],
+        ..Outcome::default()
+    }
+}
+
 /// Runs every fault on every shim, and judges.
 fn all(asked: &Asked) -> ExitCode {
     fs::create_dir_all(&asked.out).unwrap();
     println!("seed {}", asked.seed);
+    let begun = Instant::now();
     let mut rows = Vec::new();
     let mut good = true;
-    for fault in FAULTS.iter().filter(|f| f.name.contains(&asked.only)) {
+    let faults = || FAULTS.iter().filter(|f| f.name.contains(&asked.only));
+    for (place, fault) in faults().enumerate() {
         let mut outcomes = Vec::new();
         for (n, shim) in SHIMS.iter().enumerate() {
             let ours = n == 0;
@@ -191,32 +226,62 @@ fn all(asked: &Asked) -> ExitCode {
                 outcomes.push(None);
                 continue;
             }
-            let begun = Instant::now();
-            let outcome = apart(asked, fault, ours);
-            let seconds = begun.elapsed().as_secs_f64();
+            print!(
+                "{:2}/{} {}: {shim} ",
+                place + 1,
+                faults().count(),
+                fault.name
+            );
+            let _ = std::io::stdout().flush();
+            let now = Instant::now();
+            let outcome = match begun.elapsed() < asked.scale().total {
+                true => apart(asked, fault, ours),
+                false => failed(format!("no time left of {:?}", asked.scale().total)),
+            };
+            let seconds = now.elapsed().as_secs_f64();
+            let (got, of) = (outcome.received, outcome.expected);
             let word = if outcome.good() { "good" } else { "BAD" };
-            println!("{word:4} {seconds:5.1} s  {}: {shim}", fault.name);
+            println!("{word}, {got}/{of} exits, {seconds:.1} s");
             good &= outcome.good() || !ours;
             outcomes.push(Some(outcome));
         }
         let fault = fault.name.into();
         rows.push(Row { fault, outcomes });
     }
-    let table = table(&SHIMS, &rows);
-    println!("\n{table}");
-    fs::write(asked.out.join("table.md"), &table).unwrap();
-    let text = format!("{:#}\n", json(&SHIMS, &rows));
-    fs::write(asked.out.join("results.json"), text).unwrap();
-    println!("table and results are in {}", asked.out.display());
+    let shims = &SHIMS[..if asked.ours { 1 } else { SHIMS.len() }];
+    let mut text = format!("{}\n{}", table(shims, &rows), growth(shims, &rows));
+    for (n, shim) in shims.iter().enumerate() {
+        text += &format!("\n{shim}: {}\n", sums(n, &rows));
+    }
+    println!("\n{text}{:.0} s", begun.elapsed().as_secs_f64());
+    let files = ["md", "json"].map(|kind| asked.out.with_extension(kind));
+    fs::write(&files[0], &text).unwrap();
+    fs::write(&files[1], format!("{:#}\n", json(shims, &rows))).unwrap();
+    println!(
+        "the same is in {} and {}",
+        files[0].display(),
+        files[1].display()
+    );
     for row in &rows {
-        if let Some(outcome) = row.outcomes[0].as_ref().filter(|o| !o.good()) {
-            println!("\n{}: {}", row.fault, outcome.complaints().join("\n  "));
+        for (shim, outcome) in shims.iter().zip(&row.outcomes) {
+            if let Some(outcome) = outcome.as_ref().filter(|o| !o.good()) {
+                let why = outcome.complaints();
+                let more = why.len().saturating_sub(COMPLAINTS);
+                println!("\n{}: {shim}: ", row.fault);
+                why.iter()
+                    .take(COMPLAINTS)
+                    .for_each(|line| println!("  {line:.300}"));
+                if more > 0 {
+                    println!("  and {more} more");
+                }
+            }
         }
     }
     ExitCode::from(u8::from(!good))
 }
 
-/// Runs one fault on one shim in a process of its own, which is ended when it does not end.
+/// Runs one fault on one shim in a process of its own, which is ended when it does not end, and
+/// clears away what it has left, so that the next fault starts clean.
 fn apart(asked: &Asked, fault: &Fault, ours: bool) -> Outcome {
     let name: String = fault.name.replace(|c: char| !c.is_alphanumeric(), "-");
     let shim = if ours { "ours" } else { "go" };
@@ -248,10 +313,8 @@ fn apart(asked: &Asked, fault: &Fault, ours: bool) -> Outcome {
             }
         }
     };
+    sweep::after(child.id());
     let told = fs::read(&file).ok();
     told.and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_else(|| Outcome {
-            failed: vec![format!("{ended}; see {}", log.display())],
-            ..Outcome::default()
-        })
+        .unwrap_or_else(|| failed(format!("{ended}; see {}", log.display())))
 }

@@ -5,7 +5,9 @@
 //! process turns into a failed outcome. Nothing here waits without an end.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,9 @@ use cotter::manager::dialect::Dialect;
 use cotter::manager::events::{Event, Told};
 use cotter::manager::launch::Launch;
 use cotter::manager::spec::Spec;
-use cotter::proto::task::{CreateTaskRequest, DeleteResponse, ShutdownRequest, StateRequest};
+use cotter::proto::task::{
+    CreateTaskRequest, DeleteResponse, ExecProcessRequest, ShutdownRequest, StateRequest,
+};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -23,6 +27,7 @@ use crate::common::census::Census;
 use crate::common::containerd::go_shim;
 use crate::common::shim::{Shim, each};
 use crate::common::{TempDir, signal};
+use crate::counts::{Allowance, Counts};
 use crate::ledger::{Ledger, key, seen};
 use crate::line::{Line, State};
 use crate::stream::{Key, exit_of, expected};
@@ -39,10 +44,16 @@ const MARGIN: Duration = Duration::from_secs(8);
 const SETTLE: Duration = Duration::from_secs(15);
 /// How long a burst of execs may take, and then some for each.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long anything is waited for that the Go shim does: many of its waits have no end.
+/// How long anything may take that the Go shim does: its longest limit, which many waits do not have.
 const GO_CALL: Duration = Duration::from_secs(10);
+/// How long it is waited for beyond that; once it was in vain, everything is waited for so long.
+const GO_MARGIN: Duration = Duration::from_secs(2);
 /// What the Go shim leaves in a bundle for its manager to remove.
 const GO_FILES: [&str; 3] = ["init.pid", "options.json", "runtime"];
+/// What the heap of a shim may have more than before, in KiB.
+const GROWTH: u64 = 512;
+/// The same where garbage is collected.
+const GO_GROWTH: u64 = 8 * 1024;
 /// How many execs run at once.
 const PARALLEL: usize = 8;
 
@@ -64,8 +75,13 @@ pub struct Scene {
     told: Vec<Told>,
     /// What one call of the runtime may take.
     call: Duration,
-    base: Vec<String>,
+    /// What it had before the fault.
+    base: Counts,
+    /// Whether memory is judged too.
+    lean: bool,
     pid: u32,
+    /// How long what has to come by itself is waited for.
+    settle: Duration,
     _dir: TempDir,
 }
 
@@ -77,14 +93,33 @@ impl Scene {
 
     /// With this limit on calls of the runtime, which our shim keeps and the Go shim does not know.
     pub async fn with_call_limit(call: Duration) -> Self {
+        Self::bare(GOOD, &["sleep", "100000"], call)
+            .await
+            .furnished()
+            .await
+    }
+
+    /// With a runtime that is this shell script, in which `$real` is the real one.
+    pub async fn with_runtime(script: &str) -> Self {
+        let call = Duration::from_secs(20);
         let mut scene = Self::bare(GOOD, &["sleep", "100000"], call).await;
+        let path = scene.shim.dir().join("runtime.sh");
+        let real = &scene.shim.options.binary_name;
+        fs::write(&path, format!("#!/bin/sh\nreal={real}\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        scene.shim.options.binary_name = path.to_string_lossy().into_owned();
+        scene.furnished().await
+    }
+
+    async fn furnished(mut self) -> Self {
+        let scene = &mut self;
         let create = scene.shim.create_request(GOOD);
         scene.create(&create).await.unwrap();
         scene.start(GOOD, "").await.unwrap();
         // Whatever is made with the first exec and kept.
         scene.exec_to_end(GOOD, "warm", &["true"]).await.unwrap();
-        scene.base = scene.descriptors();
-        scene
+        scene.base = scene.counts();
+        self
     }
 
     /// Without a container; the bundle of `id`, which is the shim's too, runs `args`.
@@ -104,13 +139,12 @@ impl Scene {
         let line = Line::new(&front).await;
         let mut shim = Shim::start_with(dialect, "CRUN", spec, id, &environment).await;
         line.lead_to(&shim.events.address());
-        let limit = if go_shim() {
-            GO_CALL
-        } else {
-            2 * call + MARGIN
+        let limit = match go_shim() {
+            true => GO_CALL + GO_MARGIN,
+            false => 2 * call + 2 * MARGIN,
         };
         let pid = shim.pid();
-        shim.tasks = shim.tasks.within(limit + MARGIN);
+        shim.tasks = shim.tasks.within(limit);
         Self {
             shim,
             line,
@@ -118,8 +152,10 @@ impl Scene {
             ledger: Ledger::default(),
             told: Vec::new(),
             call,
-            base: Vec::new(),
+            base: Counts::default(),
+            lean: false,
             pid,
+            settle: SETTLE,
             _dir: dir,
         }
     }
@@ -146,6 +182,20 @@ impl Scene {
         answer
     }
 
+    /// A Go shim that has not answered something will not answer much else: it is not waited for as
+    /// long again, so that a fault has its end. One of ours has its limits.
+    pub fn hurry(&mut self) {
+        let outcome = self.outcome.get_mut();
+        let hangs = outcome
+            .call
+            .as_ref()
+            .is_some_and(|call| call.took > call.limit);
+        if go_shim() && hangs {
+            self.settle = GO_MARGIN;
+            self.shim.tasks = self.shim.tasks.within(GO_MARGIN);
+        }
+    }
+
     /// Create.
     pub async fn create(&self, request: &CreateTaskRequest) -> Result<u32> {
         let call = self.ledger.create(&self.shim, request);
@@ -165,6 +215,12 @@ impl Scene {
         self.timed("Exec", QUESTION, call).await
     }
 
+    /// Registers an exec with streams of its own.
+    pub async fn add_as(&self, request: &ExecProcessRequest) -> Result<()> {
+        let call = self.ledger.add_as(&self.shim, request);
+        self.timed("Exec", QUESTION, call).await
+    }
+
     /// Start of an init or an exec.
     pub async fn start(&self, id: &str, exec: &str) -> Result<u32> {
         let call = self.ledger.start(&self.shim, id, exec);
@@ -179,7 +235,7 @@ impl Scene {
 
     /// Wait for a process that is to end soon; the status.
     pub async fn wait(&self, id: &str, exec: &str) -> Result<u32> {
-        let wait = timeout(SETTLE, self.ledger.wait(&self.shim, id, exec)).await;
+        let wait = timeout(self.settle, self.ledger.wait(&self.shim, id, exec)).await;
         let answer = wait.unwrap_or_else(|_| {
             let what = format!("Wait of {id} {exec}");
             self.fail(format!("{what} was not answered"));
@@ -290,55 +346,45 @@ impl Scene {
         }
     }
 
-    /// The shim's private memory that is not a file's, in KiB.
-    pub fn memory(&self) -> u64 {
-        let path = format!("/proc/{}/smaps_rollup", self.pid);
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("Anonymous:"));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        number.expect("Anonymous in smaps_rollup")
+    /// What the shim has now.
+    pub fn counts(&self) -> Counts {
+        Counts::take(self.pid, self.shim.owner().mounts())
     }
 
-    /// Kinds of the shim's open files, sorted.
-    fn descriptors(&self) -> Vec<String> {
-        let dir = format!("/proc/{}/fd", self.pid);
-        let links = fs::read_dir(dir).into_iter().flatten().flatten();
-        let mut kinds: Vec<String> = links
-            .filter_map(|fd| fs::read_link(fd.path()).ok())
-            .map(|to| to.to_string_lossy().into_owned())
-            // The kernel's log is open from when it is first asked to when there is no container.
-            .filter(|to| to != "/dev/kmsg")
-            // Those of the Go shim are closed when its garbage is collected.
-            .filter(|to| !go_shim() || to != "anon_inode:[pidfd]")
-            .map(|to| to.split(":[").next().unwrap_or_default().to_owned())
-            .collect();
-        kinds.sort();
-        kinds
+    /// From now on nothing may become more, memory included.
+    pub async fn nothing_grows(&mut self) {
+        self.base = self.settled(&self.base, lean()).await;
+        self.lean = true;
     }
 
-    /// Waits until the shim has no more open files than before the fault; what it has more if it
-    /// never is so.
-    async fn more_open(&self) -> Vec<String> {
-        let deadline = Instant::now() + SETTLE;
+    /// What the shim has once it has no more than `before`, or will not have.
+    async fn settled(&self, before: &Counts, allowed: Allowance) -> Counts {
+        let deadline = Instant::now() + self.settle;
         loop {
-            let mut more = self.descriptors();
-            for kind in &self.base {
-                if let Some(at) = more.iter().position(|k| k == kind) {
-                    more.remove(at);
-                }
-            }
-            if more.is_empty() || Instant::now() > deadline {
-                return more.iter().map(|to| format!("open: {to}")).collect();
+            let now = self.counts();
+            if before.more(&now, allowed).is_empty() || Instant::now() > deadline {
+                return now;
             }
             sleep(Duration::from_millis(20)).await;
         }
     }
 
+    /// Compares what the shim has with what it had before the fault.
+    async fn compare(&mut self) {
+        let memory = if go_shim() { GO_GROWTH } else { GROWTH };
+        let allowed = Allowance {
+            memory: self.lean.then_some(memory),
+            ..lean()
+        };
+        let after = self.settled(&self.base, allowed).await;
+        let outcome = self.outcome.get_mut();
+        outcome.left.extend(self.base.more(&after, allowed));
+        outcome.counts = self.lean.then(|| (self.base.clone(), after));
+    }
+
     /// Waits until every exit that has to come has come, and every delete.
     async fn settle(&mut self) {
-        let deadline = Instant::now() + SETTLE;
+        let deadline = Instant::now() + self.settle;
         loop {
             self.told
                 .extend(std::iter::from_fn(|| self.shim.events.take()));
@@ -361,14 +407,14 @@ impl Scene {
 
     /// The fault is over: removes the good container, ends the shim and counts.
     pub async fn end(mut self) -> Outcome {
+        self.hurry();
         self.line.set(State::Open);
-        if !Path::new(&format!("/proc/{}/exe", self.pid)).exists() {
+        if !self.lives() {
             self.fail("the shim died");
             self.unsure();
             return self.deleted(|| {}).await;
         }
-        let more = self.more_open().await;
-        self.outcome.get_mut().left.extend(more);
+        self.compare().await;
         self.remove(GOOD).await;
         self.settle().await;
         let request = ShutdownRequest {
@@ -377,7 +423,7 @@ impl Scene {
         };
         // The Go shim may end before the answer is out.
         let _ = self.shim.tasks.shutdown(&request).await;
-        if let Err(why) = gone(&self.shim.endpoint, SETTLE).await {
+        if let Err(why) = gone(&self.shim.endpoint, self.settle).await {
             self.fail(format!("Shutdown: {why}"));
         }
         self.gone().await
@@ -439,10 +485,11 @@ impl Scene {
     /// What is left on the machine, in the `bundles` too if they have to be as they were.
     async fn left(&self, bundles: bool) -> Vec<String> {
         let nothing = Census::default();
-        let deadline = Instant::now() + SETTLE;
+        let deadline = Instant::now() + self.settle;
         loop {
             let now = Census::take(self.shim.owner(), &self.shim.ids());
             let mut left: Vec<String> = nothing.diff(&now).lines().map(str::to_owned).collect();
+            one_of_each_cgroup(&mut left);
             let mut files = self.shim.left_in_bundles();
             let go_file = |path: &PathBuf| go_shim() && GO_FILES.iter().any(|n| path.ends_with(n));
             files.retain(|path| bundles && !go_file(path));
@@ -454,16 +501,47 @@ impl Scene {
         }
     }
 
+    /// Whether the shim is there.
+    pub fn lives(&self) -> bool {
+        Path::new(&format!("/proc/{}/exe", self.pid)).exists()
+    }
+
     /// Kills the shim.
     pub fn kill_shim(&self) {
         signal(self.pid, "KILL");
     }
 }
 
+/// A container's cgroup counts once, in however many hierarchies it is.
+fn one_of_each_cgroup(left: &mut Vec<String>) {
+    let mut names = BTreeSet::new();
+    left.retain(|line| match line.strip_prefix("+ cgroup ") {
+        Some(path) => names.insert(path.rsplit('/').next().map(str::to_owned)),
+        None => true,
+    });
+}
+
 /// Questions under way.
 pub struct Probe {
     end: tokio::sync::watch::Sender<()>,
     task: JoinHandle<Duration>,
+}
+
+/// What may be more after a fault than before it. The Go runtime keeps the threads that waited in
+/// system calls, and closes pidfds when it collects garbage.
+fn lean() -> Allowance {
+    match go_shim() {
+        true => Allowance {
+            open: &["anon_inode:[pidfd]"],
+            threads: 8,
+            memory: None,
+        },
+        false => Allowance {
+            open: &[],
+            threads: 0,
+            memory: None,
+        },
+    }
 }
 
 async fn ask(tasks: &Tasks) -> Duration {

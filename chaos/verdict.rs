@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::counts::Counts;
 use crate::stream::{Facts, Key, Seen, check, exit_of, expected};
 
 /// A call, and the longest that calls of its kind may take.
@@ -32,12 +33,14 @@ pub struct Outcome {
     pub again: usize,
     /// What was told in a wrong order or with wrong content.
     pub wrong: Vec<String>,
-    /// What is left of the shim.
+    /// What is left of the shim, or what it has more than before.
     pub left: Vec<String>,
     /// The call that came nearest to its limit, or went farthest beyond.
     pub call: Option<Call>,
     /// Whatever else was not as it has to be.
     pub failed: Vec<String>,
+    /// What the shim had before and after, where nothing may grow.
+    pub counts: Option<(Counts, Counts)>,
 }
 
 impl Outcome {
@@ -67,6 +70,7 @@ impl Outcome {
         self.wrong.extend(round.wrong);
         self.left.extend(round.left);
         self.failed.extend(round.failed);
+        self.counts = round.counts.or(self.counts.take());
         if let Some(call) = round.call {
             let ms = Duration::from_millis;
             self.called(&call.what, ms(call.took), ms(call.limit));
@@ -95,23 +99,29 @@ impl Outcome {
             && self.wrong.is_empty()
             && self.left.is_empty()
             && self.failed.is_empty()
-            && self
-                .call
-                .as_ref()
-                .is_none_or(|call| call.took <= call.limit)
+            && !self.late()
+    }
+
+    /// Whether a call went beyond its limit.
+    fn late(&self) -> bool {
+        self.call
+            .as_ref()
+            .is_some_and(|call| call.took > call.limit)
     }
 
     /// What is not good, a line each.
     pub fn complaints(&self) -> Vec<String> {
         let lost = self.expected - self.received.min(self.expected);
         let lost = (lost > 0).then(|| format!("{lost} exits lost"));
+        let extra = self.received.saturating_sub(self.expected);
+        let extra = (extra > 0).then(|| format!("{extra} exits too many"));
         let late = self.call.as_ref().filter(|call| call.took > call.limit);
         let late =
             late.map(|call| format!("{} took {} ms of {}", call.what, call.took, call.limit));
         let wrong = self.wrong.iter().map(|w| format!("wrong: {w}"));
         let left = self.left.iter().map(|l| format!("left: {l}"));
         let failed = self.failed.iter().map(|f| format!("failed: {f}"));
-        let all = lost.into_iter().chain(late).chain(wrong);
+        let all = lost.into_iter().chain(extra).chain(late).chain(wrong);
         all.chain(left).chain(failed).collect()
     }
 
@@ -170,13 +180,63 @@ pub fn table(shims: &[&str], rows: &[Row]) -> String {
     out.push('\n');
     for row in rows {
         let _ = write!(out, "| {} |", row.fault);
-        for outcome in &row.outcomes {
+        for (_, outcome) in shims.iter().zip(&row.outcomes) {
             let cells = outcome.as_ref().map(Outcome::cells);
             let _ = write!(out, " {} |", cells.unwrap_or("n/a | – | – | –".into()));
         }
         out.push('\n');
     }
     out
+}
+
+/// What the shims had before and after the faults in which nothing may grow; empty without any.
+pub fn growth(shims: &[&str], rows: &[Row]) -> String {
+    let mut out = String::new();
+    for row in rows {
+        for (shim, outcome) in shims.iter().zip(&row.outcomes) {
+            let counts = outcome.as_ref().and_then(|o| o.counts.as_ref());
+            let Some((before, after)) = counts else {
+                continue;
+            };
+            let pair = |of: fn(&Counts) -> usize| format!("{} → {}", of(before), of(after));
+            let _ = writeln!(
+                out,
+                "| {} | {shim} | {} | {} | {} | {} | {} → {} KiB |",
+                row.fault,
+                pair(|c| c.open.len()),
+                pair(|c| c.threads),
+                pair(|c| c.children.len()),
+                pair(|c| c.mounts.len()),
+                before.memory,
+                after.memory,
+            );
+        }
+    }
+    if out.is_empty() {
+        return out;
+    }
+    let head =
+        "| before → after | shim | open files | threads | children | mounts | private memory |";
+    format!("{head}\n|---|---|---:|---:|---:|---:|---:|\n{out}")
+}
+
+/// The sums of a column, in words.
+pub fn sums(shim: usize, rows: &[Row]) -> String {
+    let outcomes = || {
+        rows.iter()
+            .filter_map(|row| row.outcomes.get(shim)?.as_ref())
+    };
+    let sum = |of: fn(&Outcome) -> usize| outcomes().map(of).sum::<usize>();
+    format!(
+        "{} faults, {} of {} exits, {} wrong, {} left, {} beyond a limit, {} failed",
+        outcomes().count(),
+        sum(|o| o.received),
+        sum(|o| o.expected),
+        sum(|o| o.wrong.len()),
+        sum(|o| o.left.len()),
+        sum(|o| usize::from(o.late())),
+        sum(|o| usize::from(!o.failed.is_empty())),
+    )
 }
 
 /// The same for programs.

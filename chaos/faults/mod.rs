@@ -6,6 +6,7 @@ use crate::Scale;
 use crate::verdict::Outcome;
 
 mod daemon;
+mod ice;
 mod load;
 mod manager;
 mod room;
@@ -66,6 +67,11 @@ pub const FAULTS: &[Fault] = faults! {
     "runtime hangs in exec" => runtime::hangs["exec"];
     "runtime hangs in kill" => runtime::hangs["kill"];
     "runtime hangs in delete" => runtime::hangs["delete"];
+    "runtime stopped in create" => runtime::stops["create"];
+    "runtime stopped in start" => runtime::stops["start"];
+    "runtime stopped in exec" => runtime::stops["exec"];
+    "runtime stopped in kill" => runtime::stops["kill"];
+    "runtime stopped in delete" => runtime::stops["delete"];
     "runtime killed in create" => runtime::killed["create"];
     "runtime killed in start" => runtime::killed["start"];
     "runtime killed in exec" => runtime::killed["exec"];
@@ -78,12 +84,15 @@ pub const FAULTS: &[Fault] = faults! {
     "disk of the bundle full" => room::disk_of_bundle;
     "disk of the log file full" => room::disk_of_log;
     "no descriptors left" => room::descriptors;
-    "no memory left" => room::memory;
+    "no memory left, runtimes killed" => room::memory;
+    "no memory left, shim killed" => room::memory_of_shim;
     "no processes left" => room::processes;
+    "exec frozen in a cgroup" => ice::frozen;
     "stdout: reader gone" => stdio::gone;
     "stdout: reader slow" => stdio::slow;
     "stdout: reader gone and back" => stdio::back;
     "many execs" => load::execs;
     "many containers" => load::containers;
     "many abandoned Waits" => load::waits;
+    "many abandoned streams" => load::streams;
 };

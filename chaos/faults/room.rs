@@ -109,14 +109,21 @@ pub async fn disk_of_log(_: Scale) -> Outcome {
     scene.end().await
 }
 
+/// Execs that may fail.
+async fn crowd(scene: &Scene, prefix: &str) {
+    each(CROWD, 0..CROWD, |n| async move {
+        let exec = format!("{prefix}{n}");
+        if scene.exec_to_end(GOOD, &exec, &["true"]).await.is_err() {
+            let _ = scene.delete(GOOD, &exec).await;
+        }
+    })
+    .await;
+}
+
 /// What happens to a shim that has reached a limit: a crowd of execs that may fail, an exec and an
 /// init that end, and the same as ever once there is room.
 async fn no_room(scene: Scene, room: impl FnOnce()) -> Outcome {
-    let one = &scene;
-    each(CROWD, 0..CROWD, |n| async move {
-        let _ = one.exec_to_end(GOOD, &format!("x{n}"), &["true"]).await;
-    })
-    .await;
+    crowd(&scene, "x").await;
     for (id, exec) in [(GOOD, "runs"), ("c", "")] {
         signal(scene.pid(id, exec), "KILL");
         let status = scene.wait(id, exec).await;
@@ -131,8 +138,7 @@ async fn no_room(scene: Scene, room: impl FnOnce()) -> Outcome {
 }
 
 /// A scene with what is to end while there is no room.
-async fn crowded() -> Scene {
-    let mut scene = Scene::new().await;
+async fn crowded(mut scene: Scene) -> Scene {
     scene.run("c", &["sleep", "100000"]).await;
     scene
         .exec(GOOD, "runs", &["sleep", "100000"])
@@ -143,7 +149,7 @@ async fn crowded() -> Scene {
 
 /// No more descriptors.
 pub async fn descriptors(_: Scale) -> Outcome {
-    let scene = crowded().await;
+    let scene = crowded(Scene::new().await).await;
     let pid = scene.shim_pid().to_string();
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let limit = |soft: &str| command("prlimit", &["--pid", &pid, &format!("--nofile={soft}:")]);
@@ -178,6 +184,11 @@ impl Limited {
         fs::write(self.0.join(file), value).unwrap();
     }
 
+    /// What a file says; nothing where this kind of cgroups does not have it.
+    fn get(&self, file: &str) -> String {
+        fs::read_to_string(self.0.join(file)).unwrap_or_default()
+    }
+
     /// The file that this kind of cgroups has.
     fn memory_file(&self) -> &'static str {
         match self.0.join("memory.max").exists() {
@@ -198,25 +209,70 @@ impl Drop for Limited {
     }
 }
 
-/// Too little memory for what the shim and its runtime need together.
+/// What a runtime may do that takes more memory than there is, where the file of that name is.
+const HUNGRY: &str = "if [ -e \"$0.hungry\" ]; then
+    echo 1000 >/proc/self/oom_score_adj
+    much=$(head -c 100000000 /dev/zero | tr '\\0' x)
+fi
+exec \"$real\" \"$@\"";
+/// Less than that, and enough for all else.
+const MEMORY: u64 = 40_000_000;
+
+/// A memory cgroup for the shim and its runtimes.
+fn limited(scene: &Scene, bytes: u64) -> Limited {
+    let limited = Limited::new(scene, "memory");
+    limited.set(limited.memory_file(), &bytes.to_string());
+    limited
+}
+
+/// Has the crowd come to the limit.
+async fn squeezed(scene: &Scene, limited: &Limited, victim: &str) {
+    crowd(scene, "hungry").await;
+    let [hits, kills] = limit_reached(|name| limited.get(name));
+    eprintln!("limit hit {hits} times, {kills} killed, the {victim} first");
+    assert!(hits > 0 && kills > 0, "the limit is no limit");
+}
+
+/// Too little memory for a runtime, in the cgroup of the shim: the runtimes are killed.
 pub async fn memory(_: Scale) -> Outcome {
-    let scene = crowded().await;
-    let limited = Limited::new(&scene, "memory");
-    let file = limited.memory_file();
-    limited.set(file, "6M");
-    no_room(scene, || {
-        for name in ["memory.failcnt", "memory.events", "memory.oom_control"] {
-            let told = fs::read_to_string(limited.0.join(name)).unwrap_or_default();
-            eprintln!("{name}: {told}");
-        }
-        limited.set(file, "1G");
-    })
-    .await
+    let scene = crowded(Scene::with_runtime(HUNGRY).await).await;
+    let limited = limited(&scene, MEMORY);
+    let hungry = format!("{}.hungry", scene.shim.options.binary_name);
+    fs::write(&hungry, "").unwrap();
+    squeezed(&scene, &limited, "runtimes").await;
+    no_room(scene, || fs::remove_file(hungry).unwrap()).await
+}
+
+/// Too little memory for the shim and its runtimes: the shim is killed.
+pub async fn memory_of_shim(_: Scale) -> Outcome {
+    let scene = crowded(Scene::new().await).await;
+    let score = format!("/proc/{}/oom_score_adj", scene.shim_pid());
+    fs::write(score, "1000").unwrap();
+    // Of what it has, nothing counts that it had before.
+    let limited = limited(&scene, 512 * 1024);
+    squeezed(&scene, &limited, "shim").await;
+    assert!(!scene.lives(), "it was not killed");
+    drop(limited);
+    scene.unsure();
+    scene.deleted(|| {}).await
+}
+
+/// How often a cgroup has come to its memory limit, and how many processes that has killed.
+fn limit_reached(told: impl Fn(&str) -> String) -> [u64; 2] {
+    let field = |text: &str, name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        lines.find_map(|(key, value)| (key == name).then(|| value.trim().parse().ok())?)
+    };
+    let v1 = told("memory.failcnt").trim().parse().ok();
+    let (events, control) = (told("memory.events"), told("memory.oom_control"));
+    let hits = v1.or_else(|| field(&events, "max"));
+    let kills = field(&events, "oom_kill").or_else(|| field(&control, "oom_kill"));
+    [hits.unwrap_or(0), kills.unwrap_or(0)]
 }
 
 /// No more processes or threads.
 pub async fn processes(_: Scale) -> Outcome {
-    let scene = crowded().await;
+    let scene = crowded(Scene::new().await).await;
     let limited = Limited::new(&scene, "pids");
     let now = fs::read_to_string(limited.0.join("pids.current")).unwrap();
     limited.set("pids.max", now.trim());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cotter::manager::spec::Spec;
+use cotter::proto::task::CreateTaskRequest;
 
 use crate::Scale;
 use crate::runtime::Faulty;
@@ -21,10 +22,7 @@ async fn wrong(mut scene: Scene, operation: &str, faults: &[&str]) -> Outcome {
         scene.shim.bundle(&id, Spec::new(&id, ["sleep", "100000"]));
         let request = faulty.create_request(&scene.shim, &id);
         let probe = scene.probe();
-        meets(&scene, operation, fault, &faulty, &id, || {
-            scene.create(&request)
-        })
-        .await;
+        meets(&mut scene, operation, fault, &faulty, &request).await;
         scene.probed(probe).await;
         scene.good_works(&format!("after{n}")).await;
     }
@@ -32,16 +30,14 @@ async fn wrong(mut scene: Scene, operation: &str, faults: &[&str]) -> Outcome {
 }
 
 /// A life in which one operation goes wrong.
-async fn meets<F>(
-    scene: &Scene,
+async fn meets(
+    scene: &mut Scene,
     operation: &str,
     fault: &str,
     faulty: &Faulty,
-    id: &str,
-    create: impl Fn() -> F,
-) where
-    F: Future<Output = cotter::error::Result<u32>>,
-{
+    request: &CreateTaskRequest,
+) {
+    let id = request.id.as_str();
     let goes_wrong = |now: &str| {
         if now == operation {
             faulty.set(operation, fault);
@@ -53,33 +49,42 @@ async fn meets<F>(
         }
     };
     goes_wrong("create");
-    let created = create().await;
+    let created = scene.create(request).await;
     well("create");
+    scene.hurry();
     // The id is free again, and the next try succeeds.
-    if created.is_err() && create().await.is_err() {
+    if created.is_err() && scene.create(request).await.is_err() {
         return scene.fail(format!("Create of {id} after {fault}"));
     }
     goes_wrong("start");
     let started = scene.start(id, "").await;
     well("start");
+    scene.hurry();
     if started.is_ok() {
         goes_wrong("exec");
         let ran = scene.exec(id, "x", &["sleep", "100000"]).await;
         well("exec");
+        scene.hurry();
         if ran.is_ok() {
             goes_wrong("kill");
             let _ = scene.kill(id, "x", 9).await;
             well("kill");
+            scene.hurry();
             let _ = scene.kill(id, "x", 9).await;
             let _ = scene.wait(id, "x").await;
         }
         let _ = scene.delete(id, "x").await;
+        goes_wrong("kill");
+        let _ = scene.kill(id, "", 9).await;
+        well("kill");
+        scene.hurry();
         let _ = scene.kill(id, "", 9).await;
         let _ = scene.wait(id, "").await;
     }
     goes_wrong("delete");
     let deleted = scene.delete(id, "").await;
     well("delete");
+    scene.hurry();
     if deleted.is_err()
         && let Err(why) = scene.delete(id, "").await
         && why.code != cotter::error::Code::NotFound
@@ -92,6 +97,12 @@ async fn meets<F>(
 pub async fn hangs(_: Scale, operation: &str) -> Outcome {
     let scene = Scene::with_call_limit(CALL).await;
     wrong(scene, operation, &["hang", "hang-after"]).await
+}
+
+/// It is stopped by a signal: before its work, in the middle of it, after it.
+pub async fn stops(_: Scale, operation: &str) -> Outcome {
+    let scene = Scene::with_call_limit(CALL).await;
+    wrong(scene, operation, &["stop", "stop-within", "stop-after"]).await
 }
 
 /// It is killed, before its work and after it.

@@ -11,6 +11,7 @@ mod common;
 
 mod checkpoint;
 mod clients;
+mod clock;
 mod create;
 mod dead_disk;
 mod disk;

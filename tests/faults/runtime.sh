@@ -107,6 +107,26 @@ hang-after)
     here
     wait
     ;;
+stop)
+    here
+    kill -STOP $$
+    exec "$real" "$@"
+    ;;
+# Wherever it is by then; it may be done.
+stop-within)
+    "$real" "$@" &
+    sleep 0.005
+    kill -STOP $!
+    here
+    wait
+    sleep 1000
+    ;;
+stop-after)
+    "$real" "$@"
+    here
+    kill -STOP $$
+    exit 1
+    ;;
 *)
     say "no such fault: $fault"
     exit 99

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use cotter::error::{Code, Error, Result};
 use cotter::manager::events::Told;
-use cotter::proto::task::{CreateTaskRequest, DeleteResponse, WaitResponse};
+use cotter::proto::task::{CreateTaskRequest, DeleteResponse, ExecProcessRequest, WaitResponse};
 
 use crate::common::shim::Shim;
 use crate::stream::{End, Fact, Facts, Key, Seen, time};
@@ -59,8 +59,13 @@ impl Ledger {
 
     /// Registers an exec.
     pub async fn add(&self, shim: &Shim, id: &str, exec: &str, args: &[&str]) -> Result<()> {
+        self.add_as(shim, &shim.exec_request(id, exec, args)).await
+    }
+
+    /// Registers an exec with streams of its own.
+    pub async fn add_as(&self, shim: &Shim, request: &ExecProcessRequest) -> Result<()> {
         let after = self.facts().answered.len();
-        let answer = shim.tasks.exec(&shim.exec_request(id, exec, args)).await;
+        let answer = shim.tasks.exec(request).await;
         let unsure = answer.as_ref().is_err_and(unanswered);
         if answer.is_ok() || unsure {
             let fact = Fact {
@@ -68,7 +73,7 @@ impl Ledger {
                 unsure,
                 ..Fact::default()
             };
-            self.note(id, exec, |f| *f = fact);
+            self.note(&request.id, &request.exec_id, |f| *f = fact);
         }
         answer.map(drop)
     }
