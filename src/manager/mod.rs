@@ -24,6 +24,7 @@ pub mod home;
 pub mod launch;
 pub mod list;
 pub mod process;
+pub mod request;
 pub mod rootfs;
 pub mod run;
 pub mod signals;
