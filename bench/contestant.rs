@@ -1,7 +1,7 @@
 //! The shims that are compared, and one of them at work.
 //!
-//! Invariant: all are started, asked and ended by the same code, with the same runtime, in the same
-//! dialect of their time; dropping a [`Session`] leaves no process behind.
+//! Invariant: all are started, asked and ended by the same code, with the same runtime, each in the
+//! dialect of its time; a [`Session`] that is dropped leaves nothing behind, however it failed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,11 +15,14 @@ use cotter::manager::client::{Tasks, gone};
 use cotter::manager::dialect::{Dialect, Endpoint};
 use cotter::manager::events::{Event, EventServer};
 use cotter::manager::launch::Launch;
+use cotter::manager::request;
 use cotter::manager::spec::Spec;
-use cotter::proto::Any;
 use cotter::proto::pack;
 use cotter::proto::runc_options::Options;
-use cotter::proto::task::*;
+use cotter::proto::task::{CreateTaskRequest, ExecProcessRequest};
+
+use crate::common::census::Owner;
+use crate::common::shim::process;
 
 /// How long any single step may take; reaching it ends the run.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -101,6 +104,26 @@ pub struct Session {
     endpoint: Endpoint,
     rootfs: PathBuf,
     bundles: BTreeMap<String, Bundle>,
+    sweep: Sweep,
+}
+
+/// Takes away, once a session is over, what its shim has left; all of it when something failed.
+struct Sweep {
+    owner: Owner,
+    orderly: bool,
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        if !self.orderly {
+            self.owner.clear(&["c"]);
+        }
+        // Not the runtime's, which has removed what is in it.
+        for cgroup in self.owner.cgroups() {
+            let _ = fs::remove_dir(cgroup);
+        }
+        let _ = fs::remove_dir_all(&self.owner.dir);
+    }
 }
 
 impl Deref for Session {
@@ -133,6 +156,14 @@ impl Session {
         launch.grpc_address = dir.join("grpc.sock").to_string_lossy().into_owned();
         launch.ttrpc_address = events.address();
         launch.options = Some(options.clone());
+        let sweep = Sweep {
+            owner: Owner {
+                namespace: launch.namespace.clone(),
+                dir: dir.clone(),
+                address: dir.join("grpc.sock"),
+            },
+            orderly: false,
+        };
         let bundle = bundle(&dir, &launch.namespace, &place.rootfs, "c", spec)?;
         let begun = Instant::now();
         let endpoint = launch.start().await?;
@@ -150,6 +181,7 @@ impl Session {
             endpoint,
             rootfs: place.rootfs.clone(),
             bundles: BTreeMap::from([("c".to_owned(), bundle)]),
+            sweep,
         })
     }
 
@@ -184,19 +216,15 @@ impl Session {
     }
 
     /// Shutdown, and the `delete` action as containerd runs it then; how long that took.
-    pub async fn end(self) -> Result<Duration> {
-        let request = ShutdownRequest {
-            id: "c".into(),
-            ..Default::default()
-        };
+    pub async fn end(mut self) -> Result<Duration> {
         // Some shims end before the answer is out.
-        let _ = self.tasks.shutdown(&request).await;
+        let _ = self.tasks.shutdown(&request::shutdown("c")).await;
         gone(&self.endpoint, LIMIT).await?;
         let begun = Instant::now();
         self.launch.delete().await?;
         let took = begun.elapsed();
-        drop(self.bundles);
-        let _ = fs::remove_dir_all(&self.client.dir);
+        self.bundles.clear();
+        self.sweep.orderly = true;
         Ok(took)
     }
 }
@@ -204,11 +232,11 @@ impl Session {
 impl Client {
     /// The pid of the shim.
     pub async fn pid(&self) -> Result<u32> {
-        let request = ConnectRequest {
-            id: "c".into(),
-            ..Default::default()
-        };
-        Ok(self.tasks.connect_task(&request).await?.shim_pid)
+        Ok(self
+            .tasks
+            .connect_task(&request::connect("c"))
+            .await?
+            .shim_pid)
     }
 
     /// Create without streams.
@@ -231,16 +259,10 @@ impl Client {
 
     /// Exec without streams: registers it.
     pub async fn exec(&self, id: &str, exec: &str, args: &[&str]) -> Result<()> {
-        let spec = Spec::new(id, args.iter().copied()).process();
         let request = ExecProcessRequest {
             id: id.into(),
             exec_id: exec.into(),
-            spec: Some(Any {
-                type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
-                value: spec.to_string().into_bytes(),
-                ..Default::default()
-            })
-            .into(),
+            spec: Some(process(id, args)).into(),
             ..Default::default()
         };
         self.tasks.exec(&request).await.map(drop)
@@ -248,43 +270,30 @@ impl Client {
 
     /// Start.
     pub async fn start_process(&self, id: &str, exec: &str) -> Result<u32> {
-        let request = StartRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            ..Default::default()
-        };
-        Ok(self.tasks.start(&request).await?.pid)
+        Ok(self.tasks.start(&request::start(id, exec)).await?.pid)
     }
 
     /// Wait.
     pub async fn wait(&self, id: &str, exec: &str) -> Result<u32> {
-        let request = WaitRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            ..Default::default()
-        };
-        Ok(self.tasks.wait_within(&request).await?.exit_status)
+        Ok(self
+            .tasks
+            .wait_within(&request::wait(id, exec))
+            .await?
+            .exit_status)
     }
 
     /// Kill.
     pub async fn kill(&self, id: &str, exec: &str, signal: u32) -> Result<()> {
-        let request = KillRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            signal,
-            ..Default::default()
-        };
+        let request = request::kill(id, exec, signal);
         self.tasks.kill(&request).await.map(drop)
     }
 
     /// Delete.
     pub async fn delete(&self, id: &str, exec: &str) -> Result<()> {
-        let request = DeleteRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            ..Default::default()
-        };
-        self.tasks.delete(&request).await.map(drop)
+        self.tasks
+            .delete(&request::delete(id, exec))
+            .await
+            .map(drop)
     }
 
     /// One exec of `true` from Exec to Delete.

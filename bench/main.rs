@@ -2,30 +2,44 @@
 //! runtimes and the same client.
 //!
 //! In each round every contestant is measured once, in an order that turns, so that what disturbs the
-//! machine disturbs all alike. Figures are the medians of the rounds.
+//! machine disturbs all alike. Figures are the medians of the rounds. Each part has a budget of time: no
+//! round begins that would not fit, and whoever takes longer, or fails, is a gap with a reason in the
+//! tables. Nothing else ends the run, and what is known is written after every part.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod board;
 mod chart;
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+#[path = "../tests/common/mod.rs"]
+mod common;
 mod contestant;
 mod figures;
+mod machine;
 mod measures;
 mod proc;
 mod report;
+mod targets;
+mod trace;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cotter::error::{Error, Result};
 use cotter::manager::dialect::Dialect;
 
+use board::Board;
 use contestant::{Contestant, Place, Runtime};
-use measures::{Scale, Seen};
-use report::Board;
+use measures::{Scale, Seen, bursts, output, resources, spawns, tasks};
+use targets::Sides;
 
-/// The pseudo-contestant that is the runtime itself, called by hand.
-const BARE: &str = "by hand";
+/// The pseudo-contestant that is no shim: the runtime called by hand, the pipe itself.
+const BARE: &str = "no shim";
+const OURS: &str = "cotter";
+/// Whom the targets are held against.
+const GO: &str = "Go, containerd 2.1";
+const PEER: &str = "Rust, containerd-runc-shim";
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -34,165 +48,202 @@ fn main() {
     let done = runtime
         .map_err(|e| Error::io("start the client's event loop", &e))
         .and_then(|runtime| runtime.block_on(run()));
-    if let Err(error) = done {
-        eprintln!("bench: {error}");
-        std::process::exit(1);
+    match done {
+        Ok(true) => {}
+        Ok(false) => std::process::exit(1),
+        Err(error) => {
+            eprintln!("bench: {error}");
+            std::process::exit(1);
+        }
     }
 }
 
-/// What the command line asks for: `--quick`, `--only PART`, `--out DIR`.
+/// What the command line asks for: `--quick`, `--only PART`, `--rounds N`, `--out DIR`.
 struct Asked {
     scale: Scale,
-    only: Option<String>,
+    only: Vec<String>,
     out: PathBuf,
 }
 
 fn asked() -> Result<Asked> {
     let mut asked = Asked {
         scale: Scale::FULL,
-        only: None,
+        only: vec![],
         out: "target/bench".into(),
     };
+    let mut rounds = None;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
+        let wrong = || {
+            let usage = "want --quick, --only PART (again for more), --rounds N or --out DIR";
+            Error::invalid_argument(format!("{word}: {usage}"))
+        };
         match word.as_str() {
             // What cargo passes on its own.
             "--bench" => {}
             "--quick" => asked.scale = Scale::QUICK,
-            "--only" => asked.only = words.next(),
-            "--out" => asked.out = words.next().unwrap_or_default().into(),
-            other => {
-                return Err(Error::invalid_argument(format!(
-                    "{other}: want --quick, --only PART or --out DIR"
-                )));
+            "--only" => asked.only.push(words.next().ok_or_else(wrong)?),
+            "--rounds" => {
+                let count = words.next().and_then(|count| count.parse().ok());
+                rounds = Some(count.filter(|count| *count > 0).ok_or_else(wrong)?);
             }
+            "--out" => asked.out = words.next().ok_or_else(wrong)?.into(),
+            _ => return Err(wrong()),
         }
+    }
+    if let Some(rounds) = rounds {
+        asked.scale.rounds = rounds;
     }
     Ok(asked)
 }
 
-/// What tests/setup/tools has listed.
-fn tool(list: &str, name: &str) -> Result<PathBuf> {
-    list.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-        .map(PathBuf::from)
-        .ok_or_else(|| Error::unknown(format!("{name} is not in the tools' list: run make tools")))
-}
-
-fn contestants(tools: &str, directory: &Path, ours: PathBuf) -> Result<Vec<Contestant>> {
-    let go = |dir: &str| Ok::<_, Error>(tool(tools, dir)?.join("containerd-shim-runc-v2"));
-    let mut all = vec![
-        Contestant {
-            name: "cotter".into(),
-            binary: ours,
-            dialect: Dialect::Proto23,
-        },
-        Contestant {
-            name: "Go, containerd 2.1".into(),
-            binary: go("CONTAINERD_2_1")?,
-            dialect: Dialect::Json17,
-        },
-        Contestant {
-            name: "Go, containerd 1.7".into(),
-            binary: go("CONTAINERD_1_7")?,
-            dialect: Dialect::Json17,
-        },
-    ];
-    let peer = directory.join("rust-peer/bin/containerd-shim-runc-v2-rs");
-    if !peer.exists() {
-        let peer = peer.display();
-        return Err(Error::unknown(format!("no {peer}: run bench/peer")));
-    }
-    all.push(Contestant {
-        name: "Rust, containerd-runc-shim".into(),
-        binary: peer,
-        dialect: Dialect::Proto23,
-    });
-    Ok(all)
-}
-
-async fn run() -> Result<()> {
-    let asked = asked()?;
-    let (scale, only) = (asked.scale, asked.only.as_deref());
-    let list = std::env::var("COTTER_TOOLS").unwrap_or_else(|_| "target/tools".into());
-    let directory = fs::canonicalize(&list).unwrap_or_else(|_| list.into());
-    let list = directory.join("env");
-    let tools =
-        fs::read_to_string(&list).map_err(|e| Error::io(format!("read {}", list.display()), &e))?;
+fn contestants(board: &mut Board) -> Vec<Contestant> {
     let ours = std::env::var("COTTER_BENCH_SHIM")
         .unwrap_or_else(|_| env!("CARGO_BIN_EXE_containerd-shim-cotter-v2").into());
-    let all = contestants(&tools, &directory, PathBuf::from(ours))?;
-    let names: Vec<&str> = all.iter().map(|who| who.name.as_str()).collect();
+    let go = |directory: &str| common::tool(directory).join("containerd-shim-runc-v2");
+    let peer = common::tool("ROOTFS").join("../rust-peer/bin/containerd-shim-runc-v2-rs");
+    let all = [
+        (OURS, PathBuf::from(ours), Dialect::Proto23),
+        (GO, go("CONTAINERD_2_1"), Dialect::Json17),
+        ("Go, containerd 1.7", go("CONTAINERD_1_7"), Dialect::Json17),
+        (PEER, peer, Dialect::Proto23),
+    ];
+    let mut found = vec![];
+    for (name, binary, dialect) in all {
+        if binary.is_file() {
+            found.push(Contestant {
+                name: name.into(),
+                binary,
+                dialect,
+            });
+        } else {
+            let why = format!("no {}: run make tools and bench/peer", binary.display());
+            board.gap("everything", name, why);
+        }
+    }
+    found
+}
+
+async fn run() -> Result<bool> {
+    let Asked { scale, only, out } = asked()?;
+    let mut board = Board::default();
+    let mut profiles = Board::default();
+    let all = contestants(&mut board);
     let runc = Runtime {
         name: "runc",
-        binary: tool(&tools, "RUNC_1_3")?,
+        binary: common::tool("RUNC_1_3"),
     };
     let crun = Runtime {
         name: "crun",
-        binary: tool(&tools, "CRUN_1_21")?,
+        binary: common::tool("CRUN_1_21"),
     };
-    let mut place = Place::new(tool(&tools, "ROOTFS")?)
+    let machine = machine::describe(&[&runc, &crun]);
+    println!("{machine}\n");
+    let mut place = Place::new(common::tool("ROOTFS"))
         .map_err(|e| Error::io("make a directory for the run", &e))?;
-    let mut board = Board::default();
-    let bare = Contestant {
+    let begun = Instant::now();
+    let bare = [Contestant {
         name: BARE.into(),
-        ..all[0].clone()
-    };
+        ..all
+            .first()
+            .cloned()
+            .ok_or_else(|| Error::not_found("any shim"))?
+    }];
+    let names: Vec<&str> = all.iter().map(|who| who.name.as_str()).collect();
 
     macro_rules! part {
-        ($part:ident, $runtime:expr, $rounds:expr) => {
-            part!($part, $runtime, $rounds, &all)
+        ($measure:path, $runtime:expr, $rounds:expr, $seconds:expr) => {
+            part!($measure, $runtime, $rounds, $seconds, &all, board)
         };
-        ($part:ident, $runtime:expr, $rounds:expr, $all:expr) => {
-            let name = concat!(stringify!($part));
-            if only.is_none_or(|only| only == name) {
+        ($measure:path, $runtime:expr, $rounds:expr, $seconds:expr, $all:expr, $board:expr) => {{
+            let name = stringify!($measure).rsplit(' ').next().unwrap_or_default();
+            let name = name.rsplit("::").next().unwrap_or_default();
+            if only.is_empty() || only.iter().any(|only| only == name) {
                 let run = Run {
                     part: name,
                     runtime: $runtime,
                     rounds: $rounds,
+                    budget: Duration::from_secs($seconds),
                     scale: &scale,
                 };
-                run.all($all, &mut place, &mut board, measures::$part)
-                    .await?;
+                run.all($all, &mut place, &mut $board, $measure).await;
+                write(&out, &board, &profiles, &names, &machine)?;
             }
-        };
+        }};
     }
+    let rounds = scale.rounds;
     for runtime in [&runc, &crun] {
-        part!(cycles, runtime, scale.rounds);
-        part!(execs, runtime, scale.rounds);
-        part!(bare, runtime, scale.rounds, std::slice::from_ref(&bare));
         let name = runtime.name;
-        let from = format!("exec cycle, {name}, p50 (ms)");
+        part!(tasks::cycles, runtime, rounds, 75);
+        part!(tasks::bare, runtime, rounds, 25, &bare, board);
+        part!(
+            tasks::execs,
+            runtime,
+            rounds,
+            if name == "runc" { 160 } else { 90 }
+        );
         board.above(
             &format!("own part of an exec cycle, {name} (ms)"),
-            &from,
+            &format!("exec cycle, {name}, p50 (ms)"),
             BARE,
         );
+        board.derive(
+            &format!("wall per exec, 64 against 16 at once, {name}"),
+            [64, 16].map(|n| format!("exec, {n} at once, {name}, wall per exec (ms)")),
+            |many, fewer| many / fewer,
+        );
+        part!(spawns::profile, runtime, rounds.min(3), 50, &all, profiles);
     }
-    part!(calls, &crun, scale.rounds);
-    part!(storm, &crun, scale.rounds);
-    part!(stream, &crun, scale.rounds.min(3));
-    part!(footprint, &crun, 1);
-    let after = format!("private memory after {} execs (KB)", scale.many_execs);
-    board.derive(
-        "growth of private memory by execs (%)",
-        [&after, "private memory, 1 container (KB)"],
-        |after, before| (after / before - 1.0) * 100.0,
+    part!(tasks::calls, &crun, rounds, 45);
+    part!(bursts::storm, &crun, rounds, 100);
+    part!(bursts::events, &crun, rounds, 40);
+    part!(output::bare_stream, &crun, rounds, 15, &bare, board);
+    part!(output::stream, &crun, rounds, 100);
+    part!(resources::footprint, &crun, rounds.min(3), 150);
+    part!(resources::bare_marginal, &crun, 1, 30, &bare, board);
+    part!(resources::marginal, &crun, 1, 150);
+    board.above(
+        "memory of the machine per shim alone (KB)",
+        "memory of the machine per shim and container",
+        BARE,
     );
-    part!(marginal, &crun, 1);
-    part!(idle, &crun, 1);
-    part!(runtime_calls, &crun, 1);
+    if only.is_empty() || only.iter().any(|only| only == "idle") {
+        let seen = resources::idle(&all, &crun, &mut place, &scale).await;
+        for (who, seen) in all.iter().zip(seen) {
+            note(&mut board, "idle", &who.name, seen);
+        }
+    }
+    part!(spawns::spawned, &crun, 1, 15);
     for who in &all {
         let size = fs::metadata(&who.binary).map_or(0, |m| m.len()) as f64 / 1024.0;
         board.note("size of the binary (KB)", &who.name, size);
     }
+    write(&out, &board, &profiles, &names, &machine)?;
+    for file in ["table.md", "targets.md", "profile.md", "gaps.md"] {
+        println!("{}", fs::read_to_string(out.join(file)).unwrap_or_default());
+    }
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    println!(
+        "{minutes:.1} minutes; tables, figures and charts are in {}",
+        out.display()
+    );
+    Ok(!board.gaps().iter().any(|gap| gap.who == OURS))
+}
 
-    let machine = machine(&runc, &crun);
-    let mut columns = names.clone();
-    columns.push(BARE);
-    let table = board.table(&columns);
-    println!("\n{machine}\n\n{table}");
-    write(&asked.out, &board, &names, &machine, &table)
+fn note(board: &mut Board, part: &str, who: &str, seen: Result<Seen>) -> bool {
+    let failed = seen.is_err();
+    match seen {
+        Ok(seen) => {
+            for (name, value) in seen {
+                board.note(&name, who, value);
+            }
+        }
+        Err(why) => {
+            eprintln!("{part}: {who} failed: {why}");
+            board.gap(part, who, why.to_string());
+        }
+    }
+    !failed
 }
 
 /// One part of the whole.
@@ -200,71 +251,55 @@ struct Run<'a> {
     part: &'a str,
     runtime: &'a Runtime,
     rounds: usize,
+    budget: Duration,
     scale: &'a Scale,
 }
 
 impl Run<'_> {
-    /// Every round, every contestant, in an order that turns.
+    /// Every round, every contestant, in an order that turns, for as long as there is time.
     async fn all(
         &self,
         all: &[Contestant],
         place: &mut Place,
         board: &mut Board,
         measure: impl AsyncFn(&Contestant, &Runtime, &mut Place, &Scale) -> Result<Seen>,
-    ) -> Result<()> {
-        let Self { part, rounds, .. } = self;
-        for round in 0..*rounds {
-            for n in 0..all.len() {
-                let who = &all[(n + round) % all.len()];
-                let begun = Instant::now();
-                let seen = measure(who, self.runtime, place, self.scale)
-                    .await
-                    .map_err(|e| e.context(format!("{part} with {}", who.name)))?;
-                for (name, value) in seen {
-                    board.note(&name, &who.name, value);
-                }
+    ) {
+        let part = format!("{} ({})", self.part, self.runtime.name);
+        let begun = Instant::now();
+        let mut failed = vec![];
+        let mut longest = Duration::ZERO;
+        for round in 0..self.rounds {
+            if begun.elapsed() + longest > self.budget {
                 eprintln!(
-                    "{part} ({}), round {} of {rounds}: {} in {:.1} s",
-                    self.runtime.name,
-                    round + 1,
-                    who.name,
+                    "{part}: {round} rounds in {:.0} s",
                     begun.elapsed().as_secs_f64()
                 );
+                return;
             }
+            let round_begun = Instant::now();
+            for n in 0..all.len() {
+                let who = &all[(n + round) % all.len()];
+                if failed.contains(&&who.name) {
+                    continue;
+                }
+                let begun = Instant::now();
+                let work = measure(who, self.runtime, place, self.scale);
+                let seen = tokio::time::timeout(self.budget, work).await;
+                let seen = seen.unwrap_or_else(|_| {
+                    Err(Error::deadline_exceeded(format!(
+                        "not done in {:?}",
+                        self.budget
+                    )))
+                });
+                if !note(board, &part, &who.name, seen) {
+                    failed.push(&who.name);
+                }
+                let (round, took) = (round + 1, begun.elapsed().as_secs_f64());
+                eprintln!("{part}, round {round}: {} in {took:.1} s", who.name);
+            }
+            longest = longest.max(round_begun.elapsed());
         }
-        Ok(())
     }
-}
-
-/// What the figures were made on.
-fn machine(runc: &Runtime, crun: &Runtime) -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name));
-        let value = line.and_then(|line| line.split_once(':'));
-        value.map_or(String::new(), |(_, value)| value.trim().to_owned())
-    };
-    let version = |runtime: &Runtime| {
-        let told = std::process::Command::new(&runtime.binary)
-            .arg("--version")
-            .output();
-        let told = told.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
-        told.unwrap_or_default()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let cpuinfo = read("/proc/cpuinfo");
-    format!(
-        "{} x {}, {} of memory, Linux {}, {}, {}",
-        cpuinfo.matches("processor\t").count(),
-        field(&cpuinfo, "model name"),
-        field(&read("/proc/meminfo"), "MemTotal"),
-        read("/proc/sys/kernel/osrelease").trim(),
-        version(runc),
-        version(crun)
-    )
 }
 
 /// The charts: file name, measure, title.
@@ -276,14 +311,24 @@ const CHARTS: &[(&str, &str, &str)] = &[
     ),
     (
         "machine",
-        "memory of the machine per shim and container",
-        "What the machine has less of per shim and container (KB)",
+        "memory of the machine per shim alone",
+        "What the machine has less of per shim (KB)",
     ),
     ("threads", "threads, idle", "Threads of an idle shim"),
+    (
+        "start",
+        "start to address, crun, p50 (ms)",
+        "A shim's start, until it can be asked (ms)",
+    ),
     (
         "exec",
         "own part of an exec cycle, crun (ms)",
         "What the shim adds to an exec of crun (ms)",
+    ),
+    (
+        "parallel",
+        "exec, 16 at once, crun, wall per exec (ms)",
+        "16 execs at once with crun, time per exec (ms)",
     ),
     (
         "delete",
@@ -302,18 +347,33 @@ const CHARTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn write(out: &Path, board: &Board, names: &[&str], machine: &str, table: &str) -> Result<()> {
+fn write(out: &Path, board: &Board, profiles: &Board, names: &[&str], machine: &str) -> Result<()> {
     let failed = |e: &std::io::Error| Error::io(format!("write to {}", out.display()), e);
     fs::create_dir_all(out).map_err(|e| failed(&e))?;
     let put = |name: &str, text: &str| fs::write(out.join(name), text).map_err(|e| failed(&e));
+    let sides = Sides {
+        ours: OURS,
+        theirs: GO,
+        bare: BARE,
+    };
+    let mut columns = names.to_vec();
+    columns.push(BARE);
+    let table = report::table(board, &columns, OURS, &[GO, PEER]);
     put("table.md", &format!("{machine}\n\n{table}"))?;
-    put("figures.json", &format!("{:#}\n", board.json(machine)))?;
+    let targets = report::targets(board, sides);
+    put("targets.md", &format!("{machine}\n\n{targets}"))?;
+    put("profile.md", &report::table(profiles, names, OURS, &[GO]))?;
+    put(
+        "gaps.md",
+        &format!("{}{}", report::gaps(board), report::gaps(profiles)),
+    )?;
+    let json = report::json(board, sides, machine);
+    put("figures.json", &format!("{json:#}\n"))?;
     for (name, measure, title) in CHARTS {
         let values = board.medians(measure, names);
         if !values.is_empty() {
             put(&format!("{name}.svg"), &chart::bars(title, &values))?;
         }
     }
-    println!("table, figures and charts are in {}", out.display());
     Ok(())
 }

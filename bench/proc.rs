@@ -59,18 +59,37 @@ pub fn switches(pid: u32) -> f64 {
         .sum()
 }
 
-/// CPU time of a process so far, in seconds.
-pub fn cpu(pid: u32) -> Result<f64> {
+/// Fields 14 to 17 of a process's stat, in seconds: user and system time of its own and of its children
+/// that it has waited for. They are ticks of 1/100 s; field 3 is the first behind the name.
+fn times(pid: u32) -> Result<[f64; 4]> {
     let stat = read(&format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    // Fields 14 and 15, user and system, in ticks of 1/100 s; field 3 is the first here.
-    let ticks: f64 = fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .filter_map(|f| f.parse::<f64>().ok())
-        .sum();
-    Ok(ticks / 100.0)
+    let mut fields = fields.split(' ').skip(11).map(str::parse::<f64>);
+    let mut next = || {
+        fields
+            .next()
+            .and_then(std::result::Result::ok)
+            .unwrap_or(0.0)
+            / 100.0
+    };
+    Ok(std::array::from_fn(|_| next()))
+}
+
+/// CPU time of a process so far, in seconds.
+pub fn cpu(pid: u32) -> Result<f64> {
+    let [user, system, ..] = times(pid)?;
+    Ok(user + system)
+}
+
+/// User and system time of its children that have ended, in seconds.
+pub fn cpu_of_children(pid: u32) -> Result<(f64, f64)> {
+    let [.., user, system] = times(pid)?;
+    Ok((user, system))
+}
+
+/// CPU time of this process.
+pub fn own_cpu() -> Result<f64> {
+    cpu(std::process::id())
 }
 
 /// Memory of the machine that is free to be used, in KB.

@@ -4,13 +4,14 @@
 //! gone, and `rm` removes even that.
 
 use crate::error::{Code, Error, Result};
-use crate::proto::task::{KillRequest, StateRequest, Status};
+use crate::proto::task::Status;
 
 use super::bundle::Bundle;
 use super::client::Tasks;
 use super::dialect::Endpoint;
 use super::events::EventServer;
 use super::home::{Home, Note};
+use super::request;
 use super::run::end_shim;
 
 /// One line of `cotter ps`.
@@ -61,11 +62,7 @@ pub(super) fn name(status: Status) -> &'static str {
 }
 
 pub(super) async fn state(tasks: &Tasks, id: &str) -> Result<(u32, Status, u32)> {
-    let request = StateRequest {
-        id: id.to_owned(),
-        ..Default::default()
-    };
-    let state = tasks.state(&request).await?;
+    let state = tasks.state(&request::state(id, "")).await?;
     let status = state.status.enum_value_or_default();
     Ok((state.pid, status, state.exit_status))
 }
@@ -85,11 +82,7 @@ async fn connect(home: &Home, id: &str) -> Result<Tasks> {
 /// # Errors
 /// When there is no such container or it has ended.
 pub async fn kill(home: &Home, id: &str, signal: u32) -> Result<()> {
-    let request = KillRequest {
-        id: id.to_owned(),
-        signal,
-        ..Default::default()
-    };
+    let request = request::kill(id, "", signal);
     connect(home, id).await?.kill(&request).await?;
     Ok(())
 }

@@ -25,6 +25,7 @@ pub mod launch;
 pub mod list;
 mod places;
 pub mod process;
+pub mod request;
 pub mod rootfs;
 pub mod run;
 pub mod signals;

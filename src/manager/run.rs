@@ -24,10 +24,10 @@ use super::events::{EventServer, Told};
 use super::home::{Home, Note, random_id};
 use super::launch::Launch;
 use super::process::Process;
-use super::rootfs;
 use super::signals::Signals;
 use super::spec::Spec;
 use super::stdio::{Fifos, Relay, relay_in, relay_out};
+use super::{request, rootfs};
 
 /// How long a shim and its last words may take when the container has ended.
 const END: Duration = Duration::from_secs(15);
@@ -143,11 +143,7 @@ impl Session {
                 ..Default::default()
             })
             .await?;
-        let start = StartRequest {
-            id: id.clone(),
-            ..Default::default()
-        };
-        tasks.start(&start).await?;
+        tasks.start(&request::start(&id, "")).await?;
         let Some((mut out, mut err)) = outputs else {
             return Ok(0);
         };
@@ -155,11 +151,7 @@ impl Session {
         let status = self
             .attend(&tasks, input, (&mut out, &mut err), signals)
             .await?;
-        let delete = DeleteRequest {
-            id,
-            ..Default::default()
-        };
-        tasks.delete(&delete).await?;
+        tasks.delete(&request::delete(&id, "")).await?;
         for output in [out, err] {
             match output.finish(END).await {
                 // Whoever read it has enough, as with `head`.
@@ -180,20 +172,12 @@ impl Session {
         (out, err): (&mut Relay, &mut Relay),
         signals: &mut Signals,
     ) -> Result<u32> {
-        let wait = WaitRequest {
-            id: self.launch.id.clone(),
-            ..Default::default()
-        };
+        let wait = request::wait(&self.launch.id, "");
         let mut exit = Box::pin(tasks.wait(&wait));
         let mut input = Box::pin(async {
             // Fails when our own standard input does, which ends it as well.
             let _ = input.finish(Duration::MAX).await;
-            let close = CloseIORequest {
-                id: wait.id.clone(),
-                stdin: true,
-                ..Default::default()
-            };
-            let _ = tasks.close_io(&close).await;
+            let _ = tasks.close_io(&request::close_stdin(&wait.id, "")).await;
         });
         let (mut input_open, mut output_open, mut asked) = (true, true, 0);
         loop {
@@ -249,11 +233,7 @@ fn show(timeline: Option<Instant>, told: &Told) {
 }
 
 fn kill_request(id: &str, signal: Signal) -> KillRequest {
-    KillRequest {
-        id: id.to_owned(),
-        signal: (signal as i32).cast_unsigned(),
-        ..Default::default()
-    }
+    request::kill(id, "", (signal as i32).cast_unsigned())
 }
 
 /// Kills and deletes a container if it is still there, has its shim end, and waits for that: the
@@ -266,44 +246,21 @@ pub async fn end_shim(endpoint: &Endpoint, id: &str) -> Result<()> {
         return Ok(());
     };
     let tasks = tasks.within(END);
-    let id = id.to_owned();
-    let Ok(shim) = tasks
-        .connect_task(&ConnectRequest {
-            id: id.clone(),
-            ..Default::default()
-        })
-        .await
-    else {
+    let Ok(shim) = tasks.connect_task(&request::connect(id)).await else {
         return gone(endpoint, END).await;
     };
     let shim = Process::open(shim.shim_pid)?;
-    let state = StateRequest {
-        id: id.clone(),
-        ..Default::default()
-    };
-    if let Ok(state) = tasks.state(&state).await {
+    if let Ok(state) = tasks.state(&request::state(id, "")).await {
         if state.status != Status::STOPPED.into() {
-            let mut kill = kill_request(&id, Signal::SIGKILL);
+            let mut kill = kill_request(id, Signal::SIGKILL);
             kill.all = true;
             let _ = tasks.kill(&kill).await;
-            let wait = WaitRequest {
-                id: id.clone(),
-                ..Default::default()
-            };
-            let _ = tasks.wait_within(&wait).await;
+            let _ = tasks.wait_within(&request::wait(id, "")).await;
         }
-        let delete = DeleteRequest {
-            id: id.clone(),
-            ..Default::default()
-        };
-        let _ = tasks.delete(&delete).await;
+        let _ = tasks.delete(&request::delete(id, "")).await;
     }
     // The answer may be lost: the shim is going.
-    let shutdown = ShutdownRequest {
-        id,
-        ..Default::default()
-    };
-    let _ = tasks.shutdown(&shutdown).await;
+    let _ = tasks.shutdown(&request::shutdown(id)).await;
     shim.ended(END).await
 }
 

@@ -18,14 +18,14 @@ use crate::cgroup::{Metrics, host_pressure};
 use crate::error::{Error, Result};
 use crate::monitor::children;
 use crate::proto::cgroups_v2::{PSIData, PSIStats};
-use crate::proto::task::{PidsRequest, StatsRequest, Status};
+use crate::proto::task::Status;
 use crate::proto::{Any, cgroups_v1, cgroups_v2, unpack};
 
 use super::client::Tasks;
 use super::dialect::Endpoint;
-use super::list;
 pub use super::places::Ask;
 use super::places::{self, Places};
+use super::{list, request};
 
 /// The v1 kernel's "no limit" is the highest multiple of the page size; pages are up to 64 KiB.
 const NO_LIMIT: u64 = (i64::MAX as u64) & !0xffff;
@@ -61,16 +61,8 @@ pub async fn stats(ask: &Ask, home: &Path) -> Result<Report> {
         let what = format!("container {id} has stopped ({code}) and uses nothing any more");
         return Err(Error::failed_precondition(what));
     }
-    let request = StatsRequest {
-        id: id.to_owned(),
-        ..Default::default()
-    };
-    let answer = tasks.stats(&request).await?;
-    let request = PidsRequest {
-        id: id.to_owned(),
-        ..Default::default()
-    };
-    let pids = tasks.pids(&request).await?.processes;
+    let answer = tasks.stats(&request::stats(id)).await?;
+    let pids = tasks.pids(&request::pids(id)).await?.processes;
     let pids: BTreeSet<i32> = pids.iter().map(|p| p.pid.cast_signed()).collect();
     let mut report = Report {
         id: id.to_owned(),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use cotter::cgroup::{Cgroup, Metrics};
 use cotter::error::Result;
 use cotter::manager::client::Tasks;
-use cotter::proto::task::{PauseRequest, ResumeRequest, StatsRequest, Status, UpdateTaskRequest};
+use cotter::manager::request;
+use cotter::proto::task::{Status, UpdateTaskRequest};
 use cotter::proto::{Any, cgroups_v1, cgroups_v2, unpack};
 use nix::unistd::Pid;
 
@@ -45,11 +46,7 @@ pub fn resources(json: &str) -> Any {
 
 /// Stats, decoded.
 pub async fn stats(tasks: &Tasks, id: &str) -> Result<Metrics> {
-    let request = StatsRequest {
-        id: id.into(),
-        ..Default::default()
-    };
-    let any = tasks.stats(&request).await?.stats.unwrap();
+    let any = tasks.stats(&request::stats(id)).await?.stats.unwrap();
     if any.type_url == "io.containerd.cgroups.v1.Metrics" {
         return Ok(Metrics::V1(
             unpack::<cgroups_v1::Metrics>(&any).unwrap().unwrap(),
@@ -63,20 +60,12 @@ pub async fn stats(tasks: &Tasks, id: &str) -> Result<Metrics> {
 
 /// Pause.
 pub async fn pause(shim: &Shim, id: &str) -> Result<()> {
-    let request = PauseRequest {
-        id: id.into(),
-        ..Default::default()
-    };
-    shim.tasks.pause(&request).await.map(drop)
+    shim.tasks.pause(&request::pause(id)).await.map(drop)
 }
 
 /// Resume.
 pub async fn resume(shim: &Shim, id: &str) -> Result<()> {
-    let request = ResumeRequest {
-        id: id.into(),
-        ..Default::default()
-    };
-    shim.tasks.resume(&request).await.map(drop)
+    shim.tasks.resume(&request::resume(id)).await.map(drop)
 }
 
 /// Update of container `c`.

@@ -14,12 +14,12 @@ use cotter::manager::client::{Tasks, gone};
 use cotter::manager::dialect::{Dialect, Endpoint};
 use cotter::manager::events::{Event, EventServer, Told};
 use cotter::manager::launch::Launch;
+use cotter::manager::request;
 use cotter::manager::spec::Spec;
 use cotter::manager::stdio::Fifos;
 use cotter::proto::runc_options::Options;
 use cotter::proto::task::{
-    CloseIORequest, CreateTaskRequest, DeleteRequest, DeleteResponse, ExecProcessRequest,
-    KillRequest, ShutdownRequest, StartRequest, StateRequest, StateResponse, WaitRequest,
+    CloseIORequest, CreateTaskRequest, DeleteResponse, ExecProcessRequest, StateResponse,
     WaitResponse,
 };
 use cotter::proto::{Any, pack};
@@ -269,53 +269,28 @@ impl Shim {
 
     /// Start.
     pub async fn start_process(&self, id: &str, exec: &str) -> Result<u32> {
-        let request = StartRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            ..Default::default()
-        };
-        Ok(self.tasks.start(&request).await?.pid)
+        Ok(self.tasks.start(&request::start(id, exec)).await?.pid)
     }
 
     /// State.
     pub async fn state(&self, id: &str, exec: &str) -> Result<StateResponse> {
-        let request = StateRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            ..Default::default()
-        };
-        self.tasks.state(&request).await
+        self.tasks.state(&request::state(id, exec)).await
     }
 
     /// Wait, for as long as it takes.
     pub async fn wait(&self, id: &str, exec: &str) -> Result<WaitResponse> {
-        let request = WaitRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            ..Default::default()
-        };
-        self.tasks.wait(&request).await
+        self.tasks.wait(&request::wait(id, exec)).await
     }
 
     /// Kill.
     pub async fn kill(&self, id: &str, exec: &str, signal: u32) -> Result<()> {
-        let request = KillRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            signal,
-            ..Default::default()
-        };
+        let request = request::kill(id, exec, signal);
         self.tasks.kill(&request).await.map(drop)
     }
 
     /// Delete.
     pub async fn delete(&self, id: &str, exec: &str) -> Result<DeleteResponse> {
-        let request = DeleteRequest {
-            id: id.into(),
-            exec_id: exec.into(),
-            ..Default::default()
-        };
-        self.tasks.delete(&request).await
+        self.tasks.delete(&request::delete(id, exec)).await
     }
 
     /// Kills the init of `id`, waits for it and deletes the container.
@@ -351,10 +326,7 @@ impl Shim {
     /// events nobody has taken.
     pub async fn end(self) -> Vec<Told> {
         let shim = self.pid();
-        let request = ShutdownRequest {
-            id: self.launch.id.clone(),
-            ..Default::default()
-        };
+        let request = request::shutdown(&self.launch.id);
         // The answer may be lost with the connection.
         let _ = self.tasks.shutdown(&request).await;
         gone(&self.endpoint, LIMIT).await.unwrap();

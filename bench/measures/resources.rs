@@ -1,0 +1,174 @@
+//! What a shim has when it rests: memory, threads, descriptors, and how often it wakes up.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cotter::error::{Error, Result};
+
+use super::{Scale, Seen, many_execs};
+use crate::contestant::{Contestant, Place, Runtime, Session};
+use crate::proc;
+
+/// Memory, threads and descriptors with one container, after many execs, and with many containers.
+pub async fn footprint(
+    who: &Contestant,
+    runtime: &Runtime,
+    place: &mut Place,
+    scale: &Scale,
+) -> Result<Seen> {
+    let mut session = Session::running(who, runtime, place).await?;
+    let shim = session.pid().await?;
+    let mut seen = Seen::new();
+    let rest = || tokio::time::sleep(scale.rest);
+    rest().await;
+    let one = proc::memory(shim)?;
+    seen.push(("private memory, 1 container (KB)".into(), one.anonymous));
+    seen.push(("PSS, 1 container (KB)".into(), one.pss));
+    seen.push(("RSS, 1 container (KB)".into(), one.rss));
+    seen.push(("threads, idle".into(), proc::threads(shim)?));
+    seen.push(("descriptors, idle".into(), proc::fds(shim)));
+    many_execs(&session, "m", 4, scale.many_execs).await?;
+    rest().await;
+    let after = proc::memory(shim)?.anonymous;
+    let execs = scale.many_execs;
+    seen.push((format!("private memory after {execs} execs (KB)"), after));
+    let growth = (after / one.anonymous - 1.0) * 100.0;
+    seen.push(("growth of private memory by execs (%)".into(), growth));
+    let mut last = 0;
+    for crowd in scale.crowds {
+        for n in last + 1..=crowd {
+            let id = format!("c{n}");
+            session.bundle(&id)?;
+            session.create(&id).await?;
+            session.start_process(&id, "").await?;
+        }
+        last = crowd;
+        rest().await;
+        let now = proc::memory(shim)?.anonymous;
+        let each = (now - after).max(0.0) / crowd as f64;
+        seen.push((
+            format!("private memory per further container, of {crowd} (KB)"),
+            each,
+        ));
+    }
+    seen.push((
+        format!("descriptors with {last} further containers"),
+        proc::fds(shim),
+    ));
+    for n in 1..=last {
+        session.remove(&format!("c{n}")).await?;
+    }
+    session.remove("c").await?;
+    session.end().await?;
+    Ok(seen)
+}
+
+fn marginal_of(shims: usize) -> String {
+    format!("memory of the machine per shim and container, of {shims} (KB)")
+}
+
+/// What the machine has less of with many shims, each with a container.
+pub async fn marginal(
+    who: &Contestant,
+    runtime: &Runtime,
+    place: &mut Place,
+    scale: &Scale,
+) -> Result<Seen> {
+    // One first: what all share is no shim's cost.
+    let mut sessions = vec![Session::running(who, runtime, place).await?];
+    tokio::time::sleep(scale.rest).await;
+    let before = proc::available()?;
+    for _ in 0..scale.shims {
+        sessions.push(Session::running(who, runtime, place).await?);
+    }
+    tokio::time::sleep(scale.rest).await;
+    let cost = (before - proc::available()?) / scale.shims as f64;
+    for session in sessions {
+        session.remove("c").await?;
+        session.end().await?;
+    }
+    Ok(vec![(marginal_of(scale.shims), cost)])
+}
+
+/// What the machine has less of with as many containers and no shim.
+pub async fn bare_marginal(
+    who: &Contestant,
+    runtime: &Runtime,
+    place: &mut Place,
+    scale: &Scale,
+) -> Result<Seen> {
+    // Its namespace, cgroups and directory, and what ends all of it if this fails.
+    let mut session = Session::running(who, runtime, place).await?;
+    let root = Path::new(&session.options.root).join(session.namespace());
+    let call = |arguments: &[&str]| {
+        let done = Command::new(&runtime.binary)
+            .arg("--root")
+            .arg(&root)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .map_err(|e| Error::io("run the runtime by hand", &e))?;
+        match done.success() {
+            true => Ok(()),
+            false => Err(Error::unknown(format!("{arguments:?} by hand: {done}"))),
+        }
+    };
+    tokio::time::sleep(scale.rest).await;
+    let before = proc::available()?;
+    let ids: Vec<String> = (0..scale.shims).map(|n| format!("h{n}")).collect();
+    for id in &ids {
+        session.bundle(id)?;
+        let bundle = session.dir.join(id);
+        call(&["run", "-d", "--bundle", &bundle.to_string_lossy(), id])?;
+    }
+    tokio::time::sleep(scale.rest).await;
+    let cost = (before - proc::available()?) / scale.shims as f64;
+    for id in &ids {
+        call(&["delete", "--force", id])?;
+    }
+    session.remove("c").await?;
+    session.end().await?;
+    Ok(vec![(marginal_of(scale.shims), cost)])
+}
+
+/// How often shims with one idle container each wake up, all in the same minute.
+pub async fn idle(
+    all: &[Contestant],
+    runtime: &Runtime,
+    place: &mut Place,
+    scale: &Scale,
+) -> Vec<Result<Seen>> {
+    let mut sessions = vec![];
+    for who in all {
+        let begun = async {
+            let session = Session::running(who, runtime, place).await?;
+            let shim = session.pid().await?;
+            Result::Ok((session, shim))
+        };
+        sessions.push(begun.await);
+    }
+    tokio::time::sleep(2 * scale.rest).await;
+    let switches = |sessions: &[Result<(Session, u32)>]| {
+        let pids = sessions.iter().map(|s| s.as_ref().map_or(0, |s| s.1));
+        pids.map(proc::switches).collect::<Vec<f64>>()
+    };
+    let before = switches(&sessions);
+    tokio::time::sleep(scale.idle).await;
+    let after = switches(&sessions);
+    let per_minute = Duration::from_secs(60).as_secs_f64() / scale.idle.as_secs_f64();
+    let mut all = vec![];
+    for (n, session) in sessions.into_iter().enumerate() {
+        let ended = async {
+            let (session, _) = session?;
+            session.remove("c").await?;
+            session.end().await?;
+            let woken = (after[n] - before[n]) * per_minute;
+            Ok(vec![("wake-ups of an idle shim (1/min)".into(), woken)])
+        };
+        all.push(ended.await);
+    }
+    all
+}
