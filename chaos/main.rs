@@ -75,7 +75,7 @@ impl Scale {
         containers: 500,
         abandoned: 1_000,
         flaps: 40,
-        limit: Duration::from_secs(420),
+        limit: Duration::from_secs(540),
         total: Duration::from_secs(45 * 60),
         seed: 0,
     };

@@ -4,7 +4,7 @@
 //! Invariant: what a scene reports is what was seen; a fault's own mistakes are panics, which its
 //! process turns into a failed outcome. Nothing here waits without an end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -54,6 +54,8 @@ const GO_FILES: [&str; 3] = ["init.pid", "options.json", "runtime"];
 const GROWTH: u64 = 512;
 /// The same where garbage is collected.
 const GO_GROWTH: u64 = 8 * 1024;
+/// After so many execs that have failed no more are tried.
+const ENOUGH: usize = 16;
 /// How many execs run at once.
 const PARALLEL: usize = 8;
 
@@ -265,21 +267,32 @@ impl Scene {
     }
 
     /// Has `count` execs, named `prefix` and a number, run to their ends, some at a time; none may
-    /// fail, and no more are begun when it takes too long.
+    /// fail, and no more are begun when it takes too long, or when too many have failed.
     pub async fn burst(&self, prefix: &str, count: usize) {
-        let end = Instant::now() + PATIENCE + Duration::from_millis(100) * count as u32;
-        each(PARALLEL, 0..count, |n| async move {
-            let exec = format!("{prefix}{n}");
-            if Instant::now() > end {
-                return self.fail(format!("no time left for exec {exec}"));
-            }
-            let args = ["sh", "-c", "exit 7"];
-            match self.exec_to_end(GOOD, &exec, &args).await {
-                Ok(7) => {}
-                other => self.fail(format!("exec {exec}: {other:?}")),
+        let end = Instant::now() + PATIENCE + Duration::from_millis(40) * count as u32;
+        let (done, failed) = (Cell::new(0), Cell::new(0));
+        each(PARALLEL, 0..count, |n| {
+            let (done, failed) = (&done, &failed);
+            async move {
+                if Instant::now() > end || failed.get() >= ENOUGH {
+                    return;
+                }
+                let exec = format!("{prefix}{n}");
+                let args = ["sh", "-c", "exit 7"];
+                match self.exec_to_end(GOOD, &exec, &args).await {
+                    Ok(7) => {}
+                    other => {
+                        failed.set(failed.get() + 1);
+                        self.fail(format!("exec {exec}: {other:?}"));
+                    }
+                }
+                done.set(done.get() + 1);
             }
         })
         .await;
+        if done.get() < count {
+            self.fail(format!("{} of {count} execs were begun", done.get()));
+        }
     }
 
     /// Kills an init, waits for its end and deletes the container.
