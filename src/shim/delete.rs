@@ -43,7 +43,7 @@ const LONGEST: u64 = 1 << 20;
 /// How a container whose end nobody saw is said to have ended: as if by SIGKILL.
 const KILLED: u32 = 137;
 
-/// How long a shim may take to be dead whose connections have ended.
+/// How long a shim may take to be dead whose connections have ended, if it may be dying at all.
 const DYING: Duration = Duration::from_millis(150);
 
 /// How long the runtime may take, and then the unmounting. The manager gives up after 5 s.
@@ -102,11 +102,13 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
 }
 
 /// Whether a shim goes on listening. One that is being killed may have closed its connections, at
-/// which a manager runs this, before its socket.
+/// which a manager runs this, before its socket. Of one that is not it is mostly known at once;
+/// of another make's only after a wait.
 fn outlives(sockets: &[PathBuf]) -> bool {
     let deadline = Instant::now() + DYING;
     while sockets.iter().any(|path| socket::is_alive(path)) {
-        if Instant::now() >= deadline {
+        let surely = sockets.iter().any(|path| socket::surely_lives(path));
+        if surely || Instant::now() >= deadline {
             return true;
         }
         std::thread::sleep(DYING / 20);

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{Backlog, getsockopt, listen, sockopt};
 
 use crate::error::{Error, Result};
 
@@ -78,5 +78,8 @@ pub unsafe fn take_listener() -> Result<UnixListener> {
         Err(e) => return Err(failed(e)),
     }
     fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(failed)?;
+    // The kernel names the last who called this to those who connect (SO_PEERCRED): from here on
+    // that is who serves, and not `start`, which is gone by then.
+    listen(&socket, Backlog::MAXCONN).map_err(failed)?;
     Ok(UnixListener::from(socket))
 }

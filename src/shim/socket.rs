@@ -7,7 +7,7 @@
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
+    socket, sockopt,
 };
 use sha2::{Digest, Sha256};
 
@@ -177,6 +179,50 @@ pub fn is_alive(path: &Path) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether the shim that listens on `path` is certainly not on its way out: its process runs, and is
+/// neither ending nor about to be killed. A process closes its connections only once it is marked
+/// as ending, so who saw a connection end is told the truth here. Of a socket that was set up by a
+/// process that has ended, or on which nobody listens, nothing is certain.
+pub fn surely_lives(path: &Path) -> bool {
+    match path.symlink_metadata() {
+        Ok(meta) if meta.file_type().is_socket() => {}
+        _ => return false,
+    }
+    let (Ok(address), Ok(fd)) = (UnixAddr::new(path), stream()) else {
+        return false;
+    };
+    if connect(fd.as_raw_fd(), &address).is_err() {
+        return false;
+    }
+    let Ok(peer) = getsockopt(&fd, sockopt::PeerCredentials) else {
+        return false;
+    };
+    // 0 is a process that cannot be seen from here.
+    let runs = std::fs::read_to_string(format!("/proc/{}/stat", peer.pid()))
+        .is_ok_and(|stat| peer.pid() > 0 && goes_on(&stat));
+    // While nobody has hung up the number is still that of whoever listens.
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    runs && matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+}
+
+/// Whether a process goes on, by its stat (proc(5)): not by its state, not marked as ending in its
+/// flags, and not by the pending SIGKILL that the kernel puts on every thread it is to end.
+fn goes_on(stat: &str) -> bool {
+    /// Of linux/sched.h.
+    const PF_EXITING: u64 = 0x4;
+    const KILLED: u64 = 1 << (libc::SIGKILL - 1);
+    let Some((_, fields)) = stat.rsplit_once(") ") else {
+        return false;
+    };
+    // From the third on.
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let number = |nth: usize| fields.get(nth - 3)?.parse::<u64>().ok();
+    let (Some(state), Some(flags), Some(signals)) = (fields.first(), number(9), number(31)) else {
+        return false;
+    };
+    !matches!(*state, "Z" | "X") && flags & PF_EXITING == 0 && signals & KILLED == 0
 }
 
 /// Removes a dead shim's socket: a socket on which nobody listens. Anything else stays.

@@ -8,7 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cotter::proto::runc_options::Options;
+use cotter::shim::socket::surely_lives;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Pid;
 
 use crate::harness::*;
@@ -38,6 +41,25 @@ fn other_users_are_refused() {
     });
     assert!(refused.join().unwrap());
     assert!(answers(&socket));
+}
+
+/// By which the `delete` action knows at once that it lives.
+#[test]
+fn the_kernel_names_the_server_to_those_who_connect() {
+    let manager = Manager::new("peer");
+    let socket = manager.bundle("c1", None).start(Dialect::Proto);
+    let server = manager.server();
+    // The server may not have come to it yet.
+    eventually("its own pid", || {
+        let peer = getsockopt(&UnixStream::connect(&socket).unwrap(), PeerCredentials);
+        peer.unwrap().pid() == server
+    });
+    assert!(surely_lives(&socket));
+    // A stopped one is alive, and one that is to be killed is not.
+    kill(Pid::from_raw(server), Signal::SIGSTOP).unwrap();
+    assert!(surely_lives(&socket));
+    kill(Pid::from_raw(server), Signal::SIGKILL).unwrap();
+    assert!(!surely_lives(&socket));
 }
 
 #[test]

@@ -189,3 +189,39 @@ fn the_file_behind_an_inherited_socket() {
     let seen = Socket::of(&UnixListener::from(fd)).unwrap();
     assert_eq!((seen.path, seen.identity), (socket.path, socket.identity));
 }
+
+#[test]
+fn a_process_that_listens_itself_surely_lives() {
+    let dir = Dir::new("lives");
+    let path = dir.0.join("s");
+    assert!(!surely_lives(&path));
+    let (fd, _socket) = ours(&path);
+    assert!(surely_lives(&path));
+    drop(fd);
+    assert!(!surely_lives(&path));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "").unwrap();
+    assert!(!surely_lives(&path));
+}
+
+/// Fields 9 and 31 of a stat, as the kernel writes them.
+#[test]
+fn what_goes_on() {
+    let stat = |state: &str, flags: u64, signals: u64| {
+        let between = "0 ".repeat(21);
+        format!("7 (a) b) {state} 1 7 7 0 -1 {flags} {between}{signals} 0 0 0 0 0 0 17 0\n")
+    };
+    for (stat, expected) in [
+        (stat("S", 0x0040_0100, 0), true),
+        (stat("T", 0x0040_0100, 1 << 14), true),
+        (stat("R", 0x0040_0104, 0), false),
+        (stat("S", 0x0040_0100, 1 << 8), false),
+        (stat("Z", 0, 0), false),
+        ("7 (a) S 1 7".to_owned(), false),
+        (String::new(), false),
+    ] {
+        assert_eq!(goes_on(&stat), expected, "{stat}");
+    }
+    let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+    assert!(goes_on(&own));
+}
