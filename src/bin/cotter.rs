@@ -42,10 +42,8 @@ fn main() -> ExitCode {
 }
 
 async fn obey(verb: Verb) -> Result<u8> {
-    let home = || {
-        let path = std::env::var_os("COTTER_HOME").map_or(Home::DEFAULT.into(), PathBuf::from);
-        Home::open(path)
-    };
+    let own = || std::env::var_os("COTTER_HOME").map_or(Home::DEFAULT.into(), PathBuf::from);
+    let home = || Home::open(own());
     match verb {
         Verb::Run(mut options) => {
             if options.shim.as_os_str().is_empty() {
@@ -65,9 +63,9 @@ async fn obey(verb: Verb) -> Result<u8> {
             }
         }
         Verb::Kill { id, signal } => list::kill(&home()?, &id, signal).await?,
-        Verb::Stats { id, json } => {
-            let report = stats::stats(&home()?, &id).await?;
-            match json {
+        Verb::Stats(ask) => {
+            let report = stats::stats(&ask, &own()).await?;
+            match ask.json {
                 true => println!("{}", report.json()),
                 false => print!("{}", report.text()),
             }
@@ -79,8 +77,7 @@ async fn obey(verb: Verb) -> Result<u8> {
             }
         }
         Verb::Dump(ask) => {
-            let home = std::env::var_os("COTTER_HOME").map_or(Home::DEFAULT.into(), PathBuf::from);
-            let shims = dump::dump(&ask, &home).await?;
+            let shims = dump::dump(&ask, &own()).await?;
             match ask.json {
                 true => println!("{}", dump::json(&shims)),
                 false => print!("{}", dump::text(&shims)),

@@ -95,6 +95,8 @@ pub struct OomRow {
     kills: u64,
     /// The last events, in words.
     last: Vec<String>,
+    /// Why nobody is told, or not at once.
+    unwatched: Option<String>,
 }
 
 impl Registry {
@@ -121,10 +123,12 @@ impl Registry {
     pub fn report_oom(&self) -> Vec<OomRow> {
         let row = |container: &Arc<Container>| {
             let (kills, last) = container.oom_kills();
-            (kills > 0).then(|| OomRow {
+            let unwatched = container.oom_unwatched().map(str::to_owned);
+            (kills > 0 || unwatched.is_some()).then(|| OomRow {
                 container: container.id.clone(),
                 kills,
                 last: last.iter().map(describe).collect(),
+                unwatched,
             })
         };
         self.all().iter().filter_map(row).collect()

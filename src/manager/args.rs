@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 
 use super::dialect::Dialect;
-use super::dump::Ask;
+use super::places::Ask;
 use super::run::Options;
 use super::signals;
 
@@ -30,10 +30,12 @@ cotter runs a container through a containerd shim.
       --debug            have the shim log more, and show its log
   cotter ps                            show the containers that were detached
   cotter kill ID [SIGNAL]              send a signal to a container: TERM if none is named
-  cotter stats [--json] ID             show what a container uses, what it waits for, and its limits
+  cotter stats [OPTION…] ID            show what a container uses, what it waits for, and its limits,
+                                       whichever manager started it; ID and options as of dump
   cotter rm [-f] ID…                   remove containers; -f: running ones too
   cotter dump [OPTION…] ID | --all     show what a shim is doing, whichever manager started it; ID
-                                       may be the beginning of one, or the path of a bundle
+                                       may be the beginning of one, the path of a bundle, or the
+                                       address of a shim (unix://…)
       -n, --namespace NAME  the manager's namespace; without it, any
       --state DIR           look below another state directory too (of a containerd of its own)
       --json                for programs
@@ -61,12 +63,7 @@ pub enum Verb {
         signal: u32,
     },
     /// Show what a container uses.
-    Stats {
-        /// This one.
-        id: String,
-        /// For programs.
-        json: bool,
-    },
+    Stats(Ask),
     /// Remove containers.
     Remove {
         /// These.
@@ -101,15 +98,6 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Verb> {
             id: id.clone(),
             signal: signals::parse(signal.trim_start_matches('-'))?,
         }),
-        ("stats", [id]) | ("stats", [_, id]) if rest.len() == 1 || rest[0] == "--json" => {
-            if id.starts_with('-') {
-                return Err(wrong(format!("stats does not know {id}")));
-            }
-            Ok(Verb::Stats {
-                id: id.clone(),
-                json: rest.len() == 2,
-            })
-        }
         ("rm", _) => {
             let (flags, ids): (Vec<_>, Vec<_>) =
                 rest.into_iter().partition(|arg| arg.starts_with('-'));
@@ -127,10 +115,11 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Verb> {
                 force: !flags.is_empty(),
             })
         }
-        ("dump", _) => dump(rest).map(Verb::Dump),
+        ("dump", _) => which(rest, true).map(Verb::Dump),
+        ("stats", _) => which(rest, false).map(Verb::Stats),
         ("help" | "-h" | "--help", _) => Ok(Verb::Help),
         ("version" | "-v" | "--version", _) => Ok(Verb::Version),
-        ("ps" | "kill" | "stats", _) => Err(wrong(format!("{verb} does not take these arguments"))),
+        ("ps" | "kill", _) => Err(wrong(format!("{verb} does not take these arguments"))),
         _ => Err(wrong(format!("there is no verb {verb:?}"))),
     }
 }
@@ -208,7 +197,9 @@ fn run(args: Vec<String>) -> Result<Options> {
     Ok(options)
 }
 
-fn dump(args: Vec<String>) -> Result<Ask> {
+/// The containers that are to be looked at: one, or, of a dump, any number.
+fn which(args: Vec<String>, dump: bool) -> Result<Ask> {
+    let verb = if dump { "dump" } else { "stats" };
     let mut ask = Ask::default();
     let mut all = false;
     let mut ids = Vec::new();
@@ -229,11 +220,11 @@ fn dump(args: Vec<String>) -> Result<Ask> {
         match flag {
             "-n" | "--namespace" => ask.namespace = Some(value),
             "--state" => ask.state.push(PathBuf::from(value)),
-            "--all" => all = true,
+            "--all" if dump => all = true,
             "--json" => ask.json = true,
-            "-q" | "--quiet" => ask.quiet = true,
+            "-q" | "--quiet" if dump => ask.quiet = true,
             other if other.starts_with('-') => {
-                return Err(wrong(format!("dump does not know {other}")));
+                return Err(wrong(format!("{verb} does not know {other}")));
             }
             _ => ids.push(arg),
         }
@@ -241,7 +232,8 @@ fn dump(args: Vec<String>) -> Result<Ask> {
     match (all, ids.pop()) {
         (true, None) => {}
         (false, Some(id)) if ids.is_empty() => ask.id = Some(id),
-        _ => return Err(wrong("dump needs one id, or --all")),
+        _ if dump => return Err(wrong("dump needs one id, or --all")),
+        _ => return Err(wrong("stats needs one id")),
     }
     Ok(ask)
 }
@@ -284,9 +276,18 @@ mod tests {
         assert_eq!(words("kill a").unwrap(), kill(15));
         assert_eq!(words("kill a -KILL").unwrap(), kill(9));
         assert_eq!(words("ps").unwrap(), Verb::Ps);
-        for (line, json) in [("stats a", false), ("stats --json a", true)] {
-            let id = "a".into();
-            assert_eq!(words(line).unwrap(), Verb::Stats { id, json }, "{line}");
+        for (line, json, namespace) in [
+            ("stats a", false, None),
+            ("stats --json a", true, None),
+            ("stats a -n moby", false, Some("moby".to_owned())),
+        ] {
+            let expected = Ask {
+                id: Some("a".into()),
+                json,
+                namespace,
+                ..Ask::default()
+            };
+            assert_eq!(words(line).unwrap(), Verb::Stats(expected), "{line}");
         }
         let remove = Verb::Remove {
             ids: vec!["a".into(), "b".into()],
@@ -333,6 +334,8 @@ mod tests {
             "stats --json",
             "stats a b",
             "stats --json a b",
+            "stats --all",
+            "stats -q a",
             "kill",
             "kill a b c",
             "kill a NOPE",

@@ -34,7 +34,7 @@ pub async fn ps(home: &Home) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for id in home.ids()? {
         let note = Note::load(&home.bundle(&id)?, &id);
-        let (pid, status) = match state(home, &id).await {
+        let (pid, status) = match state_in(home, &id).await {
             Ok((pid, Status::STOPPED, code)) => (pid, format!("stopped ({code})")),
             Ok((pid, status, _)) => (pid, name(status).to_owned()),
             Err(_) => (0, "lost".to_owned()),
@@ -60,17 +60,21 @@ pub(super) fn name(status: Status) -> &'static str {
     }
 }
 
-pub(super) async fn state(home: &Home, id: &str) -> Result<(u32, Status, u32)> {
+pub(super) async fn state(tasks: &Tasks, id: &str) -> Result<(u32, Status, u32)> {
     let request = StateRequest {
         id: id.to_owned(),
         ..Default::default()
     };
-    let state = connect(home, id).await?.state(&request).await?;
+    let state = tasks.state(&request).await?;
     let status = state.status.enum_value_or_default();
     Ok((state.pid, status, state.exit_status))
 }
 
-pub(super) async fn connect(home: &Home, id: &str) -> Result<Tasks> {
+async fn state_in(home: &Home, id: &str) -> Result<(u32, Status, u32)> {
+    state(&connect(home, id).await?, id).await
+}
+
+async fn connect(home: &Home, id: &str) -> Result<Tasks> {
     let bundle = home.bundle(id)?;
     Note::load(&bundle, id)?;
     Tasks::connect(&Endpoint::load(&bundle)?).await
@@ -98,7 +102,7 @@ pub async fn remove(home: &Home, id: &str, force: bool) -> Result<()> {
     let path = home.bundle(id)?;
     let note = Note::load(&path, id)?;
     if !force {
-        match state(home, id).await {
+        match state_in(home, id).await {
             Ok((_, Status::STOPPED, _)) => {}
             Ok((_, status, _)) => {
                 let what = format!("container {id} is {}; kill it or use -f", name(status));

@@ -23,6 +23,7 @@ pub mod events;
 pub mod home;
 pub mod launch;
 pub mod list;
+mod places;
 pub mod process;
 pub mod rootfs;
 pub mod run;

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -20,8 +21,11 @@ use crate::proto::cgroups_v2::{PSIData, PSIStats};
 use crate::proto::task::{PidsRequest, StatsRequest, Status};
 use crate::proto::{Any, cgroups_v1, cgroups_v2, unpack};
 
-use super::home::Home;
+use super::client::Tasks;
+use super::dialect::Endpoint;
 use super::list;
+pub use super::places::Ask;
+use super::places::{self, Places};
 
 /// The v1 kernel's "no limit" is the highest multiple of the page size; pages are up to 64 KiB.
 const NO_LIMIT: u64 = (i64::MAX as u64) & !0xffff;
@@ -43,13 +47,16 @@ pub struct Report {
     of_the_host: bool,
 }
 
-/// What a container uses.
+/// What a container uses, whichever manager made it; `home` is where the tool keeps its own.
 ///
 /// # Errors
-/// There is no such container, it has stopped, or it has no cgroup.
-pub async fn stats(home: &Home, id: &str) -> Result<Report> {
-    let tasks = list::connect(home, id).await?;
-    let (pid, status, code) = list::state(home, id).await?;
+/// There is no such container, or there are several, it has stopped, or it has no cgroup.
+pub async fn stats(ask: &Ask, home: &Path) -> Result<Report> {
+    let (chosen, _) = Places::new(&ask.state, home).asked(ask)?;
+    let bundle = places::only(&chosen, ask.id.as_deref().unwrap_or("it"))?;
+    let id = bundle.id.as_str();
+    let tasks = Tasks::connect(&Endpoint::load(&bundle.path)?).await?;
+    let (pid, status, code) = list::state(&tasks, id).await?;
     if status == Status::STOPPED {
         let what = format!("container {id} has stopped ({code}) and uses nothing any more");
         return Err(Error::failed_precondition(what));

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::common::containerd::{Containerd, Form, Version};
 use crate::common::{eventually, tool};
-use crate::others::cotter;
+use crate::others::{cotter, verb};
 
 #[test]
 fn containers_of_every_containerd_are_found_dead_or_alive() {
@@ -27,6 +27,20 @@ fn containers_of_every_containerd_are_found_dead_or_alive() {
         let one = &seen["dump"]["containers"][0];
         assert_eq!((&one["id"], &one["pid"]), (&"one".into(), &pid.into()));
         assert_eq!(seen["dump"]["publisher"]["connected"], true, "{seen}");
+
+        let bundle = format!("{state}/io.containerd.runtime.v2.task/{namespace}/one");
+        let address = seen["address"].as_str().unwrap();
+        for asked in ["one", "on", &bundle, address] {
+            let args = ["--json", "--state", &state, "-n", &namespace, asked];
+            let said = verb("stats", &args).ok();
+            let stats: Value = serde_json::from_str(&said).unwrap();
+            assert_eq!((&stats["id"], &stats["pid"]), (&"one".into(), &pid.into()));
+            assert_eq!(stats["pids"]["current"], 1, "{asked}: {stats}");
+        }
+        assert_eq!(look(address)["ids"], seen["ids"]);
+        let none = verb("stats", &["--state", &state, "unix:///run/nobody"]);
+        assert_eq!(none.code, 125, "{none:?}");
+        assert_eq!(none.err.lines().count(), 1, "{none:?}");
 
         daemon.kill();
         let seen = look("on");

@@ -19,11 +19,16 @@ use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::common::{Done, LIMIT, TempDir, signal, tool, unique};
 use crate::{taken, tidy};
 
-/// The tool, with no home of its own.
+/// `cotter dump`, with no home of its own.
 pub fn cotter(args: &[&str]) -> Done {
+    verb("dump", args)
+}
+
+/// The tool, with no home of its own.
+pub fn verb(verb: &str, args: &[&str]) -> Done {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cotter"));
     command.env("COTTER_HOME", "/nonexistent");
-    crate::common::run(command.arg("dump").args(args))
+    crate::common::run(command.arg(verb).args(args))
 }
 
 #[test]

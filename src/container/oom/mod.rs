@@ -14,16 +14,18 @@ pub(super) mod group;
 use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::time::sleep;
 
 use super::Container;
+use super::pids::log_once;
 use super::process::Process;
 use crate::cgroup::kernel_log::Kill;
 use crate::cgroup::{Cgroup, OomWatch, Scope};
+use crate::error::Error;
 use crate::events::{Event, describe};
 use crate::monitor::Exit;
 use crate::proto::cotter_oom::oom_kill;
@@ -65,6 +67,8 @@ pub(super) struct Told {
     /// The kernel is to kill all or nobody.
     group: bool,
     state: Mutex<State>,
+    /// Why kills are not seen, or seen late.
+    unwatched: OnceLock<String>,
 }
 
 impl Told {
@@ -119,9 +123,7 @@ impl Container {
     /// are ignored.
     pub(super) fn has_cgroup(self: &Arc<Self>, cgroup: Cgroup) {
         // What happened before is somebody else's.
-        let so_far = cgroup
-            .oom_kills()
-            .inspect_err(|e| log::warn!("container {}: OOM kills are not seen: {e}", self.id));
+        let so_far = cgroup.oom_kills();
         let hits = cgroup.hits();
         let watch = cgroup.watch_oom(&self.shared.watcher);
         if self.cgroup.set(cgroup).is_err() {
@@ -129,23 +131,31 @@ impl Container {
         }
         *self.oom.state() = State {
             counted: so_far.is_ok(),
-            kills: so_far.unwrap_or(0),
+            kills: *so_far.as_ref().unwrap_or(&0),
             hits,
             began: kernel_clock(),
             ..State::default()
         };
-        let watch = match watch {
-            Ok(Some(watch)) => watch,
-            Ok(None) => return,
-            Err(e) => {
-                log::warn!(
-                    "container {}: OOM kills of what is not its own process may be told late: {e}",
-                    self.id
-                );
-                return;
+        let watch = match (so_far, watch) {
+            (Ok(_), Ok(Some(watch))) => watch,
+            (Ok(_), Ok(None)) => return,
+            (Ok(_), Err(why)) => {
+                return self.unseen("those that are not its own process may be told late", &why);
             }
+            (Err(why), _) => return self.unseen("they are not seen", &why),
         };
         self.spawn(follow(watch, Arc::downgrade(self)));
+    }
+
+    fn unseen(&self, what: &str, why: &Error) {
+        let line = format!("its OOM kills: {what}: {why}");
+        log_once(&self.shared, &self.id, &line);
+        let _ = self.oom.unwatched.set(format!("{what}: {why}"));
+    }
+
+    /// Why kills are not seen, or seen late.
+    pub fn oom_unwatched(&self) -> Option<&str> {
+        self.oom.unwatched.get().map(String::as_str)
     }
 
     /// The last events of this kind, oldest first, and how many processes were killed in all.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Shared, log_once};
+use super::{Shared, log_once, unwatched};
 use crate::cgroup::{Pids, Refused, Watch};
 
 /// Between two events of one limit.
@@ -32,7 +32,7 @@ impl Follow {
         let refused = (!pids.is_notified()).then(follow);
         let refused = refused.and_then(|refused| {
             refused
-                .inspect_err(|why| log_once(shared, id, &why.message))
+                .inspect_err(|why| log_once(shared, id, &unwatched(why)))
                 .ok()
         });
         Self {

@@ -112,7 +112,7 @@ impl Container {
     }
 
     fn not_watched(&self, why: &Error) {
-        log_once(&self.shared, &self.id, &why.message);
+        log_once(&self.shared, &self.id, &unwatched(why));
         let _ = self.pids.unwatched.set(why.message.clone());
     }
 
@@ -128,7 +128,7 @@ impl Container {
             Ok(pod) => {
                 let _ = self.pids.pod.set(pod);
             }
-            Err(why) => log_once(&self.shared, &self.id, &why.message),
+            Err(why) => log_once(&self.shared, &self.id, &unwatched(&why)),
         }
     }
 
@@ -218,15 +218,21 @@ fn line(event: &PidsLimit) -> String {
     )
 }
 
-fn log_once(shared: &Shared, id: &str, why: &str) {
+/// Logs what is not watched of a container, once a shim.
+pub(super) fn log_once(shared: &Shared, id: &str, why: &str) {
     let mut logged = lock(&shared.pids.logged);
     if !logged.iter().any(|known| known == why) {
-        log::warn!("container {id}: its limit of processes is not watched: {why}");
+        log::warn!("container {id}: {why}");
         // Bounded: paths hold ids.
         if logged.len() < 64 {
             logged.push(why.to_owned());
         }
     }
+}
+
+/// Why a limit is not watched, for the log.
+fn unwatched(why: &Error) -> String {
+    format!("its limit of processes is not watched: {why}")
 }
 
 fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -5,7 +5,6 @@
 //! by having a shim write its dump, and sends SIGUSR1 to nobody whom it could end.
 
 mod outside;
-mod places;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,8 +23,9 @@ use crate::proto::introspection::{DumpRequest, IntrospectionClient};
 
 use super::client::error;
 use super::dialect::Endpoint;
+pub use super::places::Ask;
+use super::places::{Bundle, Places, address};
 use super::process::Process;
-use places::{Bundle, Places};
 
 /// How long a shim may take to answer before it is looked at from outside.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -35,21 +35,6 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// How long looking from outside may take.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// What is asked for on the command line.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ask {
-    /// A container's id, the beginning of one or the path of its bundle; none for all.
-    pub id: Option<String>,
-    /// The namespace to look in; none for any.
-    pub namespace: Option<String>,
-    /// Further state directories of managers.
-    pub state: Vec<PathBuf>,
-    /// Print JSON.
-    pub json: bool,
-    /// Write nothing in the shim.
-    pub quiet: bool,
-}
 
 /// What was found out about one shim.
 #[derive(Debug, Default, Serialize)]
@@ -99,18 +84,7 @@ fn as_value_of<S: serde::Serializer>(dump: &Dump, to: S) -> Result<S::Ok, S::Err
 /// # Errors
 /// When there is no such container, there are several, or the directories cannot be read.
 pub async fn dump(ask: &Ask, home: &Path) -> Result<Vec<Shim>> {
-    let places = Places::new(&ask.state, home);
-    let (chosen, all) = match ask.id.as_deref() {
-        Some(path) if path.contains('/') => {
-            let bundle = Bundle::at(Path::new(path))?;
-            (vec![bundle], places.bundles()?)
-        }
-        id => {
-            let all = places.bundles()?;
-            let chosen = places::choose(&all, ask.namespace.as_deref(), id)?;
-            (chosen, all)
-        }
-    };
+    let (chosen, all) = Places::new(&ask.state, home).asked(ask)?;
     // One shim serves the containers of a pod.
     let mut shims: BTreeMap<String, Vec<Bundle>> = BTreeMap::new();
     for bundle in chosen {
@@ -130,10 +104,6 @@ pub async fn dump(ask: &Ask, home: &Path) -> Result<Vec<Shim>> {
         found.push(look(&bundles, ask.quiet).await);
     }
     Ok(found)
-}
-
-fn address(bundle: &Bundle) -> Option<String> {
-    Some(Endpoint::load(&bundle.path).ok()?.address)
 }
 
 async fn look(bundles: &[Bundle], quiet: bool) -> Shim {

@@ -1,4 +1,5 @@
-//! Where the bundles of this machine's containers are.
+//! Where the bundles of this machine's containers are, whichever manager made them, and which of them are
+//! asked for.
 //!
 //! Invariant: nothing is made or changed; a directory that is not there holds no bundles, one that may
 //! not be read is an error.
@@ -8,7 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::manager::home::NAMESPACE;
+
+use super::dialect::Endpoint;
+use super::home::NAMESPACE;
 
 /// State directories of managers: containerd's own, the one that dockerd starts, k3s's and rke2's,
 /// microk8s's.
@@ -21,6 +24,25 @@ const STATES: [&str; 4] = [
 
 /// Below a state directory: a directory per namespace, in each one per container, the bundle.
 const TASKS: &str = "io.containerd.runtime.v2.task";
+
+/// What is asked for on the command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// A container's id, the beginning of one, the path of its bundle or the address of its shim; none
+    /// for all.
+    pub id: Option<String>,
+    /// The namespace to look in; none for any.
+    pub namespace: Option<String>,
+    /// Further state directories of managers.
+    pub state: Vec<PathBuf>,
+    /// Print JSON.
+    pub json: bool,
+    /// Write nothing in the shim.
+    pub quiet: bool,
+}
+
+/// What an address of a shim begins with.
+const ADDRESS: &str = "unix://";
 
 /// A container's bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +100,49 @@ impl Places {
     }
 }
 
+impl Places {
+    /// The bundles that are asked for, and all that there are.
+    pub(super) fn asked(&self, ask: &Ask) -> Result<(Vec<Bundle>, Vec<Bundle>)> {
+        let all = self.bundles()?;
+        let chosen = match ask.id.as_deref() {
+            Some(wanted) if wanted.starts_with(ADDRESS) => {
+                let here = |bundle: &&Bundle| address(bundle).as_deref() == Some(wanted);
+                let found: Vec<Bundle> = all.iter().filter(here).cloned().collect();
+                if found.is_empty() {
+                    return Err(Error::not_found(format_args!("container at {wanted}")));
+                }
+                found
+            }
+            Some(path) if path.contains('/') => vec![Bundle::at(Path::new(path))?],
+            id => choose(&all, ask.namespace.as_deref(), id)?,
+        };
+        Ok((chosen, all))
+    }
+}
+
+/// Where the shim of a bundle listens, if the bundle tells.
+pub(super) fn address(bundle: &Bundle) -> Option<String> {
+    Some(Endpoint::load(&bundle.path).ok()?.address)
+}
+
+/// The only one, or which there are.
+pub(super) fn only(chosen: &[Bundle], asked: &str) -> Result<Bundle> {
+    match chosen {
+        [one] => Ok(one.clone()),
+        _ => Err(several(asked, chosen)),
+    }
+}
+
+fn several<'a>(asked: &str, all: impl IntoIterator<Item = &'a Bundle>) -> Error {
+    let names = all
+        .into_iter()
+        .map(|b| format!("{} in {}", b.id, b.namespace));
+    let names = names.collect::<Vec<_>>().join(", ");
+    Error::invalid_argument(format_args!(
+        "{asked} may be {names}: say more of it, or the namespace (-n)"
+    ))
+}
+
 fn bundles(namespace: &str, dir: &Path) -> Result<Vec<Bundle>> {
     let bundle = |(id, path)| Bundle {
         namespace: namespace.to_owned(),
@@ -104,11 +169,7 @@ fn directories(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 /// Those that are asked for: all, the one of this id, or the only one whose id begins so.
-pub(super) fn choose(
-    all: &[Bundle],
-    namespace: Option<&str>,
-    id: Option<&str>,
-) -> Result<Vec<Bundle>> {
+fn choose(all: &[Bundle], namespace: Option<&str>, id: Option<&str>) -> Result<Vec<Bundle>> {
     let inside = all
         .iter()
         .filter(|bundle| namespace.is_none_or(|only| bundle.namespace == only));
@@ -123,15 +184,7 @@ pub(super) fn choose(
     match matching[..] {
         [one] => Ok(vec![one.clone()]),
         [] => Err(Error::not_found(format_args!("container {id}"))),
-        _ => {
-            let names = matching
-                .iter()
-                .map(|b| format!("{} in {}", b.id, b.namespace));
-            let names = names.collect::<Vec<_>>().join(", ");
-            Err(Error::invalid_argument(format_args!(
-                "{id} may be {names}: say more of it, or the namespace (-n)"
-            )))
-        }
+        _ => Err(several(id, matching)),
     }
 }
 
@@ -200,6 +253,30 @@ mod tests {
         let mut names: Vec<(&str, &str)> = all.iter().map(|b| (&*b.namespace, &*b.id)).collect();
         names.sort_unstable();
         assert_eq!(names, [("cotter", "d"), ("ns", "a"), ("ns", "b")]);
+
+        for (id, socket) in [("a", "1"), ("b", "1")] {
+            let file = dir
+                .join("state")
+                .join(TASKS)
+                .join("ns")
+                .join(id)
+                .join("address");
+            fs::write(file, format!("unix:///run/s/{socket}")).unwrap();
+        }
+        let ids = |asked: &str| -> Result<Vec<String>> {
+            let ask = Ask {
+                id: Some(asked.into()),
+                ..Ask::default()
+            };
+            let (chosen, all) = places.asked(&ask)?;
+            assert_eq!(all.len(), 3);
+            Ok(chosen.into_iter().map(|bundle| bundle.id).collect())
+        };
+        assert_eq!(ids("unix:///run/s/1").unwrap(), ["a", "b"]);
+        assert_eq!(ids("a").unwrap(), ["a"]);
+        assert_eq!(ids("unix:///run/s/").unwrap_err().code, Code::NotFound);
+        let why = only(&all, "unix:///run/s/1").unwrap_err().message;
+        assert!(why.contains("a in ns, b in ns"), "{why}");
 
         let at = Bundle::at(&dir.join("state").join(TASKS).join("ns/../ns/a")).unwrap();
         assert_eq!((&*at.namespace, &*at.id), ("ns", "a"));
