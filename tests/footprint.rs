@@ -3,13 +3,16 @@
 //! memory of before.
 //!
 //! The bounds hold for a debug build; only what grows or wakes is judged strictly.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod common;
 
 use std::fs;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
+use cotter::cgroup::Version;
 use cotter::error::Code;
 use cotter::manager::client::Tasks;
 use cotter::manager::events::Event;
@@ -353,4 +356,97 @@ fn an_idle_shim_sleeps() {
             shim.end().await;
         });
     }
+}
+
+/// The kernel's log from here on.
+struct KernelLog(fs::File);
+
+impl KernelLog {
+    fn follow() -> Self {
+        let mut open = fs::OpenOptions::new();
+        open.read(true).custom_flags(libc::O_NONBLOCK);
+        let mut log = open.open("/dev/kmsg").unwrap();
+        log.seek(SeekFrom::End(0)).unwrap();
+        Self(log)
+    }
+
+    /// How many records there were.
+    fn records(&mut self) -> u64 {
+        let mut records = 0;
+        loop {
+            match self.0.read(&mut [0; 8192]) {
+                Ok(_) => records += 1,
+                Err(why) if why.kind() == ErrorKind::WouldBlock => return records,
+                // Overwritten before they were read.
+                Err(why) => assert_eq!(why.kind(), ErrorKind::BrokenPipe),
+            }
+        }
+    }
+}
+
+/// Waits until nothing happens, and answers how often the shim has been switched by then.
+async fn comes_to_rest(pid: u32) -> u64 {
+    let mut last = switches(pid);
+    loop {
+        sleep(Duration::from_millis(500)).await;
+        let before = std::mem::replace(&mut last, switches(pid));
+        if before == last {
+            return last;
+        }
+    }
+}
+
+/// The memory and the processes of all of them are watched. On v1 Linux since 6.11 tells of refused forks in
+/// its log only, each line of which, whosesoever, wakes those who follow it.
+#[test]
+fn a_hundred_containers_wake_nobody_and_cost_a_descriptor_each_at_most() {
+    run(async {
+        let mut shim = Shim::start(RUNTIMES[1], "c0", &["sleep", "1000"]).await;
+        let pid = shim.pid();
+        let most = common::containers(100);
+        let mut made = 0;
+        let mut alone = 0;
+        let mut version = Version::V2;
+        for count in [1, 10, 50, 100].map(|count| most.min(count)) {
+            for n in made..count {
+                let id = format!("c{n}");
+                let mut spec = Spec::new(&id, ["sleep", "1000"]);
+                spec.memory_limit = Some(64 << 20);
+                spec.pids_limit = Some(64);
+                shim.bundle(&id, spec);
+                shim.create(&id).await.unwrap();
+                let init = shim.start_process(&id, "").await.unwrap();
+                version = common::resources::cgroup(init).version();
+            }
+            made = count;
+            let before = comes_to_rest(pid).await;
+            let mut log = KernelLog::follow();
+            let begun = switches(pid);
+            assert!(begun >= before);
+            sleep(Duration::from_secs(3)).await;
+            let (woken, lines) = (switches(pid) - begun, log.records());
+            let descriptors = common::descriptors(pid);
+            eprintln!(
+                "idle: {count:>3} containers, {} descriptors, {woken} switches in 3 s with {lines} lines of the kernel",
+                descriptors.len()
+            );
+            let (per_container, per_line) = match version {
+                Version::V1 => (1, 2),
+                Version::V2 => (0, 0),
+            };
+            assert!(woken <= per_line * lines, "{woken}");
+            if count == 1 {
+                alone = descriptors.len();
+            }
+            // One more for all that are not the first: inotify.
+            let expected = alone + 1 + per_container * (count - 1);
+            assert!(descriptors.len() <= expected, "{count}: {descriptors:?}");
+            let own = descriptors.iter().filter(|kind| *kind == "anon_inode");
+            assert!(own.count() > 0, "{descriptors:?}");
+        }
+        for n in 0..made {
+            shim.remove(&format!("c{n}")).await;
+        }
+        shim.end().await;
+    });
 }

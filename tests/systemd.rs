@@ -143,6 +143,37 @@ fn all_operations_reach_the_scope() {
     }
 }
 
+/// What systemd does not know it would take back with the next reload.
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn a_default_limit_of_processes_is_the_scopes() {
+    for runtime in RUNTIMES {
+        run(async {
+            let scope = Scope::new();
+            let mut spec = Spec::new("c", ["sleep", "1000"]);
+            spec.cgroups_path.clone_from(&scope.path);
+            let annotation = ("io.cotter.pids-limit".to_owned(), "auto".to_owned());
+            spec.annotations.extend([annotation]);
+            let mut shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
+            shim.options.systemd_cgroup = true;
+            let pid = shim.create("c").await.unwrap();
+            let cpus = std::thread::available_parallelism().unwrap().get();
+            let auto = (cpus.max(6) * 1024).to_string();
+            let limit = || read(&cgroup(pid), "pids", "pids.max");
+            assert_eq!(limit(), auto, "{runtime}");
+            shim.start_process("c", "").await.unwrap();
+            systemctl(&["daemon-reload"]);
+            assert_eq!(limit(), auto, "{runtime}");
+            if !runtime.starts_with("CRUN") {
+                assert_eq!(scope.property("TasksMax"), auto, "{runtime}");
+            }
+            shim.remove("c").await;
+            scope.assert_gone();
+            shim.end().await;
+        });
+    }
+}
+
 /// An operator, or a machine that is shut down, ends the container behind the manager's back.
 #[test]
 #[ignore = "runs in the machine of make test-vm"]

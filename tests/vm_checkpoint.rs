@@ -23,6 +23,7 @@ use cotter::proto::task::{
 use common::containerd::{Containerd, Form, Version};
 use common::dumper::work_dir;
 use common::events::Events;
+use common::resources::{cgroup, read};
 use common::shim::{Shim, run};
 use common::{LIMIT, TempDir, tool};
 
@@ -195,6 +196,38 @@ fn a_container_goes_on_where_it_was() {
             }
             shim.kill("c", "", 9).await.unwrap();
             assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+            shim.delete("c", "").await.unwrap();
+            end(shim).await;
+        });
+    }
+}
+
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn a_restored_container_has_the_limit_that_was_asked_for() {
+    for runtime in RUNTIMES {
+        run(async {
+            let mut spec = Spec::new("c", ["sh", "-c", COUNT]);
+            let annotation = ("io.cotter.pids-limit".to_owned(), "77".to_owned());
+            spec.annotations.extend([annotation]);
+            let shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
+            work_dir(&shim.bundle_path("c"));
+            let image = shim.dir().join("image");
+            let limit = async || {
+                let pid = shim.state("c", "").await.unwrap().pid;
+                read(&cgroup(pid), "pids", "pids.max")
+            };
+            let mut output = begin(&shim, 0, None, false).await;
+            let seen = output.beyond(1).await;
+            assert_eq!(limit().await, "77");
+            dumped(&shim, &image, &ending()).await;
+            shim.wait("c", "").await.unwrap();
+            shim.delete("c", "").await.unwrap();
+            let mut output = begin(&shim, 1, Some(&image), false).await;
+            output.beyond(seen).await;
+            assert_eq!(limit().await, "77", "{runtime}");
+            shim.kill("c", "", 9).await.unwrap();
+            shim.wait("c", "").await.unwrap();
             shim.delete("c", "").await.unwrap();
             end(shim).await;
         });

@@ -191,6 +191,13 @@ impl Drop for TempDir {
     }
 }
 
+/// How many containers a test of many has: fewer on a machine on which each takes seconds.
+pub fn containers(wanted: usize) -> usize {
+    let most = std::env::var("COTTER_TEST_CONTAINERS").ok();
+    let most = most.and_then(|most| most.parse().ok());
+    wanted.min(most.unwrap_or(usize::MAX))
+}
+
 /// What descriptors a process has, sorted, without the numbers of sockets and pipes. The kernel's log counts
 /// once: a shim opens it when it first has to ask it, and keeps it for as long as it has containers.
 pub fn descriptors(pid: u32) -> Vec<String> {

@@ -16,6 +16,7 @@ mod pause;
 mod pause_races;
 mod pids;
 mod stats;
+mod unwatched;
 mod update;
 
 use cotter::manager::events::{Event, Told};

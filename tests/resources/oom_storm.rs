@@ -12,6 +12,7 @@ use cotter::manager::spec::Spec;
 use tokio::task::LocalSet;
 
 use crate::cgroup;
+use crate::common::containers;
 use crate::common::shim::{Shim, run};
 use crate::oom::catches_usr1;
 use crate::oom_who::kernel_log;
@@ -216,12 +217,11 @@ fn at(log: &str, words: &str) -> Option<Duration> {
 
 #[test]
 fn how_soon_a_kill_is_told_among_fifty_containers() {
-    const IDLE: usize = 50;
-    const KILLED: usize = 20;
+    let (idle, killed) = (containers(50), containers(100));
     run(async {
         let mut shim =
             Shim::start_as(Dialect::Proto23, "CRUN", spec("c0", "sleep 1000"), "c0").await;
-        for n in 0..IDLE {
+        for n in 0..idle {
             let id = format!("c{n}");
             shim.bundle(&id, spec(&id, "sleep 1000"));
             shim.create(&id).await.unwrap();
@@ -229,7 +229,7 @@ fn how_soon_a_kill_is_told_among_fifty_containers() {
         }
         let zero = zero_of_the_kernel();
         let mut delays = Vec::new();
-        for n in 0..KILLED {
+        for n in 0..killed {
             let id = format!("k{n}");
             shim.bundle(&id, spec(&id, "exec tail /dev/zero"));
             shim.create(&id).await.unwrap();
@@ -237,14 +237,14 @@ fn how_soon_a_kill_is_told_among_fifty_containers() {
             let told = shim
                 .events_until(|e| matches!(e, Event::Oom(o) if o.container_id == id))
                 .await;
-            let killed = format!("Killed process {pid} (tail)");
-            let killed = at(&kernel_log(), &killed).expect("the kernel logs every kill");
+            let words = format!("Killed process {pid} (tail)");
+            let at = at(&kernel_log(), &words).expect("the kernel logs every kill");
             let received = told.last().unwrap().received;
-            delays.push(received.saturating_duration_since(zero + killed));
+            delays.push(received.saturating_duration_since(zero + at));
             shim.wait(&id, "").await.unwrap();
             shim.delete(&id, "").await.unwrap();
         }
-        for n in 0..IDLE {
+        for n in 0..idle {
             shim.remove(&format!("c{n}")).await;
         }
         shim.end().await;
@@ -252,7 +252,7 @@ fn how_soon_a_kill_is_told_among_fifty_containers() {
         let of = |percent: usize| delays[(delays.len() - 1) * percent / 100].as_secs_f64() * 1e3;
         eprintln!("OOM: containers  kills  p50 ms  p99 ms  (from the kill to TaskOOM)");
         eprintln!(
-            "OOM: {IDLE:>10}  {KILLED:>5}  {:>6.2}  {:>6.2}",
+            "OOM: {idle:>10}  {killed:>5}  {:>6.2}  {:>6.2}",
             of(50),
             of(99)
         );

@@ -14,7 +14,7 @@ use cotter::manager::spec::Spec;
 use cotter::proto::cotter_pids::{PidsLevel, PidsLimit};
 
 use crate::common::shim::{RUNTIMES, Shim, run};
-use crate::common::{eventually, unique};
+use crate::common::{containers, eventually, unique};
 use crate::{cgroup, read};
 
 /// Forks until it is refused, and once more: then there is no room at all.
@@ -45,7 +45,7 @@ async fn next(shim: &mut Shim) -> PidsLimit {
 }
 
 fn hits(pid: u32) -> u64 {
-    count(&read(&cgroup(pid), "pids", "pids.events"))
+    hits_in(&read(&cgroup(pid), "pids", "pids.events"))
 }
 
 /// Waits until a [`BOMB`] is done, and there is no room.
@@ -57,7 +57,7 @@ fn full(pid: u32) {
     assert_eq!(file("pids.current"), file("pids.max"));
 }
 
-fn count(text: &str) -> u64 {
+fn hits_in(text: &str) -> u64 {
     text.trim().strip_prefix("max ").unwrap().parse().unwrap()
 }
 
@@ -368,9 +368,9 @@ fn a_cgroup_that_is_gone_is_watched_no_more() {
 /// refused fork to our event, as the manager has it.
 #[test]
 fn fifty_containers_in_one_shim() {
-    const N: usize = 50;
+    let count = containers(50);
     run(async {
-        let ids: Vec<String> = (0..N).map(|n| format!("c{n}")).collect();
+        let ids: Vec<String> = (0..count).map(|n| format!("c{n}")).collect();
         let spec = limited(&ids[0], 10, BOMB);
         let mut shim = Shim::start_as(Dialect::Proto23, "CRUN", spec, &ids[0]).await;
         let mut files = Vec::new();
@@ -386,7 +386,7 @@ fn fifty_containers_in_one_shim() {
             let refused = thread::spawn(move || {
                 let end = Instant::now() + Duration::from_secs(60);
                 while Instant::now() < end {
-                    if count(&fs::read_to_string(&file).unwrap()) > 0 {
+                    if hits_in(&fs::read_to_string(&file).unwrap()) > 0 {
                         return Instant::now();
                     }
                     thread::sleep(Duration::from_micros(200));
@@ -404,10 +404,10 @@ fn fifty_containers_in_one_shim() {
         }
         took.sort();
         eprintln!(
-            "refused fork to event, {N} containers in one shim: p50 {:?} p99 {:?} max {:?}",
-            took[N / 2],
-            took[N * 99 / 100],
-            took[N - 1]
+            "refused fork to event, {count} containers in one shim: p50 {:?} p99 {:?} max {:?}",
+            took[count / 2],
+            took[count * 99 / 100],
+            took[count - 1]
         );
         for id in &ids {
             shim.remove(id).await;
