@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use cotter::error::{Error, Result};
 use cotter::manager::dialect::Dialect;
+use cotter::manager::signals::Signals;
 
 use board::Board;
 use contestant::{Contestant, Place, Runtime};
@@ -39,6 +40,8 @@ const BARE: &str = "no shim";
 const OURS: &str = "cotter";
 /// Whom the targets are held against.
 const GO: &str = "Go, containerd 2.1";
+/// What a single contestant may take for a round, at the least.
+const LEAST: Duration = Duration::from_secs(60);
 const PEER: &str = "Rust, containerd-runc-shim";
 
 fn main() {
@@ -47,7 +50,7 @@ fn main() {
         .build();
     let done = runtime
         .map_err(|e| Error::io("start the client's event loop", &e))
-        .and_then(|runtime| runtime.block_on(run()));
+        .and_then(|runtime| runtime.block_on(run_or_stop()));
     match done {
         Ok(true) => {}
         Ok(false) => std::process::exit(1),
@@ -124,6 +127,15 @@ fn contestants(board: &mut Board) -> Vec<Contestant> {
     found
 }
 
+/// Until it is done or somebody has enough of it; either way nothing of it is left.
+async fn run_or_stop() -> Result<bool> {
+    let mut signals = Signals::catch()?;
+    tokio::select! {
+        done = run() => done,
+        Some(signal) = signals.next() => Err(Error::unknown(format!("ended by {signal}"))),
+    }
+}
+
 async fn run() -> Result<bool> {
     let Asked { scale, only, out } = asked()?;
     let mut board = Board::default();
@@ -174,7 +186,7 @@ async fn run() -> Result<bool> {
     let rounds = scale.rounds;
     for runtime in [&runc, &crun] {
         let name = runtime.name;
-        part!(tasks::cycles, runtime, rounds, 75);
+        part!(tasks::cycles, runtime, rounds, 65);
         part!(tasks::bare, runtime, rounds, 25, &bare, board);
         part!(
             tasks::execs,
@@ -192,16 +204,16 @@ async fn run() -> Result<bool> {
             [64, 16].map(|n| format!("exec, {n} at once, {name}, wall per exec (ms)")),
             |many, fewer| many / fewer,
         );
-        part!(spawns::profile, runtime, rounds.min(3), 50, &all, profiles);
+        part!(spawns::profile, runtime, rounds.min(3), 40, &all, profiles);
     }
     part!(tasks::calls, &crun, rounds, 45);
-    part!(bursts::storm, &crun, rounds, 100);
+    part!(bursts::storm, &crun, rounds, 80);
     part!(bursts::events, &crun, rounds, 40);
     part!(output::bare_stream, &crun, rounds, 15, &bare, board);
     part!(output::stream, &crun, rounds, 100);
-    part!(resources::footprint, &crun, rounds.min(3), 150);
+    part!(resources::footprint, &crun, rounds.min(3), 130);
     part!(resources::bare_marginal, &crun, 1, 30, &bare, board);
-    part!(resources::marginal, &crun, 1, 150);
+    part!(resources::marginal, &crun, 1, 130);
     board.above(
         "memory of the machine per shim alone (KB)",
         "memory of the machine per shim and container",
@@ -284,12 +296,10 @@ impl Run<'_> {
                 }
                 let begun = Instant::now();
                 let work = measure(who, self.runtime, place, self.scale);
-                let seen = tokio::time::timeout(self.budget, work).await;
+                let limit = self.budget.max(LEAST);
+                let seen = tokio::time::timeout(limit, work).await;
                 let seen = seen.unwrap_or_else(|_| {
-                    Err(Error::deadline_exceeded(format!(
-                        "not done in {:?}",
-                        self.budget
-                    )))
+                    Err(Error::deadline_exceeded(format!("not done in {limit:?}")))
                 });
                 if !note(board, &part, &who.name, seen) {
                     failed.push(&who.name);

@@ -65,7 +65,7 @@ impl Scale {
         shims: 100,
         idle: Duration::from_secs(60),
         rest: Duration::from_secs(1),
-        profile: 50,
+        profile: 200,
     };
     /// Enough to see that everything works.
     pub const QUICK: Self = Self {
