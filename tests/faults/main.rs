@@ -13,6 +13,7 @@ mod checkpoint;
 mod clients;
 mod create;
 mod dead_disk;
+#[path = "../common/disk.rs"]
 mod disk;
 mod exec;
 mod gone;
