@@ -24,6 +24,8 @@ pub enum Code {
     AlreadyExists = 6,
     /// The shim's configuration forbids it.
     PermissionDenied = 7,
+    /// There are as many as there may be.
+    ResourceExhausted = 8,
     /// The thing exists but is not in a state in which this can be done.
     FailedPrecondition = 9,
     /// The method or option is not supported.

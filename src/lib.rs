@@ -35,6 +35,7 @@ pub mod manager;
 pub mod monitor;
 pub mod mount;
 pub mod options;
+pub mod pidfd;
 pub mod proto;
 pub mod runtime;
 pub mod service;

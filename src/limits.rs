@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// The time limits of container operations.
+/// The limits of container operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Limits {
     /// How long an init's exit is held back for execs of its container that are still running or
@@ -37,6 +37,11 @@ pub struct Limits {
     pub orphan: Duration,
     /// How long a file or directory that a client names (output, options, logger, checkpoint) may take to be looked at or opened. At its end the operation fails.
     pub disk: Duration,
+    /// How many Waits for the processes of one container may be open (`COTTER_LIMIT_WAITS`, a plain
+    /// number). One more fails with `ResourceExhausted`; the open ones are not touched. A manager has one
+    /// or two for each process. But ttrpc has no word for a call that is given up: who does so and asks
+    /// again, on the same connection and without a deadline, leaves one behind each time.
+    pub waits: usize,
     /// How long mounting a rootfs may take, programs included. At its end Create fails, and what is
     /// mounted later is unmounted.
     pub mount: Duration,
@@ -79,6 +84,7 @@ impl Default for Limits {
             leave: Duration::from_secs(2),
             orphan: Duration::from_secs(60),
             disk: Duration::from_secs(10),
+            waits: 65_536,
             mount: Duration::from_secs(60),
             mount_program: Duration::from_secs(30),
             unmount: Duration::from_secs(10),
@@ -107,6 +113,14 @@ impl Limits {
             }
             parsed
         };
+        let number = |name: &str| {
+            let text = value(name)?;
+            let parsed = text.parse::<usize>().ok().filter(|number| *number > 0);
+            if parsed.is_none() {
+                log::warn!("{name}={text:?} is no number of at least 1; using the default");
+            }
+            parsed
+        };
         let default = Self::default();
         Self {
             exec_drain: limit("COTTER_LIMIT_EXEC_DRAIN").unwrap_or(default.exec_drain),
@@ -119,6 +133,7 @@ impl Limits {
             leave: limit("COTTER_LIMIT_LEAVE").unwrap_or(default.leave),
             orphan: limit("COTTER_LIMIT_ORPHAN").unwrap_or(default.orphan),
             disk: limit("COTTER_LIMIT_DISK").unwrap_or(default.disk),
+            waits: number("COTTER_LIMIT_WAITS").unwrap_or(default.waits),
             mount: limit("COTTER_LIMIT_MOUNT").unwrap_or(default.mount),
             unmount: limit("COTTER_LIMIT_UNMOUNT").unwrap_or(default.unmount),
             turn: limit("COTTER_LIMIT_TURN").unwrap_or(default.turn),
@@ -195,9 +210,11 @@ mod tests {
             "COTTER_LIMIT_LOGGER_EXIT" => Some("3s".into()),
             "COTTER_LIMIT_LOGGER_BACKOFF" => Some("4ms".into()),
             "COTTER_LIMIT_IO_DRAIN" => Some("soon".into()),
+            "COTTER_LIMIT_WAITS" => Some("7".into()),
             _ => None,
         });
         let expected = Limits {
+            waits: 7,
             exec_drain: Duration::from_secs(1),
             logger_ready: Duration::from_secs(2),
             logger_exit: Duration::from_secs(3),
@@ -206,5 +223,13 @@ mod tests {
             ..Limits::default()
         };
         assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_the_default() {
+        for bad in ["", "0", "-1", "1k", "99999999999999999999"] {
+            let limits = Limits::read(|name| (name == "COTTER_LIMIT_WAITS").then(|| bad.into()));
+            assert_eq!(limits, Limits::default(), "{bad:?}");
+        }
     }
 }

@@ -111,6 +111,22 @@ impl Given {
         toml(&content, &path.to_string_lossy())
     }
 
+    /// As [`read_elsewhere`](Self::read_elsewhere), for a caller that has no event loop.
+    ///
+    /// # Errors
+    /// As [`read_elsewhere`](Self::read_elsewhere).
+    pub fn read_within(self, limit: Duration) -> Result<Options> {
+        if let Self::Here(options) = self {
+            return Ok(options);
+        }
+        let event_loop = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        event_loop
+            .map_err(|e| Error::io("make an event loop to read options", &e))?
+            .block_on(self.read_elsewhere(limit))
+    }
+
     /// As [`read`](Self::read), for the server: not on its only thread, and within a limit.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use super::pids;
 use super::registry::{Registry, Shared};
 use super::restore::Restore;
 use super::state::State;
+use super::waits::Waits;
 use super::{Container, Process, exit_file, files, program};
 use crate::blocking::{Job, within, within_or};
 use crate::cgroup::Cgroup;
@@ -274,6 +275,7 @@ fn container(
         joining: RwLock::new(()),
         shared: Arc::clone(shared),
         kills: Kills::default(),
+        waits: Waits::default(),
         tasks: Mutex::new(JoinSet::new()),
     })
 }

@@ -35,6 +35,7 @@ mod stray;
 pub mod tracker;
 mod turn;
 mod update;
+mod waits;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,6 +57,7 @@ use crate::stdio::{Buffering, Size};
 use kill::Kills;
 use restore::Restore;
 use state::{ExecOp, exec_allows};
+use waits::Waits;
 
 /// One container: an init, its execs, and what they share.
 pub struct Container {
@@ -96,6 +98,8 @@ pub struct Container {
     shared: Arc<Shared>,
     /// The kills under way, by clients and of what init left behind.
     kills: Kills,
+    /// The Waits of clients.
+    waits: Waits,
     /// The container's own background work: the latter kill and the drain timer. Ends with it.
     tasks: Mutex<JoinSet<()>>,
 }

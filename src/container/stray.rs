@@ -8,7 +8,7 @@
 use std::fs;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::getsid;
 use tokio::time::{sleep, timeout};
 
@@ -51,10 +51,10 @@ impl Container {
                 if strays.is_empty() {
                     return;
                 }
-                for pid in strays {
-                    log::debug!("container {}: kill stray process {pid}", self.id);
-                    // ESRCH: it is gone, which is what is wanted.
-                    let _ = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+                log::debug!("container {}: kill stray processes {strays:?}", self.id);
+                let meant = |pid| strays.contains(&pid);
+                if let Err(e) = self.shared.monitor.kill_adopted(meant, Signal::SIGKILL) {
+                    log::warn!("container {}: kill stray processes: {e}", self.id);
                 }
                 sleep(Duration::from_millis(1)).await;
             }

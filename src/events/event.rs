@@ -4,6 +4,8 @@
 //! (core/runtime/events.go, api/events/task.proto) but for topics below `/cotter`, which are this
 //! shim's own; the type name is bare, without a host.
 
+use std::convert::Infallible;
+
 use protobuf::Message;
 
 use crate::proto::cotter_oom::OomKill;
@@ -14,9 +16,10 @@ use crate::proto::events::{
 };
 use crate::proto::{self, Any, Named};
 
-/// Something that happened to a task.
+/// Something that happened to a task. `O` is what stands for an event that is none of these: for who tells
+/// events there is none, who hears of them may get any ([`crate::manager::events::Event`]).
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub enum Event<O = Infallible> {
     /// `/tasks/create`
     Create(TaskCreate),
     /// `/tasks/start`
@@ -41,6 +44,8 @@ pub enum Event {
     Checkpointed(TaskCheckpointed),
     /// `/tasks/delete`
     Delete(TaskDelete),
+    /// None of the above.
+    Other(O),
 }
 
 /// Who goes first when the queue is full.
@@ -66,34 +71,51 @@ macro_rules! per_variant {
             /// The topic it is published under.
             #[must_use]
             pub fn topic(&self) -> &'static str {
-                match self { $(Self::$variant(_) => $topic,)* }
+                match self {
+                    $(Self::$variant(_) => $topic,)*
+                    Self::Other(never) => match *never {},
+                }
             }
 
             /// The full name of its message, which is also its type URL.
             #[must_use]
             pub fn type_name(&self) -> &'static str {
-                match self { $(Self::$variant(_) => $message::FULL_NAME,)* }
+                match self {
+                    $(Self::$variant(_) => $message::FULL_NAME,)*
+                    Self::Other(never) => match *never {},
+                }
             }
 
             pub(super) fn rank(&self) -> Rank {
-                match self { $(Self::$variant(_) => Rank::$rank,)* }
-            }
-
-            /// The container it is about.
-            #[must_use]
-            pub fn container_id(&self) -> &str {
-                match self { $(Self::$variant(message) => &message.container_id,)* }
+                match self {
+                    $(Self::$variant(_) => Rank::$rank,)*
+                    Self::Other(never) => match *never {},
+                }
             }
 
             pub(super) fn encode(&self) -> protobuf::Result<Vec<u8>> {
-                match self { $(Self::$variant(message) => message.write_to_bytes(),)* }
+                match self {
+                    $(Self::$variant(message) => message.write_to_bytes(),)*
+                    Self::Other(never) => match *never {},
+                }
+            }
+        }
+
+        impl<O> Event<O> {
+            /// The container it is about; empty if that is not known.
+            #[must_use]
+            pub fn container(&self) -> &str {
+                match self {
+                    $(Self::$variant(message) => &message.container_id,)*
+                    Self::Other(_) => "",
+                }
             }
 
             /// The event an [`Any`] holds; none if it is no task's event.
             ///
             /// # Errors
             /// When the bytes are not what the type URL says.
-            pub fn from_any(any: &Any) -> protobuf::Result<Option<Self>> {
+            pub fn known(any: &Any) -> protobuf::Result<Option<Self>> {
                 $(if let Some(message) = proto::unpack::<$message>(any)? {
                     return Ok(Some(Self::$variant(message)));
                 })*
@@ -125,6 +147,14 @@ per_variant! {
 }
 
 impl Event {
+    /// As [`known`](Self::known), for who knows of no others.
+    ///
+    /// # Errors
+    /// When the bytes are not what the type URL says.
+    pub fn from_any(any: &Any) -> protobuf::Result<Option<Self>> {
+        Self::known(any)
+    }
+
     /// The event as it travels.
     ///
     /// # Errors
@@ -267,7 +297,7 @@ mod tests {
         ];
         for (event, topic, type_name) in rows {
             assert_eq!(event.topic(), topic);
-            assert_eq!(event.container_id(), id);
+            assert_eq!(event.container(), id);
             let any = event.any().unwrap();
             assert_eq!(any.type_url, type_name);
             assert_eq!(Event::from_any(&any).unwrap(), Some(event));

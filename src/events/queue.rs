@@ -224,7 +224,7 @@ impl Queue {
 
     /// Appends an event that happened at the time given.
     pub fn push_at(&self, event: Event, time: SystemTime) {
-        let container: Arc<str> = event.container_id().into();
+        let container: Arc<str> = event.container().into();
         let payload = match event.encode() {
             Ok(payload) if payload.len() <= MAX_PAYLOAD => payload,
             unsendable => {

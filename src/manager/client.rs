@@ -209,6 +209,7 @@ pub(super) fn error(error: ttrpc::Error, deadline: Option<Instant>) -> Error {
         ttrpc::Code::NOT_FOUND => Code::NotFound,
         ttrpc::Code::ALREADY_EXISTS => Code::AlreadyExists,
         ttrpc::Code::PERMISSION_DENIED => Code::PermissionDenied,
+        ttrpc::Code::RESOURCE_EXHAUSTED => Code::ResourceExhausted,
         ttrpc::Code::FAILED_PRECONDITION => Code::FailedPrecondition,
         ttrpc::Code::UNIMPLEMENTED => Code::Unimplemented,
         ttrpc::Code::INTERNAL => Code::Internal,

@@ -18,69 +18,16 @@ use ttrpc::r#async::transport::Listener;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::error::{Error, Result};
-use crate::proto::cotter_oom::OomKill;
 use crate::proto::cotter_pids::{PidsLevel, PidsLimit};
-use crate::proto::events::*;
 use crate::proto::events_ttrpc::{Events, ForwardRequest, create_events};
-use crate::proto::{Empty, Named, Timestamp, unpack};
+use crate::proto::{Empty, Timestamp};
 
-/// What happened.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // They are the messages of the same names.
-pub enum Event {
-    Create(TaskCreate),
-    Start(TaskStart),
-    Exit(TaskExit),
-    Oom(TaskOOM),
-    OomKill(OomKill),
-    Delete(TaskDelete),
-    ExecAdded(TaskExecAdded),
-    ExecStarted(TaskExecStarted),
-    PidsLimit(PidsLimit),
-    Paused(TaskPaused),
-    Resumed(TaskResumed),
-    Checkpointed(TaskCheckpointed),
-    /// None of the above, or bytes that are not what the type says.
-    Other(Any),
-}
+/// What happened. `Other` is none of these, or bytes that are not what the type says.
+pub type Event = crate::events::Event<Any>;
 
 impl Event {
     fn decode(any: Any) -> Self {
-        fn read<M: Named>(any: &Any, event: fn(M) -> Event) -> Option<Event> {
-            unpack(any).ok().flatten().map(event)
-        }
-        read(&any, Self::Create)
-            .or_else(|| read(&any, Self::Start))
-            .or_else(|| read(&any, Self::Exit))
-            .or_else(|| read(&any, Self::Oom))
-            .or_else(|| read(&any, Self::OomKill))
-            .or_else(|| read(&any, Self::Delete))
-            .or_else(|| read(&any, Self::ExecAdded))
-            .or_else(|| read(&any, Self::ExecStarted))
-            .or_else(|| read(&any, Self::PidsLimit))
-            .or_else(|| read(&any, Self::Paused))
-            .or_else(|| read(&any, Self::Resumed))
-            .or_else(|| read(&any, Self::Checkpointed))
-            .unwrap_or(Self::Other(any))
-    }
-
-    /// The container it is about; empty if that is not known.
-    pub fn container(&self) -> &str {
-        match self {
-            Self::Create(event) => &event.container_id,
-            Self::Start(event) => &event.container_id,
-            Self::Exit(event) => &event.container_id,
-            Self::Oom(event) => &event.container_id,
-            Self::OomKill(event) => &event.container_id,
-            Self::Delete(event) => &event.container_id,
-            Self::ExecAdded(event) => &event.container_id,
-            Self::ExecStarted(event) => &event.container_id,
-            Self::PidsLimit(event) => &event.container_id,
-            Self::Paused(event) => &event.container_id,
-            Self::Resumed(event) => &event.container_id,
-            Self::Checkpointed(event) => &event.container_id,
-            Self::Other(_) => "",
-        }
+        Self::known(&any).ok().flatten().unwrap_or(Self::Other(any))
     }
 
     /// What it says besides the container, for people.
@@ -242,6 +189,7 @@ impl Drop for EventServer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::events::{TaskExit, TaskPaused};
     use crate::proto::pack;
 
     #[test]

@@ -3,7 +3,7 @@
 //! Invariant: what is waited for is the process that had the pid at [`Process::open`], whoever has
 //! it later.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use crate::error::{Error, Result};
+use crate::pidfd;
 
 /// A process, while it lives and after.
 pub struct Process {
@@ -28,17 +29,13 @@ impl Process {
     /// When the kernel has no descriptor for it.
     pub fn open(pid: u32) -> Result<Self> {
         let failed = |why| Error::io(format_args!("open process {pid}"), &why);
-        // SAFETY: nix has no wrapper for it. Takes two integers, touches no memory of ours.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.cast_signed(), 0) };
-        if fd < 0 {
-            let why = std::io::Error::last_os_error();
-            return match why.raw_os_error() {
-                Some(libc::ESRCH) => Ok(Self { pid, fd: None }),
-                _ => Err(failed(why)),
-            };
-        }
-        // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and it fits.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let fd = match pidfd::open(pid) {
+            Ok(fd) => fd,
+            Err(why) if why.raw_os_error() == Some(libc::ESRCH) => {
+                return Ok(Self { pid, fd: None });
+            }
+            Err(why) => return Err(failed(why)),
+        };
         // SAFETY: an OwnedFd is open, and the same descriptor, for as long as it lives, and nobody
         // else has this one.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
@@ -51,24 +48,12 @@ impl Process {
     /// # Errors
     /// When it has ended, or may not be signalled.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let failed = |why: Errno| {
-            let what = format_args!("send {signal} to process {}", self.pid);
-            Error::io(what, &why.into())
+        let sent = match &self.fd {
+            Some(fd) => pidfd::signal(fd.get_ref(), signal),
+            None => Err(Errno::ESRCH.into()),
         };
-        let fd = self.fd.as_ref().ok_or_else(|| failed(Errno::ESRCH))?;
-        // SAFETY: nix has no wrapper. The descriptor is open; a null siginfo is what the call documents
-        // as absent.
-        let done = unsafe {
-            let none = std::ptr::null::<libc::siginfo_t>();
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                fd.as_raw_fd(),
-                signal as i32,
-                none,
-                0,
-            )
-        };
-        Errno::result(done).map(drop).map_err(failed)
+        let what = format_args!("send {signal} to process {}", self.pid);
+        sent.map_err(|why| Error::io(what, &why))
     }
 
     /// Waits for it to end.

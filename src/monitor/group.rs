@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::{self, getpgid};
 use tokio::time::{sleep, timeout};
 
@@ -17,20 +17,14 @@ impl Monitor {
     /// Kills what a child that has ended left in the process group it led. Its children are this
     /// process's now, and theirs as soon as they have ended. False if some are still there after 5 s.
     pub async fn end_group(&self, leader: Pid) -> bool {
-        let group = |pid: &Pid| getpgid(Some(unistd::Pid::from_raw(*pid))).map(unistd::Pid::as_raw);
+        let group = |pid| getpgid(Some(unistd::Pid::from_raw(pid))).map(unistd::Pid::as_raw);
         let end = async {
             loop {
-                let mut left = self.adopted().unwrap_or_else(|e| {
-                    log::warn!("children of this process: {e}");
-                    Vec::new()
-                });
-                left.retain(|pid| group(pid) == Ok(leader));
-                if left.is_empty() {
-                    return;
-                }
-                for pid in left {
-                    // ESRCH: it is gone, which is what is wanted.
-                    let _ = kill(unistd::Pid::from_raw(pid), Signal::SIGKILL);
+                let ours = |pid| group(pid) == Ok(leader);
+                match self.kill_adopted(ours, Signal::SIGKILL) {
+                    Ok(0) => return,
+                    Ok(_) => {}
+                    Err(e) => return log::warn!("children of this process: {e}"),
                 }
                 sleep(Duration::from_millis(1)).await;
             }

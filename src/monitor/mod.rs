@@ -102,6 +102,14 @@ impl Table {
         let entry = self.children.get(&pid);
         entry.is_some_and(|entry| entry.serial == serial)
     }
+
+    /// Children of this process that are not here. Under the lock a spawn is either in the kernel's list and
+    /// in the table, or in none of them.
+    fn adopted(&self) -> io::Result<Vec<Pid>> {
+        let mut all = children("self")?;
+        all.retain(|pid| !self.children.contains_key(pid));
+        Ok(all)
+    }
 }
 
 impl Monitor {
@@ -203,11 +211,22 @@ impl Monitor {
     /// flag brought them here. On the thread of the reap loop, and up to its next await, the pids
     /// stay theirs.
     pub fn adopted(&self) -> io::Result<Vec<Pid>> {
-        // A spawn is either in the kernel's list and in the table, or in none of them.
+        self.shared.lock().adopted()
+    }
+
+    /// Sends a signal to those of the [`adopted`](Self::adopted) that are `meant`, which is asked under the
+    /// lock: meanwhile none is reaped, so that the signal goes to the process that the answer is about.
+    ///
+    /// # Errors
+    /// When the children cannot be read. One that has ended and is not reaped takes any signal.
+    pub fn kill_adopted(&self, meant: impl Fn(Pid) -> bool, signal: Signal) -> io::Result<usize> {
         let table = self.shared.lock();
-        let mut adopted = children("self")?;
-        adopted.retain(|pid| !table.children.contains_key(pid));
-        Ok(adopted)
+        let mut adopted = table.adopted()?;
+        adopted.retain(|pid| meant(*pid));
+        for pid in &adopted {
+            let _ = signal::kill(nix::unistd::Pid::from_raw(*pid), signal);
+        }
+        Ok(adopted.len())
     }
 }
 

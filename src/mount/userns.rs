@@ -9,10 +9,10 @@ use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::idmap::IdMap;
+use crate::pidfd;
 
 /// Makes a user namespace with this map.
 pub(super) fn with_map(map: &IdMap) -> Result<OwnedFd, String> {
@@ -26,7 +26,7 @@ pub(super) fn with_map(map: &IdMap) -> Result<OwnedFd, String> {
     write("gid_map", &map.gids.to_string())?;
     let namespace = File::open(file("ns/user")).map_err(|why| say("open ns/user", &why))?;
     // Until it is seen to be alive, what was opened could be another process's.
-    if child.has_ended() {
+    if pidfd::has_ended(&child.process) {
         return Err(say("child", &Errno::ESRCH.into()));
     }
     Ok(namespace.into())
@@ -67,11 +67,6 @@ impl Child {
             process: unsafe { OwnedFd::from_raw_fd(process) },
             hold: Some(hold),
         })
-    }
-
-    fn has_ended(&self) -> bool {
-        let mut fds = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO) != Ok(0)
     }
 }
 

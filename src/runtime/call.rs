@@ -9,8 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd;
+use nix::sys::signal::Signal;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
@@ -22,6 +21,7 @@ use super::reach::reach;
 use super::{Fds, Runtime};
 use crate::limits::since;
 use crate::monitor::{Child, Exit, Pid, children};
+use crate::pidfd;
 
 /// The most that is kept of an output: its end.
 const MESSAGE_LIMIT: usize = 16 * 1024;
@@ -85,8 +85,8 @@ impl Runtime {
             };
             // ESRCH: it ended just now.
             let _ = child.kill_group(Signal::SIGKILL);
-            for pid in restored {
-                let _ = kill(unistd::Pid::from_raw(pid), Signal::SIGKILL);
+            for process in restored {
+                let _ = pidfd::signal(process, Signal::SIGKILL);
             }
             let _ = timeout(KILL_LIMIT, output.until_exit(&mut child)).await;
         }
@@ -168,16 +168,34 @@ fn not_started(binary: &Path, e: &io::Error) -> String {
     format!("run {}: {e}", binary.display())
 }
 
-/// The children of a process, theirs, and so on.
-fn descendants(pid: Pid) -> Vec<Pid> {
-    let mut all = vec![pid];
+/// The children of a process that is not reaped yet, theirs, and so on; each is certainly one.
+fn descendants(pid: Pid) -> Vec<OwnedFd> {
+    let mut found = theirs(pid);
     let mut next = 0;
-    while let Some(parent) = all.get(next) {
-        // One that cannot be read has just ended.
-        all.extend(children(&parent.to_string()).unwrap_or_default());
+    while let Some((pid, process)) = found.get(next) {
+        let more = theirs(*pid);
+        // As long as it lives, the pid is its own, and so were the children.
+        if !pidfd::has_ended(process) {
+            found.extend(more);
+        }
         next += 1;
     }
-    all.split_off(1)
+    found.into_iter().map(|(_, process)| process).collect()
+}
+
+/// The children of one process.
+fn theirs(parent: Pid) -> Vec<(Pid, OwnedFd)> {
+    let parent = parent.to_string();
+    // A process that cannot be read has just ended.
+    let list = || children(&parent).unwrap_or_default();
+    let held = list()
+        .into_iter()
+        .filter_map(|pid| Some((pid, pidfd::open(pid.cast_unsigned()).ok()?)));
+    let mut held: Vec<_> = held.collect();
+    // What was opened is a child only if the pid still is one's.
+    let now = list();
+    held.retain(|(pid, _)| now.contains(pid));
+    held
 }
 
 /// The signal that ended a call, up to the last real-time one; a shell tells its command's so too.
@@ -369,6 +387,29 @@ mod tests {
         let expected = "COTTER_SOCKET LISTEN_FDNAMES LISTEN_FDS LISTEN_PID NOTIFY_SOCKET";
         assert_eq!(removed.join(" ".as_ref()), expected);
         assert!(command.get_envs().all(|(_, value)| value.is_none()));
+    }
+
+    /// Children of `sh`, and of another below it; once they are somebody else's they do not count.
+    #[test]
+    fn what_descends_is_held() {
+        let script = "sleep 1000 & sh -c 'sleep 1000 & sleep 1000' & sleep 1000";
+        let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let mut held = Vec::new();
+        while held.len() < 5 {
+            std::thread::yield_now();
+            held = descendants(pid);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(descendants(pid).is_empty());
+        for process in held {
+            // ESRCH: the inner shell's last, which it waits for.
+            let _ = pidfd::signal(&process, Signal::SIGKILL);
+            while !pidfd::has_ended(&process) {
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]

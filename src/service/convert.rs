@@ -26,6 +26,7 @@ pub fn status(error: Error) -> ttrpc::Error {
         crate::error::Code::NotFound => ttrpc::Code::NOT_FOUND,
         crate::error::Code::AlreadyExists => ttrpc::Code::ALREADY_EXISTS,
         crate::error::Code::PermissionDenied => ttrpc::Code::PERMISSION_DENIED,
+        crate::error::Code::ResourceExhausted => ttrpc::Code::RESOURCE_EXHAUSTED,
         crate::error::Code::FailedPrecondition => ttrpc::Code::FAILED_PRECONDITION,
         crate::error::Code::Unimplemented => ttrpc::Code::UNIMPLEMENTED,
         crate::error::Code::Internal => ttrpc::Code::INTERNAL,

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use ttrpc::r#async::TtrpcContext;
 
 use super::{Shutdown, TaskService, convert, guarded, own};
-use crate::container::ExitStatus;
 use crate::error::{Error, Result};
 use crate::options::Given;
 use crate::proto::Empty;
@@ -80,8 +79,7 @@ impl TaskService {
     }
 
     async fn wait(&self, req: WaitRequest) -> Result<WaitResponse> {
-        let process = self.registry.get(&req.id)?.process(&req.exec_id)?;
-        let exit: ExitStatus = process.wait().await;
+        let exit = self.registry.get(&req.id)?.wait(&req.exec_id).await?;
         Ok(WaitResponse {
             exit_status: exit.status,
             exited_at: convert::exited_at(exit),

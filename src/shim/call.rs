@@ -4,7 +4,7 @@
 //! its output, and what it was still doing then ends with it. Not for the server: there the monitor reaps every child.
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+
+pub(super) use crate::pidfd::open as watch;
 
 /// Most bytes kept of each stream; the rest is read and forgotten.
 const MAX_OUTPUT: usize = 1 << 20;
@@ -99,17 +101,6 @@ pub fn call(command: &mut Command, limit: Duration) -> io::Result<Output> {
         stdout,
         stderr,
     })
-}
-
-/// A descriptor that turns readable when a child of ours, not yet waited for, has ended.
-pub(super) fn watch(pid: u32) -> io::Result<OwnedFd> {
-    // Needed because nix has no wrapper; the descriptor is close-on-exec by definition.
-    // SAFETY: takes two numbers and touches no memory.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    Errno::result(fd)?;
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: a descriptor just made that nothing else knows.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Waits for output or the end; true at the end.

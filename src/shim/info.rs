@@ -63,7 +63,7 @@ pub fn info(stdin: impl Read) -> Result<Vec<u8>> {
     let input = start::read_all(stdin)?;
     let any: Any = proto::parse(&input)
         .map_err(|e| Error::invalid_argument(format!("read options from standard input: {e}")))?;
-    let options = Given::required(Some(&any))?.read()?;
+    let options = Given::required(Some(&any))?.read_within(Limits::from_env().disk)?;
     let binary = match options.binary_name.as_str() {
         "" => DEFAULT_RUNTIME,
         name => name,

@@ -136,17 +136,20 @@ fn children(monitor: &Monitor) -> Vec<Child> {
     monitor.running().into_iter().map(child).collect()
 }
 
-/// The limits in milliseconds, whichever there are.
+/// The limits, whichever there are: times in milliseconds, and numbers.
 fn limits(limits: &Limits) -> Map<String, Value> {
     let Ok(Value::Object(all)) = serde_json::to_value(limits) else {
         return Map::new();
     };
-    let time = |(name, value): (String, Value)| {
+    let limit = |(name, value): (String, Value)| {
+        if value.is_number() {
+            return (name, value);
+        }
         // None: not set.
         let time = serde_json::from_value::<std::time::Duration>(value).map(ms);
         (format!("{name}_ms"), time.map_or(Value::Null, Value::from))
     };
-    all.into_iter().map(time).collect()
+    all.into_iter().map(limit).collect()
 }
 
 /// Where a dump may be kept: the bundle that the shim was started in, which may be gone long before the
@@ -186,10 +189,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_limit_is_told_in_milliseconds() {
+    fn every_limit_is_told() {
         let told = limits(&Limits::default());
         assert_eq!(told.get("exec_drain_ms"), Some(&Value::from(10_000)));
         assert_eq!(told.get("runtime_call_ms"), Some(&Value::Null));
+        assert_eq!(told.get("waits"), Some(&Value::from(65_536)));
         assert!(told.len() >= 12, "{told:?}");
         let absent = told.iter().filter(|(_, value)| value.is_null()).count();
         assert_eq!(absent, 1, "{told:?}");

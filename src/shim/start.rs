@@ -18,6 +18,7 @@ use super::fds;
 use super::flags::Flags;
 use super::socket::{self, Claim, Socket};
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::options::Given;
 use crate::{cgroup, spec};
 
@@ -39,7 +40,9 @@ pub fn start(flags: &Flags, stdin: impl Read, stdout: &mut impl Write) -> Result
     }
     let env = Environment::read();
     let mut request = bootstrap::decide(&read_all(stdin)?, flags, &env)?;
-    let options = request.options.take().map(Given::read).transpose()?;
+    let limit = Limits::from_env().disk;
+    let read = |given: Given| given.read_within(limit);
+    let options = request.options.take().map(read).transpose()?;
     let cgroup = options.unwrap_or_default().shim_cgroup;
 
     let link = match &request.socket_dir {

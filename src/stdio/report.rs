@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::io::{Io, STREAMS};
+use crate::dump::age_ms;
 
 /// One stream, or what takes its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -21,6 +22,9 @@ pub struct StreamReport {
     pub buffered_bytes: u64,
     /// Bytes handed on that are still in the target's pipe.
     pub unread_bytes: Option<usize>,
+    /// How long its reader has taken nothing although there is no more room. Of a logging program, from the
+    /// first of the dumps in a row that have found its pipe full.
+    pub stuck_ms: Option<u64>,
     /// How often it was woken.
     pub turns: u64,
 }
@@ -35,6 +39,7 @@ impl StreamReport {
             lost_bytes: 0,
             buffered_bytes: 0,
             unread_bytes: None,
+            stuck_ms: None,
             turns: 0,
         }
     }
@@ -56,6 +61,7 @@ impl Io {
                 lost_bytes: tally.lost,
                 buffered_bytes: relay.map_or(0, |relay| relay.backlog()),
                 unread_bytes: relay.and_then(|relay| relay.unread()),
+                stuck_ms: relay.and_then(|relay| relay.stuck()).map(age_ms),
                 turns: tally.turns,
                 ..StreamReport::of(
                     stream.to_string(),

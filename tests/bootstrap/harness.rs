@@ -162,7 +162,7 @@ impl Bundle<'_> {
         self.stdin_any(dialect, proto::pack(options).unwrap())
     }
 
-    fn stdin_any(&self, dialect: Dialect, options: Any) -> Vec<u8> {
+    pub fn stdin_any(&self, dialect: Dialect, options: Any) -> Vec<u8> {
         if dialect != Dialect::Proto {
             return options.write_to_bytes().unwrap();
         }

@@ -7,6 +7,8 @@
 mod common;
 mod delete;
 mod delete_files;
+#[path = "../common/disk.rs"]
+mod disk;
 mod harness;
 mod info;
 mod options;

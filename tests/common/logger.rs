@@ -9,6 +9,10 @@ use super::tool;
 /// Reads both streams to their end, into the files that its arguments name, after saying "ready".
 pub const CAT: &str = "cat <&3 >>$2 5>&- & cat <&4 >>$4 5>&- & echo >&5; exec 5>&-; wait";
 
+/// Does the same once there is a file of the first one's name with `.go` behind it.
+pub const READS_LATE: &str = "echo >&5; exec 5>&-; until [ -e $2.go ]; do sleep 0.1; done; \
+    cat <&3 >>$2 & cat <&4 >>$4 & wait";
+
 /// A logging program and the files it writes.
 pub struct Logger {
     /// The script.
@@ -44,6 +48,11 @@ impl Logger {
             self.err.display(),
             self.namespace
         )
+    }
+
+    /// Has one that [`READS_LATE`] begin.
+    pub fn go(&self) {
+        std::fs::write(format!("{}.go", self.out.display()), "").unwrap();
     }
 
     /// What it wrote of standard output.

@@ -7,6 +7,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/disk.rs"]
+mod disk;
 #[path = "../faults/runtime.rs"]
 #[allow(dead_code)] // It can do more than is needed here.
 mod runtime;

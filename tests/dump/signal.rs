@@ -1,14 +1,12 @@
 //! SIGUSR1.
 
-use std::fs::{self, File};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::fs;
 
 use cotter::dump::Dump;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::common::shim::{RUNTIMES, Shim, run, until};
 use crate::common::signal;
+use crate::disk::Disk;
 use crate::{ask, file, row, rows, state, taken, tidy};
 
 #[test]
@@ -62,46 +60,12 @@ fn a_bundle_that_takes_no_file_is_told_and_the_next_one_is_written() {
     });
 }
 
-/// A file system whose daemon never answers, until this is dropped.
-struct Dead {
-    at: PathBuf,
-    daemon: Option<File>,
-}
-
-impl Dead {
-    fn mount(at: &Path) -> Self {
-        let daemon = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/fuse")
-            .unwrap();
-        let options = format!(
-            "fd={},rootmode=40000,user_id=0,group_id=0",
-            daemon.as_raw_fd()
-        );
-        let (flags, options) = (MsFlags::empty(), Some(options.as_str()));
-        mount(Some("dead"), at, Some("fuse"), flags, options).unwrap();
-        Self {
-            at: at.to_owned(),
-            daemon: Some(daemon),
-        }
-    }
-}
-
-impl Drop for Dead {
-    fn drop(&mut self) {
-        // Whoever waits for an answer gets an error.
-        drop(self.daemon.take());
-        umount2(&self.at, MntFlags::MNT_DETACH).unwrap();
-    }
-}
-
 #[test]
 fn a_bundle_whose_disk_hangs_holds_one_thread_and_nothing_else() {
     run(async {
         let shim = Shim::start(RUNTIMES[1], "c", &["sleep", "1000"]).await;
         let bundle = shim.bundle_path("c");
-        let dead = Dead::mount(&bundle);
+        let dead = Disk::dead_over(&bundle);
         for _ in 0..3 {
             signal(shim.pid(), "USR1");
             ask(&shim.endpoint, false).await;

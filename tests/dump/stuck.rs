@@ -2,8 +2,11 @@
 
 use cotter::manager::events::EventServer;
 use cotter::manager::spec::Spec;
+use cotter::manager::stdio::Fifos;
 use cotter::proto::task::StartRequest;
+use serde_json::Value;
 
+use crate::common::logger::{Logger, READS_LATE};
 use crate::common::shim::{RUNTIMES, Shim, run, until};
 use crate::common::signal;
 use crate::runtime::Faulty;
@@ -191,7 +194,69 @@ fn output_that_nobody_reads_is_shown_where_it_waits() {
         let waits = seen["waits_for"].as_str().unwrap();
         assert!(waits.starts_with("a reader to come back"), "{seen}");
         assert!(seen["unread_bytes"].as_u64().unwrap() >= 64 << 10, "{seen}");
+        assert!(seen["stuck_ms"].is_u64(), "{seen}");
         shim.remove("c").await;
         shim.end().await;
     });
+}
+
+/// The shim has no part in such a pipe: what is told is what each look finds.
+#[test]
+fn a_logger_that_does_not_read_is_shown_with_what_waits_for_it() {
+    for runtime in RUNTIMES {
+        run(async {
+            let script = "head -c 200000 /dev/zero; exec sleep 1000";
+            let shim = Shim::start(runtime, "c", &["sh", "-c", script]).await;
+            let logger = Logger::new(&shim, "l", READS_LATE);
+            let uri = logger.uri("binary");
+            let streams = Fifos {
+                stdin: String::new(),
+                stdout: uri.clone(),
+                stderr: uri,
+            };
+            shim.create_with("c", &streams).await.unwrap();
+            let stream = |dump: &cotter::dump::Dump, name: &str| {
+                row(dump, "streams", &[("stream", name)]).clone()
+            };
+            let seen = stream(&state(&shim).await, "stdout by logger");
+            assert_eq!(seen["waits_for"], "the logging program");
+            assert_eq!(
+                (&seen["unread_bytes"], &seen["stuck_ms"]),
+                (&0.into(), &Value::Null)
+            );
+
+            shim.start_process("c", "").await.unwrap();
+            let waits = "the logging program to read; the container waits";
+            let mut dump = state(&shim).await;
+            while stream(&dump, "stdout by logger")["waits_for"] != waits {
+                tokio::task::yield_now().await;
+                dump = state(&shim).await;
+            }
+            let first = stream(&dump, "stdout by logger");
+            assert_eq!(first["unread_bytes"], 64 << 10);
+            let idle = stream(&dump, "stderr by logger");
+            assert_eq!(idle["waits_for"], "the logging program");
+            assert_eq!(idle["stuck_ms"], Value::Null);
+            let age = |row: &Value| row["stuck_ms"].as_u64().unwrap();
+            // It grows as long as nothing is read, and begins anew afterwards.
+            let mut again = first.clone();
+            while age(&again) <= age(&first) {
+                tokio::task::yield_now().await;
+                again = stream(&state(&shim).await, "stdout by logger");
+            }
+            // The looks have left nobody a write end: the streams end with the container.
+            logger.go();
+            until("all is logged", || logger.out().len() == 200_000).await;
+            let read = stream(&state(&shim).await, "stdout by logger");
+            assert_eq!(
+                (&read["unread_bytes"], &read["stuck_ms"]),
+                (&0.into(), &Value::Null)
+            );
+            shim.kill("c", "", 9).await.unwrap();
+            shim.wait("c", "").await.unwrap();
+            until("it has seen the end", || logger.pids(&shim).is_empty()).await;
+            shim.delete("c", "").await.unwrap();
+            shim.end().await;
+        });
+    }
 }

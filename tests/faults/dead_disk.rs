@@ -7,6 +7,7 @@ use cotter::manager::spec::Spec;
 use cotter::proto::task::CreateTaskRequest;
 use cotter::proto::{pack, runtime_options};
 
+use crate::common::eventually;
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::disk::Disk;
 use crate::runtime::Faulty;
@@ -275,4 +276,20 @@ fn under_a_rootfs() {
         shim.remove(GOOD).await;
         shim.end().await;
     });
+}
+
+#[test]
+fn the_disk_dies_and_comes_back() {
+    let disk = Disk::new();
+    let file = disk.path().join("file");
+    std::fs::write(&file, "text").unwrap();
+    disk.dies();
+    let looking = std::thread::spawn({
+        let file = file.clone();
+        move || std::fs::metadata(file).unwrap().len()
+    });
+    eventually("it is asked", || disk.waiting() > 0);
+    assert!(!looking.is_finished());
+    disk.is_back();
+    assert_eq!(looking.join().unwrap(), 0);
 }

@@ -14,6 +14,7 @@ mod clients;
 mod clock;
 mod create;
 mod dead_disk;
+#[path = "../common/disk.rs"]
 mod disk;
 mod exec;
 mod gone;

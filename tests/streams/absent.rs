@@ -11,8 +11,8 @@ use cotter::manager::spec::Spec;
 use cotter::manager::stdio::Fifos;
 use cotter::proto::task::Status;
 
-use crate::client::Reader;
-use crate::common::logger::Logger;
+use crate::client::{Reader, create_and_begin, inits};
+use crate::common::logger::{Logger, READS_LATE};
 use crate::common::shim::{RUNTIMES, Shim, a_moment, run, until};
 use crate::gaps::with_gaps;
 use crate::logger::both;
@@ -30,24 +30,13 @@ async fn start(
     environment: &[(&str, &str)],
 ) -> (Shim, Fifos) {
     let script = ["sh", "-c", script];
-    let init: &[&str] = if exec.is_empty() {
-        &script
-    } else {
-        &["sleep", "1000"]
-    };
+    let init = inits(exec, &script);
     let mut spec = Spec::new("c", init.iter().copied());
     let pairs = annotations.iter();
     spec.annotations = pairs.map(|(k, v)| ((*k).into(), (*v).into())).collect();
     let shim = Shim::start_with(Dialect::Proto23, runtime, spec, "c", environment).await;
     let fifos = shim.fifos("f", false);
-    if exec.is_empty() {
-        shim.create_with("c", &fifos).await.unwrap();
-        shim.start_process("c", "").await.unwrap();
-    } else {
-        shim.create("c").await.unwrap();
-        shim.start_process("c", "").await.unwrap();
-        shim.exec_with("c", exec, &script, &fifos).await.unwrap();
-    }
+    create_and_begin(&shim, exec, &script, &fifos).await;
     (shim, fifos)
 }
 
@@ -257,9 +246,6 @@ fn an_annotation_that_makes_no_sense_is_refused_and_leaves_nothing() {
 }
 
 /// A logger that lives and does not read, until it is told to.
-const READS_LATE: &str = "echo >&5; exec 5>&-; until [ -e $2.go ]; do sleep 0.1; done; \
-    cat <&3 >>$2 & cat <&4 >>$4 & wait";
-
 #[test]
 fn a_logger_that_does_not_read_stops_no_container_where_output_may_be_dropped() {
     for runtime in RUNTIMES {
@@ -273,7 +259,7 @@ fn a_logger_that_does_not_read_stops_no_container_where_output_may_be_dropped() 
                 .unwrap();
             shim.start_process("c", "").await.unwrap();
             assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 0);
-            fs::write(format!("{}.go", logger.out.display()), "").unwrap();
+            logger.go();
             shim.delete("c", "").await.unwrap();
             let written = lines(2_000_000);
             let (arrived, missing, gaps) = with_gaps(&logger.out(), &written);

@@ -2,28 +2,17 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::client::{BULK, Noise, RANDOM, Reader, Writer};
+use crate::client::{BULK, Noise, RANDOM, Reader, Writer, create_and_begin, inits};
 use crate::common::shim::{RUNTIMES, Shim, run};
 
 /// Standard output of an init or an exec, hashed on both sides.
 async fn bulk_out(runtime: &str, exec: &str) {
     let script = ["sh", "-c", RANDOM];
-    let args: &[&str] = if exec.is_empty() {
-        &script
-    } else {
-        &["sleep", "1000"]
-    };
+    let args = inits(exec, &script);
     let shim = Shim::start(runtime, "c", args).await;
     let fifos = shim.fifos("f", false);
     let (out, err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
-    if exec.is_empty() {
-        shim.create_with("c", &fifos).await.unwrap();
-        shim.start_process("c", "").await.unwrap();
-    } else {
-        shim.create("c").await.unwrap();
-        shim.start_process("c", "").await.unwrap();
-        shim.exec_with("c", exec, &script, &fifos).await.unwrap();
-    }
+    create_and_begin(&shim, exec, &script, &fifos).await;
     let ((len, hash), said) = tokio::join!(out.digest(), err.text());
     assert_eq!(len, BULK);
     assert_eq!(said, format!("{hash}  -\n"));
@@ -50,22 +39,11 @@ fn an_execs_64_mib() {
 fn there_and_back_64_mib() {
     for (runtime, exec) in RUNTIMES.into_iter().zip(["", "x"]) {
         run(async {
-            let args: &[&str] = if exec.is_empty() {
-                &["cat"]
-            } else {
-                &["sleep", "1000"]
-            };
+            let args = inits(exec, &["cat"]);
             let shim = Shim::start(runtime, "c", args).await;
             let fifos = shim.fifos("f", true);
             let (out, err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
-            if exec.is_empty() {
-                shim.create_with("c", &fifos).await.unwrap();
-                shim.start_process("c", "").await.unwrap();
-            } else {
-                shim.create("c").await.unwrap();
-                shim.start_process("c", "").await.unwrap();
-                shim.exec_with("c", exec, &["cat"], &fifos).await.unwrap();
-            }
+            create_and_begin(&shim, exec, &["cat"], &fifos).await;
             let write = async {
                 let (mut noise, mut hash) = (Noise::new(), Sha256::new());
                 let mut writer = Writer::open(&fifos.stdin);

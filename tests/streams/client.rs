@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use cotter::manager::stdio::Fifos;
 
 use crate::common::LIMIT;
+use crate::common::shim::Shim;
 
 /// How much is moved where bytes are counted in bulk.
 pub const BULK: u64 = 64 << 20;
@@ -116,6 +117,33 @@ impl Writer {
     pub async fn until_broken(mut self) {
         let broken = async { while self.0.write_all(&[b'.'; 4096]).await.is_ok() {} };
         timeout(LIMIT, broken).await.expect("a broken pipe");
+    }
+}
+
+/// The program of a container's init: this one, or where an exec is to run it, one that sleeps.
+pub fn inits<'a>(exec: &str, process: &'a [&'a str]) -> &'a [&'a str] {
+    match exec {
+        "" => process,
+        _ => &["sleep", "1000"],
+    }
+}
+
+/// Creates container `c` and has a process of it run with these streams: its init, or an exec.
+pub async fn create_and_begin(shim: &Shim, exec: &str, process: &[&str], streams: &Fifos) {
+    if !exec.is_empty() {
+        shim.create("c").await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+    }
+    begin(shim, "c", exec, process, streams).await;
+}
+
+/// The same where the container of an exec is running.
+pub async fn begin(shim: &Shim, id: &str, exec: &str, process: &[&str], streams: &Fifos) {
+    if exec.is_empty() {
+        shim.create_with(id, streams).await.unwrap();
+        shim.start_process(id, "").await.unwrap();
+    } else {
+        shim.exec_with(id, exec, process, streams).await.unwrap();
     }
 }
 

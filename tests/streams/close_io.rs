@@ -3,27 +3,16 @@
 
 use cotter::error::Code;
 
-use crate::client::{Reader, Writer};
+use crate::client::{Reader, Writer, create_and_begin, inits};
 use crate::common::shim::{RUNTIMES, Shim, run};
 
 /// A shim whose init is `cat`, or sleeps and runs `cat` as an exec; with `cat`'s output.
 async fn cat(runtime: &str, exec: &str) -> (Shim, String, Reader) {
-    let args: &[&str] = if exec.is_empty() {
-        &["cat"]
-    } else {
-        &["sleep", "1000"]
-    };
+    let args = inits(exec, &["cat"]);
     let shim = Shim::start(runtime, "c", args).await;
     let fifos = shim.fifos("f", true);
     let out = Reader::open(&fifos.stdout);
-    if exec.is_empty() {
-        shim.create_with("c", &fifos).await.unwrap();
-        shim.start_process("c", "").await.unwrap();
-    } else {
-        shim.create("c").await.unwrap();
-        shim.start_process("c", "").await.unwrap();
-        shim.exec_with("c", exec, &["cat"], &fifos).await.unwrap();
-    }
+    create_and_begin(&shim, exec, &["cat"], &fifos).await;
     (shim, fifos.stdin, out)
 }
 
@@ -155,11 +144,7 @@ fn of_what_has_no_stdin_or_does_not_exist() {
 #[test]
 fn a_process_that_does_not_read() {
     everywhere(async |runtime, exec| {
-        let args: &[&str] = if exec.is_empty() {
-            &["true"]
-        } else {
-            &["sleep", "1000"]
-        };
+        let args = inits(exec, &["true"]);
         let shim = Shim::start(runtime, "c", args).await;
         let fifos = shim.fifos("f", true);
         if exec.is_empty() {

@@ -6,7 +6,7 @@ use std::fs;
 use cotter::manager::spec::Spec;
 use cotter::manager::stdio::Fifos;
 
-use crate::client::{Reader, Writer};
+use crate::client::{Reader, Writer, begin};
 use crate::common::eventually;
 use crate::common::shim::{RUNTIMES, Shim, run};
 
@@ -49,12 +49,7 @@ fn a_hundred_processes_with_three_streams() {
                 }) {
                     let fifos = shim.fifos(&format!("{id}-{exec}"), true);
                     let (out, err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
-                    if exec.is_empty() {
-                        shim.create_with(&id, &fifos).await.unwrap();
-                        shim.start_process(&id, "").await.unwrap();
-                    } else {
-                        shim.exec_with(&id, &exec, &ECHO, &fifos).await.unwrap();
-                    }
+                    begin(&shim, &id, &exec, &ECHO, &fifos).await;
                     all.push(Live {
                         id: id.clone(),
                         exec,

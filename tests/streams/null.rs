@@ -3,7 +3,7 @@
 use cotter::manager::spec::Spec;
 use cotter::manager::stdio::Fifos;
 
-use crate::client::{Reader, Writer, only};
+use crate::client::{Reader, Writer, begin, only};
 use crate::common::shim::{RUNTIMES, Shim, run};
 
 /// Fails unless each of the three can be written to and read from, and is empty.
@@ -43,12 +43,7 @@ async fn client(shim: &Shim, id: &str, exec: &str, which: &str, fifos: &Fifos) {
     let reader = |letter, path: &str| which.contains(letter).then(|| Reader::open(path));
     let (out, err) = (reader('o', &fifos.stdout), reader('e', &fifos.stderr));
     let given = only(which, fifos);
-    if exec.is_empty() {
-        shim.create_with(id, &given).await.unwrap();
-        shim.start_process(id, "").await.unwrap();
-    } else {
-        shim.exec_with(id, exec, &ANSWERS, &given).await.unwrap();
-    }
+    begin(shim, id, exec, &ANSWERS, &given).await;
     let mut said = "";
     if which.contains('i') {
         said = "words";
@@ -111,12 +106,7 @@ fn fifo_uris_name_the_same_files() {
                     stderr: uri(&paths.stderr),
                 };
                 let (out, err) = (Reader::open(&paths.stdout), Reader::open(&paths.stderr));
-                if exec.is_empty() {
-                    shim.create_with(id, &uris).await.unwrap();
-                    shim.start_process(id, "").await.unwrap();
-                } else {
-                    shim.exec_with(id, exec, &ANSWERS, &uris).await.unwrap();
-                }
+                begin(&shim, id, exec, &ANSWERS, &uris).await;
                 // State tells them as they were given.
                 let state = shim.state(id, exec).await.unwrap();
                 assert_eq!(

@@ -4,7 +4,7 @@
 use cotter::manager::client::Tasks;
 use cotter::proto::task::Status;
 
-use crate::client::{Reader, Writer};
+use crate::client::{Reader, Writer, create_and_begin, inits};
 use crate::common::shim::{RUNTIMES, Shim, run};
 
 fn lines(to: u32) -> String {
@@ -19,21 +19,10 @@ fn readers_come_and_go() {
     {
         run(async {
             let script = ["sh", "-c", "seq 1 200000; seq 1 1000 >&2"];
-            let args: &[&str] = if exec.is_empty() {
-                &script
-            } else {
-                &["sleep", "1000"]
-            };
+            let args = inits(exec, &script);
             let mut shim = Shim::start(runtime, "c", args).await;
             let fifos = shim.fifos("f", false);
-            if exec.is_empty() {
-                shim.create_with("c", &fifos).await.unwrap();
-                shim.start_process("c", "").await.unwrap();
-            } else {
-                shim.create("c").await.unwrap();
-                shim.start_process("c", "").await.unwrap();
-                shim.exec_with("c", exec, &script, &fifos).await.unwrap();
-            }
+            create_and_begin(&shim, exec, &script, &fifos).await;
             let mut got = Vec::new();
             for taken in [10, 100_000, 65_536, 1, 333_333] {
                 got.extend(Reader::open(&fifos.stdout).exactly(taken).await);
@@ -68,22 +57,11 @@ fn writers_come_and_go() {
         .flat_map(|runtime| [(runtime, ""), (runtime, "x")])
     {
         run(async {
-            let args: &[&str] = if exec.is_empty() {
-                &["cat"]
-            } else {
-                &["sleep", "1000"]
-            };
+            let args = inits(exec, &["cat"]);
             let mut shim = Shim::start(runtime, "c", args).await;
             let fifos = shim.fifos("f", true);
             let out = Reader::open(&fifos.stdout);
-            if exec.is_empty() {
-                shim.create_with("c", &fifos).await.unwrap();
-                shim.start_process("c", "").await.unwrap();
-            } else {
-                shim.create("c").await.unwrap();
-                shim.start_process("c", "").await.unwrap();
-                shim.exec_with("c", exec, &["cat"], &fifos).await.unwrap();
-            }
+            create_and_begin(&shim, exec, &["cat"], &fifos).await;
             let mut expected = String::new();
             for n in 0..10 {
                 let word = format!("{n} ").repeat(2000);

@@ -8,7 +8,7 @@ use cotter::manager::spec::Spec;
 
 use tokio::time::sleep;
 
-use crate::client::Reader;
+use crate::client::{Reader, begin};
 use crate::common::LIMIT;
 use crate::common::shim::{RUNTIMES, Shim, run};
 
@@ -41,12 +41,7 @@ fn an_exit_before_anything_is_read() {
             shim.bundle("d", Spec::new("d", script));
             for (id, exec) in [("c", "x"), ("d", "")] {
                 let fifos = shim.fifos(id, false);
-                if exec.is_empty() {
-                    shim.create_with(id, &fifos).await.unwrap();
-                    shim.start_process(id, "").await.unwrap();
-                } else {
-                    shim.exec_with(id, exec, &script, &fifos).await.unwrap();
-                }
+                begin(&shim, id, exec, &script, &fifos).await;
                 assert_eq!(shim.wait(id, exec).await.unwrap().exit_status, 0);
                 // Opened after the exit: all of it, and then the end, without a Delete.
                 let (out, err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
@@ -71,12 +66,7 @@ fn a_delete_at_once_waits_for_a_reader_that_has_not_begun() {
             for (id, exec) in [("c", "x"), ("d", "")] {
                 let fifos = shim.fifos(id, false);
                 let (out, err) = (Reader::open(&fifos.stdout), Reader::open(&fifos.stderr));
-                if exec.is_empty() {
-                    shim.create_with(id, &fifos).await.unwrap();
-                    shim.start_process(id, "").await.unwrap();
-                } else {
-                    shim.exec_with(id, exec, &script, &fifos).await.unwrap();
-                }
+                begin(&shim, id, exec, &script, &fifos).await;
                 shim.wait(id, exec).await.unwrap();
                 let delete = shim.delete(id, exec);
                 tokio::pin!(delete);

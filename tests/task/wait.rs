@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cotter::error::Code::{DeadlineExceeded, NotFound, Unknown};
+use cotter::error::Code::{DeadlineExceeded, NotFound, ResourceExhausted, Unknown};
 use cotter::error::Result;
 use cotter::manager::client::Tasks;
+use cotter::manager::dialect::Dialect;
+use cotter::manager::spec::Spec;
 use cotter::proto::task::{WaitRequest, WaitResponse};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -16,6 +18,7 @@ with_each_runtime! {
     everyone_is_told_the_same, abandoned_waits_leave_nothing, delete_of_a_created_init_releases,
     delete_of_a_created_exec_releases, a_failed_start_releases_and_a_later_one_counts,
     an_exec_outlived_by_its_waiters, a_deadline_is_told_as_such,
+    the_open_waits_of_a_container_are_limited,
 }
 
 fn request(exec: &str) -> WaitRequest {
@@ -162,6 +165,55 @@ async fn a_deadline_is_told_as_such(runtime: &'static str) {
     shim.run("c", &SLEEP).await;
     let hasty = shim.tasks.within(Duration::from_millis(50));
     refused(hasty.wait_within(&request("")).await, DeadlineExceeded, "");
+    shim.remove("c").await;
+    shim.end().await;
+}
+
+/// Who asks and asks is refused, and is heard again when some have been answered or have left; who waits
+/// already, and who waits for another container, is not touched.
+async fn the_open_waits_of_a_container_are_limited(runtime: &'static str) {
+    let (limits, spec) = ([("COTTER_LIMIT_WAITS", "3")], Spec::new("c", SLEEP));
+    let mut shim = Shim::start_with(Dialect::Proto23, runtime, spec, "c", &limits).await;
+    shim.create("c").await.unwrap();
+    shim.start_process("c", "").await.unwrap();
+    shim.exec("c", "x", &SLEEP).await.unwrap();
+
+    let first = [waiting(&shim, "").await, waiting(&shim, "x").await];
+    let leaving = Tasks::connect(&shim.endpoint).await.unwrap();
+    let third = tokio::spawn({
+        let leaving = leaving.clone();
+        async move { leaving.wait(&request("x")).await }
+    });
+    tokio::task::yield_now().await;
+    leaving.connect_task(&Default::default()).await.unwrap();
+    for exec in ["", "x"] {
+        let refusal = shim.wait("c", exec).await;
+        refused(refusal, ResourceExhausted, "container c: 3 waits are open");
+    }
+    refused(shim.wait("c", "y").await, NotFound, "does not exist");
+    shim.run("d", &SLEEP).await;
+    shim.remove("d").await;
+    assert!(first.iter().all(|waiter| !waiter.is_finished()));
+
+    third.abort();
+    drop((third, leaving));
+    let hasty = Tasks::connect(&shim.endpoint).await.unwrap();
+    let hasty = hasty.within(Duration::from_millis(50));
+    let place = async || {
+        let answer = hasty.wait_within(&request("")).await;
+        answer.unwrap_err().code != ResourceExhausted
+    };
+    until("the place of who left is free", place).await;
+
+    shim.kill("c", "x", 9).await.unwrap();
+    let [init, exec] = first;
+    assert_eq!(exec.await.unwrap().unwrap().exit_status, 137);
+    let again = waiting(&shim, "").await;
+    shim.kill("c", "", 9).await.unwrap();
+    for waiter in [init, again] {
+        assert_eq!(waiter.await.unwrap().unwrap().exit_status, 137);
+    }
+    // The exit is known: nobody has to wait for it.
     shim.remove("c").await;
     shim.end().await;
 }

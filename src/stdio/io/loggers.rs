@@ -44,19 +44,10 @@ impl Loggers {
     }
 
     /// For the dump.
-    pub(super) fn report(&self) -> impl Iterator<Item = StreamReport> {
+    pub(super) fn report(&mut self) -> impl Iterator<Item = StreamReport> {
         let pending = self.pending.iter().map(|_| "its start");
         let pending = pending.map(|waits| StreamReport::of("logger", waits));
-        let started = self.started.iter().map(|logger| StreamReport {
-            lost_bytes: logger.lost(),
-            ..StreamReport::of(
-                format!("{} by logger", logger.stream),
-                match logger.is_over() {
-                    true => "nothing: it has ended",
-                    false => "the logging program",
-                },
-            )
-        });
+        let started = self.started.iter_mut().flat_map(Logger::report);
         pending.chain(started)
     }
 }

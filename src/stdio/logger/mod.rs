@@ -13,7 +13,7 @@
 //! | ends, all was read and no writer is left | nothing |
 //! | fails before that | it is started again after a pause ([`Restart`]) |
 //! | has failed [`RESTARTS`] times in a row, or ends with status 0 before that | what is written from then on is dropped and counted as lost, with one line in the log |
-//! | lives and does not read | the container waits, as for any slow reader; or output is dropped, where that is asked for ([`Buffering`](super::Buffering)) and so a relay is in between |
+//! | lives and does not read | the container waits, as for any slow reader, which the dump tells (`report`); or output is dropped, where that is asked for ([`Buffering`](super::Buffering)) and so a relay is in between |
 //! | is still there at Delete | after the drain: SIGTERM, then SIGKILL |
 //!
 //! Whatever its end, what is left of its process group is killed. So a logging program must stay in
@@ -21,6 +21,7 @@
 
 mod allow;
 mod program;
+mod report;
 mod said;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -45,6 +46,7 @@ use crate::limits::Limits;
 use crate::monitor::{Action, Child, Monitor, Restart, Streak, end, next};
 use crate::runtime::reach;
 use program::{Program, called};
+use report::Pipes;
 use said::Said;
 
 /// Starts in a row without a healthy run before a program is given up.
@@ -79,6 +81,7 @@ pub(super) struct Logger {
     stop: watch::Sender<Option<Duration>>,
     over: watch::Receiver<bool>,
     lost: Arc<AtomicU64>,
+    pipes: Pipes,
     /// Between SIGTERM and SIGKILL if nobody says otherwise.
     limit: Duration,
 }
@@ -97,6 +100,7 @@ impl Pending {
             Stream::Stderr
         };
         let must_be_ready = self.command.must_be_ready;
+        let reads = self.ends.each_ref().map(Option::is_some);
         let failed = |why: &std::io::Error| Error::io(format!("start {who}"), why);
         let [stdout, stderr] = self.ends.map(|end| end.map_or_else(ended_pipe, Ok));
         let streams = [
@@ -114,11 +118,13 @@ impl Pending {
         let (over_sender, over) = watch::channel(false);
         let lost = Arc::new(AtomicU64::new(0));
         let limit = host.limits.logger_exit;
+        let streams = streams.map(Arc::new);
+        let pipes = Pipes::of(&streams, reads);
         let keeper = Keeper {
             monitor: host.monitor.clone(),
             program,
             who: who.clone(),
-            streams: streams.map(Arc::new),
+            streams,
             said,
             stop: stop_receiver,
             limit,
@@ -134,6 +140,7 @@ impl Pending {
             stop,
             over,
             lost,
+            pipes,
             limit,
         };
         let limit = host.limits.logger_ready;

@@ -127,6 +127,12 @@ impl Relay {
         self.stalled.as_ref().map_or(0, |s| s.backlog.len())
     }
 
+    /// Since when the target has taken nothing, if it is full.
+    pub(in crate::stdio) fn stuck(&self) -> Option<std::time::Instant> {
+        let stalled = self.stalled.as_ref()?;
+        (!stalled.is_done()).then(|| stalled.taken.into_std())
+    }
+
     /// Begins to buffer. Where that cannot be, the container waits as without a buffer, until the
     /// reader is back and away again.
     pub(super) fn stall(&mut self) {

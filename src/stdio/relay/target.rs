@@ -4,10 +4,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFdReadyGuard;
 
-use super::{COPY_LEN, RETRY, Relay};
+use super::stalled::Patience;
+use super::{COPY_LEN, RETRY, Relay, Step};
 use crate::stdio::sys::{self, Kind, Watched};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +45,33 @@ impl Target {
     }
 }
 
+type Writable<'a> = AsyncFdReadyGuard<'a, Arc<OwnedFd>>;
+
 /// A descriptor that is written to; watched from the first time it is full. Most never are, and
 /// each splice into a watched both-ways FIFO would wake the reactor once for nothing.
 #[derive(Debug)]
 pub(super) enum Door {
     Plain(Arc<OwnedFd>),
     Watched(Watched),
+}
+
+impl Door {
+    /// Waits for room as far as that is known: with a flag to be cleared where it is watched. What to do
+    /// instead when it is broken, or full for too long.
+    pub(super) fn room(
+        &self,
+        cx: &mut Context<'_>,
+        patience: &mut Patience,
+    ) -> Poll<Result<Option<Writable<'_>>, Step>> {
+        let Self::Watched(target) = self else {
+            return Poll::Ready(Ok(None));
+        };
+        match target.poll_write_ready(cx) {
+            Poll::Ready(Ok(writable)) => Poll::Ready(Ok(Some(writable))),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Step::Stop)),
+            Poll::Pending => patience.poll(cx).map(Err),
+        }
+    }
 }
 
 impl AsFd for Door {

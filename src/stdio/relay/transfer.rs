@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use nix::errno::Errno;
 
-use super::{Door, Mode, RETRY, Relay, Source, Step, Tally, Target};
+use super::{Mode, RETRY, Relay, Source, Step, Tally, Target};
 use crate::stdio::sys;
 
 impl Relay {
@@ -20,13 +20,9 @@ impl Relay {
         let Ok(mut readable) = ready!(source.poll_read_ready(cx)) else {
             return Poll::Ready(Step::Stop);
         };
-        let writable = match &self.to {
-            Door::Plain(_) => None,
-            Door::Watched(target) => match target.poll_write_ready(cx) {
-                Poll::Ready(Ok(ready)) => Some(ready),
-                Poll::Ready(Err(_)) => return Poll::Ready(Step::Stop),
-                Poll::Pending => return self.patience.poll(cx),
-            },
+        let writable = match ready!(self.to.room(cx, &mut self.patience)) {
+            Ok(writable) => writable,
+            Err(step) => return Poll::Ready(step),
         };
         let (from, to) = (source.get_ref().as_fd(), self.to.as_fd());
         Poll::Ready(match sys::splice(from, to) {
@@ -86,13 +82,9 @@ impl Relay {
             self.hand_over();
             return Poll::Ready(Step::Again);
         }
-        let writable = match &self.to {
-            Door::Plain(_) => None,
-            Door::Watched(target) => match target.poll_write_ready(cx) {
-                Poll::Ready(Ok(ready)) => Some(ready),
-                Poll::Ready(Err(_)) => return Poll::Ready(Step::Stop),
-                Poll::Pending => return self.patience.poll(cx),
-            },
+        let writable = match ready!(self.to.room(cx, &mut self.patience)) {
+            Ok(writable) => writable,
+            Err(step) => return Poll::Ready(step),
         };
         let Mode::Copy(pending) = &mut self.mode else {
             return Poll::Ready(Step::Again);

@@ -1,11 +1,14 @@
 //! A disk that can die and come back: a FUSE file system of the test's own, one directory in which
 //! every name is a file of the same content, which takes what is written to it and forgets it. While it is dead it takes requests
 //! and answers none, so that who waits for it cannot even be killed.
+//!
+//! Each test file takes what it needs.
+#![allow(dead_code)]
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -44,7 +47,8 @@ struct State {
 pub struct Disk {
     fuse: Arc<File>,
     state: Arc<Mutex<State>>,
-    dir: TempDir,
+    at: PathBuf,
+    _dir: Option<TempDir>,
     /// The block device of one that is told of its last unmount, and waited for.
     device: Option<String>,
 }
@@ -60,6 +64,13 @@ impl Disk {
         Self::mounted(content, None)
     }
 
+    /// A dead disk over a directory of somebody else's.
+    pub fn dead_over(directory: &Path) -> Self {
+        let disk = Self::over(directory, None, b"", None);
+        disk.dies();
+        disk
+    }
+
     /// A disk on a block device: the kernel tells it of its last unmount, and waits for the answer.
     pub fn on_a_device() -> Self {
         let image = TempDir::new("cotter-image");
@@ -71,7 +82,12 @@ impl Disk {
 
     fn mounted(content: &[u8], device: Option<String>) -> Self {
         let dir = TempDir::new("cotter-disk");
-        std::fs::create_dir(dir.path().join("disk")).unwrap();
+        let at = dir.path().join("disk");
+        std::fs::create_dir(&at).unwrap();
+        Self::over(&at, Some(dir), content, device)
+    }
+
+    fn over(at: &Path, dir: Option<TempDir>, content: &[u8], device: Option<String>) -> Self {
         let fuse = OpenOptions::new()
             .read(true)
             .write(true)
@@ -89,12 +105,13 @@ impl Disk {
                 dead: false,
                 waiting: Vec::new(),
             })),
-            dir,
+            at: at.to_owned(),
+            _dir: dir,
             device,
         };
         mount(
             Some(disk.device.as_deref().unwrap_or("dead-disk")),
-            &disk.path(),
+            at,
             Some(kind),
             MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
             Some(options.as_str()),
@@ -107,7 +124,7 @@ impl Disk {
 
     /// Where it is mounted.
     pub fn path(&self) -> PathBuf {
-        self.dir.path().join("disk")
+        self.at.clone()
     }
 
     /// From now on it answers nothing.
@@ -231,20 +248,4 @@ fn attributes(node: u64, size: usize) -> Vec<u8> {
         all.extend(word.to_ne_bytes());
     }
     all
-}
-
-#[test]
-fn the_disk_dies_and_comes_back() {
-    let disk = Disk::new();
-    let file = disk.path().join("file");
-    std::fs::write(&file, "text").unwrap();
-    disk.dies();
-    let looking = thread::spawn({
-        let file = file.clone();
-        move || std::fs::metadata(file).unwrap().len()
-    });
-    crate::common::eventually("it is asked", || disk.waiting() > 0);
-    assert!(!looking.is_finished());
-    disk.is_back();
-    assert_eq!(looking.join().unwrap(), 0);
 }
