@@ -16,6 +16,7 @@ use cotter::cgroup::Version;
 use cotter::error::Code;
 use cotter::manager::client::Tasks;
 use cotter::manager::events::Event;
+use cotter::manager::request;
 use cotter::manager::spec::Spec;
 use cotter::proto::task::WaitRequest;
 use tokio::io::AsyncWriteExt;
@@ -25,6 +26,10 @@ use tokio::time::{Instant, sleep};
 
 use common::LIMIT;
 use common::shim::{RUNTIMES, Shim, each, run};
+
+/// Private memory with one container at rest, and what may be added after a burst, in KiB.
+const FIRST: u64 = 800;
+const GROWN: u64 = 100;
 
 /// What /proc tells of a process that is to be the same again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +99,21 @@ fn switches(pid: u32) -> u64 {
             .sum::<u64>()
     };
     tasks.map(|task| of_task(task.unwrap())).sum()
+}
+
+/// Waits until the process has done nothing for longer than it takes to give memory back after work;
+/// answers its switches so far.
+async fn rested(pid: u32) -> u64 {
+    let begun = Instant::now();
+    let mut last = switches(pid);
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        let before = std::mem::replace(&mut last, switches(pid));
+        if before == last {
+            return last;
+        }
+        assert!(begun.elapsed() < LIMIT, "it does not come to rest");
+    }
 }
 
 /// Runs an exec with three streams to its end.
@@ -293,6 +313,55 @@ fn calls_that_are_abandoned_leave_nothing_behind() {
     });
 }
 
+/// What one shim may cost, whatever it has done. A release build has less than half of it
+/// (`COTTER_TEST_SHIM=PATH` takes one); docs/bench.md has its figures.
+#[test]
+fn one_container_costs_little_before_and_after_a_burst() {
+    run(async {
+        let mut shim = Shim::start(RUNTIMES[1], "c", &["sleep", "1000"]).await;
+        let pid = shim.pid();
+        shim.create("c").await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        rested(pid).await;
+        let (first, fds) = (anonymous(pid), common::descriptors(pid));
+        assert!(first <= FIRST, "{first} KiB with one container");
+        assert!(fds.len() <= 20, "{fds:?}");
+
+        let mut waits = JoinSet::new();
+        for _ in 0..300 {
+            let tasks = shim.tasks.within(Duration::from_millis(500));
+            let request = request::wait("c", "");
+            waits.spawn(async move { tasks.wait_within(&request).await });
+        }
+        waits.join_all().await;
+        each(8, 0..100, |n| {
+            let (shim, name) = (&shim, format!("x{n}"));
+            async move {
+                shim.exec("c", &name, &["true"]).await.unwrap();
+                shim.wait("c", &name).await.unwrap();
+                shim.delete("c", &name).await.unwrap();
+            }
+        })
+        .await;
+        rested(pid).await;
+        let after = anonymous(pid);
+        let grown = after.saturating_sub(first);
+        assert!(grown <= GROWN, "{grown} KiB more than {first}");
+
+        for n in 0..10 {
+            shim.run(&format!("d{n}"), &["sleep", "1000"]).await;
+        }
+        rested(pid).await;
+        let each = anonymous(pid).saturating_sub(after) / 10;
+        assert!(each <= 25, "{each} KiB for a further container");
+        for n in 0..10 {
+            shim.remove(&format!("d{n}")).await;
+        }
+        shim.remove("c").await;
+        shim.end().await;
+    });
+}
+
 #[test]
 fn an_idle_shim_sleeps() {
     for runtime in RUNTIMES {
@@ -335,14 +404,7 @@ fn an_idle_shim_sleeps() {
             exec(&shim, "c", "last").await;
 
             // What is under way comes to rest first.
-            let mut last = switches(pid);
-            loop {
-                sleep(Duration::from_millis(100)).await;
-                let before = std::mem::replace(&mut last, switches(pid));
-                if before == last {
-                    break;
-                }
-            }
+            let last = rested(pid).await;
             sleep(Duration::from_secs(3)).await;
             let woken = switches(pid) - last;
             assert!(woken <= 2, "{woken} switches in 3 s of nothing");

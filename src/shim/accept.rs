@@ -7,8 +7,8 @@
 //! What clients do costs no other client anything, in three ways. Connections take at most half of the
 //! descriptors that the shim may have; further ones wait to be let in, and containers find the other
 //! half. Of a client that does not read its answers no more requests are read: ttrpc would go on and
-//! keep every answer in memory. And the memory that large or many requests took is given back.
-//! tests/hostile does all of it.
+//! keep every answer in memory. And the memory that large or many requests took is given back, at once
+//! if it is much, else when all clients rest. tests/hostile does all of it.
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -40,6 +40,8 @@ pub struct Accept {
     listener: tokio::net::UnixListener,
     user: Uid,
     count: watch::Sender<usize>,
+    /// Marked by whatever a client says.
+    work: watch::Sender<()>,
     pause: Option<Pin<Box<Sleep>>>,
     /// Whether the failure was told; once is enough until a connection succeeds.
     told: bool,
@@ -56,6 +58,7 @@ impl Accept {
             listener: tokio::net::UnixListener::from_std(listener)?,
             user: Uid::effective(),
             count: watch::Sender::new(0),
+            work: watch::Sender::new(()),
             pause: None,
             told: false,
         })
@@ -64,6 +67,11 @@ impl Accept {
     /// How many connections are open.
     pub fn count(&self) -> watch::Receiver<usize> {
         self.count.subscribe()
+    }
+
+    /// Changes with whatever a client says.
+    pub fn work(&self) -> watch::Receiver<()> {
+        self.work.subscribe()
     }
 
     /// Whether connections have taken their share of the descriptors.
@@ -114,8 +122,8 @@ impl Stream for Accept {
                 Ok((stream, _)) => {
                     self.told = false;
                     if self.admits(&stream) {
-                        let count = self.count.clone();
-                        return Poll::Ready(Some(Ok(Connection::new(stream, count))));
+                        let (count, work) = (self.count.clone(), self.work.clone());
+                        return Poll::Ready(Some(Ok(Connection::new(stream, count, work))));
                     }
                 }
                 Err(e) => self.rest(e),
@@ -128,6 +136,7 @@ impl Stream for Accept {
 pub struct Connection {
     stream: UnixStream,
     count: watch::Sender<usize>,
+    work: watch::Sender<()>,
     /// An answer waits for the client to read.
     stuck: bool,
     /// Who is to be told when it does not any more.
@@ -137,11 +146,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(stream: UnixStream, count: watch::Sender<usize>) -> Self {
+    fn new(stream: UnixStream, count: watch::Sender<usize>, work: watch::Sender<()>) -> Self {
         count.send_modify(|count| *count += 1);
         Self {
             stream,
             count,
+            work,
             stuck: false,
             reader: None,
             read: 0,
@@ -172,6 +182,9 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         self.read += buffer.filled().len() - before;
+        if read.is_ready() {
+            self.work.send_replace(());
+        }
         // The client rests; most of what it has asked is answered.
         if read.is_pending() && self.read >= MUCH {
             self.read = MUCH / 16;

@@ -3,7 +3,33 @@
 //! Invariant: it goes back to the system. glibc raises its limits with the largest block it has seen
 //! freed: after one request of 4 MiB, the most that ttrpc takes, it would keep up to that much in the
 //! heap for every later one, and twice as much free at the heap's end, for good. A shim lives for
-//! months and rests nearly all the time.
+//! months and rests nearly all the time; so once it comes to rest after some work, what is free
+//! between blocks in use is given back too ([`at_rest`]), and nothing wakes up after that.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// How long nobody asks for anything before the shim counts as resting. Longer than the pauses within
+/// a burst: what is given back has to be taken again, page by page.
+const REST: Duration = Duration::from_millis(500);
+
+/// Gives back what is free whenever the shim comes to rest; `work` is marked by all that it does for
+/// others. Wakes up at most once in [`REST`] while there is work, and not at all while there is none.
+pub(super) async fn at_rest(mut work: watch::Receiver<()>) -> Infallible {
+    while work.changed().await.is_ok() {
+        while {
+            sleep(REST).await;
+            work.has_changed().unwrap_or(false)
+        } {
+            work.mark_unchanged();
+        }
+        trim();
+    }
+    std::future::pending().await
+}
 
 /// Keeps glibc's limits where they begin.
 #[cfg(target_env = "gnu")]

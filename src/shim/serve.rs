@@ -124,7 +124,7 @@ async fn live(
         shutdown,
         drain,
     } = assemble(config)?;
-    let connections = accept.count();
+    let (connections, work) = (accept.count(), accept.work());
     let shim = inspect::shim(config, connections.clone());
     let inspector = Inspector::new(
         shim.followed_by(reporter),
@@ -146,6 +146,7 @@ async fn live(
         () = asked(shutdown.clone()) => log::debug!("ending: asked to by the manager"),
         () = life::unneeded(registry, connections, shutdown, look) => {}
         _ = signals.read_u8() => log::info!("ending: by a signal"),
+        never = memory::at_rest(work) => match never {},
     }
 
     leave.now();
