@@ -46,9 +46,12 @@ fn a_ratio_is_the_middle_of_the_rounds() {
     assert_eq!(percentile(&[3.0, 1.0, 2.0], 0.99), 3.0);
 }
 
+/// A measure, what ours, the Go shim and the floor had, and what it says of each of its targets.
+type Case = (&'static str, [&'static [f64]; 3], &'static [Outcome]);
+
 #[test]
 fn targets_are_held_against_the_right_column() {
-    let cases: &[(&str, [&[f64]; 3], &[Outcome])] = &[
+    let cases: &[Case] = &[
         (
             "private memory, 1 container (KB)",
             [&[450.0], &[4500.0], &[]],
