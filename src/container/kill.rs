@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::Container;
 use super::process::Process;
-use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
+use super::state::{ExecOp, InitOp, exec_allows, init_allows};
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
 
@@ -37,36 +37,11 @@ impl Container {
         if facts.reaped && !all {
             return Err(Error::not_found("process already finished"));
         }
-        if !all && self.kill_by_pid(init, signal) {
-            self.signalled(signal).await;
-            return Ok(());
-        }
         // The process may be gone, and a client that saw it go may delete, before the runtime returns.
         let _answer_before_delete = self.kills.begin();
         self.runtime.kill(&self.id, signal, all).await?;
         self.signalled(signal).await;
         Ok(())
-    }
-
-    /// Sends a signal to the init without the runtime, where that would do no more: it runs, and
-    /// its end is the end of its pid namespace. False when the runtime is to be asked, for that or
-    /// for its words on what is wrong.
-    fn kill_by_pid(&self, init: &Process, signal: u32) -> bool {
-        let Ok(number) = i32::try_from(signal) else {
-            return false;
-        };
-        if self.kill_all_on_exit || !self.runtime.kills_by_pid() {
-            return false;
-        }
-        // On cgroup v1 a frozen process does not die, and a runtime thaws what somebody else froze.
-        if signal == SIGKILL && self.is_frozen() != Some(false) {
-            return false;
-        }
-        let sent = self.shared.tracker.with_live_pid(init, |pid| {
-            // A pause begins under the same lock.
-            init.facts().state == State::Running && send(pid, number).is_ok()
-        });
-        sent == Some(true)
     }
 
     fn kill_exec(&self, exec: &Process, signal: u32) -> Result<()> {
