@@ -147,7 +147,8 @@ fn all_operations_reach_the_scope() {
 #[test]
 #[ignore = "runs in the machine of make test-vm"]
 fn a_default_limit_of_processes_is_the_scopes() {
-    for runtime in RUNTIMES {
+    // crun 1.8 tells systemd no limit, whoever asked for it; systemd then sets its own.
+    for runtime in RUNTIMES.iter().filter(|name| !name.starts_with("CRUN")) {
         run(async {
             let scope = Scope::new();
             let mut spec = Spec::new("c", ["sleep", "1000"]);
@@ -164,9 +165,7 @@ fn a_default_limit_of_processes_is_the_scopes() {
             shim.start_process("c", "").await.unwrap();
             systemctl(&["daemon-reload"]);
             assert_eq!(limit(), auto, "{runtime}");
-            if !runtime.starts_with("CRUN") {
-                assert_eq!(scope.property("TasksMax"), auto, "{runtime}");
-            }
+            assert_eq!(scope.property("TasksMax"), auto, "{runtime}");
             shim.remove("c").await;
             scope.assert_gone();
             shim.end().await;

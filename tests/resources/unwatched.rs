@@ -131,7 +131,7 @@ fn controllers_that_are_missing() {
     run(async {
         let spec = Spec::new("c", ["sleep", "1000"]);
         let mut shim = Shim::start_as(Dialect::Proto23, "CRUN", spec, "c").await;
-        let (pids, memory) = match cgroup(1).version() {
+        let (pids, memory) = match cgroup(std::process::id()).version() {
             Version::V1 => (
                 "a cgroup of its own with the pids controller",
                 "a memory cgroup of its own",
@@ -147,7 +147,7 @@ fn controllers_that_are_missing() {
 /// Runs the test once more where the controllers are missing.
 fn alone() {
     let bare = Path::new("/sys/fs/cgroup").join(unique("cotter-bare"));
-    let (prepare, namespaces, hide) = match cgroup(1).version() {
+    let (prepare, namespaces, hide) = match cgroup(std::process::id()).version() {
         Version::V1 => (
             "true",
             "-m",
@@ -158,7 +158,7 @@ fn alone() {
             (
                 "echo $$ >\"$BARE/leaf/cgroup.procs\"",
                 "-mC",
-                "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+                "umount -l /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup",
             )
         }
     };
