@@ -47,7 +47,7 @@ bench: tools ## Compare with the Go shims and the Rust one, side by side (needs 
 	@bench/peer
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) bench --locked --target $(TARGET) --bench shims -- $(BENCH)
 
-chaos: tools ## Break everything around the shims and count what is lost (needs root, 20 minutes; CHAOS="--short --ours" for 5)
+chaos: tools ## Break everything around the shims and count what is lost (needs root; CHAOS=--ours for 7 minutes, "--short --ours" for 3)
 	@[ "$$(id -u)" = 0 ] || { echo "the faults need containers: run it as root"; exit 1; }
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) bench --locked --target $(TARGET) --bench chaos -- $(CHAOS)
 
