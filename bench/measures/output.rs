@@ -105,6 +105,9 @@ pub async fn bare_stream(
         let bytes = block * count;
         let took = read(&mut reader, bytes).await;
         child.wait().map_err(|e| failed(&e))?;
+        for path in [&fifos.stdout, &fifos.stderr] {
+            std::fs::remove_file(path).map_err(|e| Error::io(format!("remove {path}"), &e))?;
+        }
         let mib = bytes as f64 / MIB;
         seen.push((format!("stdout, {name} (MiB/s)"), mib / took?));
     }

@@ -6,6 +6,7 @@
 mod backlog;
 mod ends;
 mod file;
+mod flow;
 mod report;
 mod stalled;
 mod target;
@@ -25,6 +26,7 @@ use tokio::time::{Sleep, sleep};
 use super::sys::{self, Kind, Watched};
 use super::{Buffering, Stream};
 use file::Writing;
+use flow::Flow;
 use stalled::{Patience, Stalled};
 use target::{Door, Target};
 
@@ -57,6 +59,8 @@ pub(super) enum Standing {
 #[derive(Debug)]
 enum Mode {
     Splice,
+    /// Not watched, as many lines are written to it: looked at by the clock.
+    Clocked(Arc<OwnedFd>),
     /// The bytes read and not yet written.
     Copy(Vec<u8>),
     /// Nobody reads: what comes goes through a backlog.
@@ -79,6 +83,8 @@ enum Source {
 /// What to do next.
 enum Step {
     Again,
+    /// A stream flows: again, after a moment for others.
+    Flows,
     /// The stream has ended.
     Eof,
     /// The target will never take anything again, or the source is broken.
@@ -111,6 +117,7 @@ pub(super) struct Relay {
     complained: bool,
     /// With a full target.
     patience: Patience,
+    flow: Flow,
     /// There while nobody reads and until what piled up has been read.
     stalled: Option<Box<Stalled>>,
 }
@@ -163,6 +170,7 @@ impl Relay {
             writing: None,
             complained: false,
             patience: Patience::default(),
+            flow: Flow::default(),
             stalled: None,
         })
     }
@@ -195,7 +203,9 @@ impl Relay {
 
     pub(super) fn standing(&self) -> Standing {
         match self.mode {
-            Mode::Splice | Mode::Copy(_) | Mode::Stalled | Mode::Over => Standing::Moving,
+            Mode::Splice | Mode::Clocked(_) | Mode::Copy(_) | Mode::Stalled | Mode::Over => {
+                Standing::Moving
+            }
             Mode::Hold(_) if self.stalled.is_some() => match sys::has_reader(self.to.as_fd()) {
                 true => Standing::Moving,
                 false => Standing::Unread,
@@ -227,6 +237,7 @@ impl Relay {
             }
             let step = match &mut self.mode {
                 Mode::Splice => ready!(self.splice(cx, tally)),
+                Mode::Clocked(_) => self.by_the_clock(cx, tally),
                 Mode::Copy(_) => ready!(self.copy(cx, tally)),
                 Mode::Stalled => ready!(self.through_backlog(cx, tally)),
                 Mode::Hold(pause) => {
@@ -242,6 +253,7 @@ impl Relay {
             };
             match step {
                 Step::Again => {}
+                Step::Flows => return self.let_others_go_on(cx),
                 Step::Stop => return Poll::Ready(()),
                 Step::Eof => match self.target {
                     Target::Pipe | Target::File | Target::Device => return Poll::Ready(()),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio as To};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use cotter::runtime::Fds;
 use cotter::stdio::{Buffering, Io, Output, Plan};
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::sync::{RwLock, RwLockReadGuard, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -144,6 +146,26 @@ impl Drop for Desk {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// As [`Desk::run`], with a buffer, and with `out` alone.
+pub fn run(desk: &Desk, buffering: Buffering, script: &str) -> (Io, Child) {
+    let (io, fds) = open_with(&desk.plan("", "out", ""), buffering);
+    let child = desk.sh(fds, script);
+    io.start();
+    (io, child)
+}
+
+/// How much a pipe holds.
+pub fn size(reader: &File) -> i32 {
+    fcntl(reader.as_fd(), FcntlArg::F_GETPIPE_SZ).unwrap()
+}
+
+/// Lets a script go on that says `read x < ctl`.
+pub fn control(desk: &Desk) -> impl FnMut() {
+    let fifo = desk.fifo("ctl");
+    let mut fifo = File::options().read(true).write(true).open(fifo).unwrap();
+    move || fifo.write_all(b"go\n").unwrap()
 }
 
 /// Without a buffer, so that it is seen what the pipes hold.

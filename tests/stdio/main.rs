@@ -6,6 +6,7 @@
 mod cost;
 mod desk;
 mod disk;
+mod flow;
 #[path = "../common/gaps.rs"]
 mod gaps;
 mod stalled;

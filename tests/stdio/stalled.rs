@@ -1,16 +1,16 @@
 //! Readers that are away or slow: what is buffered, what is dropped, and what is left of it afterwards.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::fs;
+use std::io::Read;
 
 use cotter::runtime::Fds;
 use cotter::stdio::{Buffering, Drain, Io, Overflow, Stream};
-use nix::fcntl::{FcntlArg, fcntl};
 use tokio::time::{sleep, timeout};
 
 use crate::cost::pipes;
-use crate::desk::{Desk, FDS, LONG, PAGES, SHORT, all, ended, exactly, off, open_with, until};
+use crate::desk::{
+    Desk, FDS, LONG, PAGES, SHORT, all, control, ended, exactly, off, open_with, run, size, until,
+};
 use crate::gaps::with_gaps;
 
 const MIB: u64 = 1 << 20;
@@ -20,27 +20,8 @@ const DROP: Buffering = Buffering {
     overflow: Overflow::Drop,
 };
 
-fn run(desk: &Desk, buffering: Buffering, script: &str) -> (Io, std::process::Child) {
-    let (io, fds) = open_with(&desk.plan("", "out", ""), buffering);
-    let child = desk.sh(fds, script);
-    io.start();
-    (io, child)
-}
-
 fn lines(to: u32) -> String {
     (1..=to).map(|n| format!("{n}\n")).collect()
-}
-
-/// What a FIFO holds.
-fn size(reader: &File) -> i32 {
-    fcntl(reader.as_fd(), FcntlArg::F_GETPIPE_SZ).unwrap()
-}
-
-/// Lets a script go on that says `read x < ctl`.
-fn control(desk: &Desk) -> impl FnMut() {
-    let fifo = desk.fifo("ctl");
-    let mut fifo = File::options().read(true).write(true).open(fifo).unwrap();
-    move || fifo.write_all(b"go\n").unwrap()
 }
 
 /// Memory files of this process.

@@ -15,6 +15,7 @@ impl Relay {
             Mode::Hold(_) => return "a reader, to end",
             Mode::Stalled => return "a reader to come back, buffering",
             Mode::Over => return "the terminal's last line",
+            Mode::Clocked(_) => return "the container to write more",
             Mode::Splice | Mode::Copy(_) => {}
         }
         if self.nap.is_some() {

@@ -69,6 +69,11 @@ impl Patience {
         timer.as_mut().poll(cx).map(|()| Step::Stalled)
     }
 
+    /// Whether a pipe may hold as much.
+    pub(super) fn allows(&self, size: u64) -> bool {
+        self.buffering.size >= size
+    }
+
     /// The target has taken something.
     pub(super) fn renew(&mut self) {
         self.timer = None;

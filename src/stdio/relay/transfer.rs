@@ -14,6 +14,7 @@ use crate::stdio::sys;
 
 impl Relay {
     pub(super) fn splice(&mut self, cx: &mut Context<'_>, tally: &mut Tally) -> Poll<Step> {
+        self.look_if_over(cx, tally.moved);
         let Some(source) = &self.from else {
             return Poll::Ready(Step::Eof);
         };
@@ -30,7 +31,7 @@ impl Relay {
             Ok(moved) => {
                 tally.moved += moved as u64;
                 self.patience.renew();
-                Step::Again
+                self.flowed(moved, tally.moved)
             }
             Err(Errno::EINTR) => Step::Again,
             Err(Errno::EPIPE) => Step::Stop,
