@@ -4,7 +4,9 @@
 //! freed: after one request of 4 MiB, the most that ttrpc takes, it would keep up to that much in the
 //! heap for every later one, and twice as much free at the heap's end, for good. A shim lives for
 //! months and rests nearly all the time; so once it comes to rest after some work, what is free
-//! between blocks in use is given back too ([`at_rest`]), and nothing wakes up after that.
+//! between blocks in use is given back too ([`at_rest`]), and nothing wakes up after that. What each
+//! thread would keep of small blocks, and of threads that have ended their stacks, can be given back by
+//! nobody: there is none of that, which has to be said before the program starts ([`KEEP_NOTHING`]).
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -31,9 +33,20 @@ pub(super) async fn at_rest(mut work: watch::Receiver<()>) -> Infallible {
     std::future::pending().await
 }
 
+/// A variable and its value (glibc's manual, "Tunables") for the server, and for nobody whom it starts.
+pub(super) const KEEP_NOTHING: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.tcache_count=0:glibc.pthread.stack_cache_size=0",
+);
+
 /// Keeps glibc's limits where they begin.
 #[cfg(target_env = "gnu")]
 pub(super) fn give_back() {
+    let (name, ours) = KEEP_NOTHING;
+    if std::env::var_os(name).is_some_and(|value| value == ours) {
+        // SAFETY: this is the only thread.
+        unsafe { std::env::remove_var(name) };
+    }
     /// glibc's own first values (mallopt(3)); setting either ends their adjustment.
     const LIMIT: libc::c_int = 128 * 1024;
     // One heap for all: what short-lived threads free in heaps of their own is never given back.

@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use super::bootstrap::{self, Dialect, Environment, Request};
 use super::fds;
 use super::flags::Flags;
+use super::memory;
 use super::socket::{self, Claim, Socket};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -121,6 +122,11 @@ fn serve(
     // The environment is inherited: the operator's PATH, TMPDIR, XDG_RUNTIME_DIR and proxies are
     // meant for the runtime. The events' address may be known from the request alone.
     command.env("TTRPC_ADDRESS", &request.ttrpc_address);
+    // An operator's own settings hold.
+    let (name, value) = memory::KEEP_NOTHING;
+    if std::env::var_os(name).is_none() {
+        command.env(name, value);
+    }
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -12,6 +12,7 @@ mod common;
 mod create;
 mod create_input;
 mod create_toml;
+mod environment;
 mod exec;
 mod exec_input;
 mod kill;
