@@ -1,8 +1,8 @@
 //! Which program a process runs, as far as the kernel tells without asking any file system.
 //!
 //! Invariant: the same process gives the same answer until it calls execve(2), and another one
-//! afterwards. It is how a Start whose runtime failed learns what became of the container: its init
-//! waits within the runtime's program until it is started.
+//! afterwards. It is how a Start whose runtime failed learns what became of the container, and a Kill whom
+//! its signal would meet: an init waits within the runtime's program until it is started.
 
 use std::fs;
 use std::path::PathBuf;

@@ -5,16 +5,21 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::Container;
+use super::image::Image;
 use super::process::Process;
-use super::state::{ExecOp, InitOp, exec_allows, init_allows};
+use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
 
 pub(super) const SIGKILL: u32 = 9;
+
+/// Since its start, or its last change, a container is left to the runtime's kill for so long.
+const YOUNG: Duration = Duration::from_secs(1);
 
 impl Container {
     /// Sends a signal to the init or an exec; with `all`, to every process of the container.
@@ -37,11 +42,48 @@ impl Container {
         if facts.reaped && !all {
             return Err(Error::not_found("process already finished"));
         }
+        if !all && self.kill_by_pid(init, signal) {
+            self.signalled(signal).await;
+            return Ok(());
+        }
         // The process may be gone, and a client that saw it go may delete, before the runtime returns.
         let _answer_before_delete = self.kills.begin();
         self.runtime.kill(&self.id, signal, all).await?;
         self.signalled(signal).await;
         Ok(())
+    }
+
+    /// Sends a signal to the init without the runtime, where that would do no more: it runs its program,
+    /// and its end is the end of its pid namespace. False when the runtime is to be asked, for that or
+    /// for its words on what is wrong.
+    fn kill_by_pid(&self, init: &Process, signal: u32) -> bool {
+        let Ok(number) = i32::try_from(signal) else {
+            return false;
+        };
+        if self.kill_all_on_exit || !self.runtime.kills_by_pid() || !self.has_settled(init) {
+            return false;
+        }
+        // On cgroup v1 a frozen process does not die, and a runtime thaws what somebody else froze.
+        if signal == SIGKILL && self.is_frozen() != Some(false) {
+            return false;
+        }
+        let sent = self.shared.tracker.with_live_pid(init, |pid| {
+            // A pause begins under the same lock.
+            init.facts().state == State::Running && send(pid, number).is_ok()
+        });
+        sent == Some(true)
+    }
+
+    /// Whether it is sure that a signal meets what the container is for. When a runtime's start returns its
+    /// init may still be the runtime's, which takes a SIGTERM for its own; and a program needs a moment
+    /// to say which signals it wants, which clients that stop what they have just started leave to the
+    /// slowness of the runtime.
+    fn has_settled(&self, init: &Process) -> bool {
+        let facts = init.facts();
+        let image = || Image::of(facts.pid);
+        let before = self.unstarted.get().map(|(before, _)| before);
+        facts.since.elapsed() >= YOUNG
+            && before.is_some_and(|before| image().is_some_and(|now| now != *before))
     }
 
     fn kill_exec(&self, exec: &Process, signal: u32) -> Result<()> {

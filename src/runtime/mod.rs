@@ -104,6 +104,14 @@ impl Runtime {
         self.root.join(id).join("exec.fifo").exists()
     }
 
+    /// Whether its kill of a running container with a pid namespace of its own is a kill(2) of the
+    /// init's pid and nothing else, as is that of runc and crun. Of others the process that the
+    /// shim knows may be a virtual machine or a sandbox, for which the signal is not meant.
+    pub fn kills_by_pid(&self) -> bool {
+        let name = self.binary.file_name().and_then(|name| name.to_str());
+        matches!(name, Some("runc" | "crun"))
+    }
+
     /// Makes the container; its init waits for [`Runtime::start`]. A stale pid file is removed.
     pub async fn create(
         &self,

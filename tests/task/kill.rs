@@ -1,5 +1,9 @@
 //! Kill: who gets the signal, in which state of a container, and who does not.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
 use cotter::error::Code::{NotFound, Unknown};
 use cotter::error::Result;
 use cotter::manager::dialect::Dialect;
@@ -11,10 +15,11 @@ use crate::client::{
     SLEEP, lines, pids, refused, until, until_catches, until_runs, with_each_runtime, works,
 };
 use crate::common::shim::Shim;
+use crate::common::tool;
 
 with_each_runtime! {
     of_an_init, of_a_created_container, all_of_a_container, all_with_the_hosts_pids,
-    all_is_not_for_execs, one_exec_of_many, after_the_end,
+    all_is_not_for_execs, one_exec_of_many, after_the_end, without_the_runtime, frozen_by_hand,
 }
 
 async fn kill_all(shim: &Shim, exec: &str, signal: u32) -> Result<()> {
@@ -193,6 +198,64 @@ async fn one_exec_of_many(runtime: &'static str) {
         assert_eq!(seen, left.len() + 1);
     }
     shim.remove("c").await;
+    shim.end().await;
+}
+
+/// A running container is sent signals though its runtime is gone; what the runtime alone can do, or
+/// can say, it is asked for.
+async fn without_the_runtime(runtime: &'static str) {
+    let args = [
+        "sh",
+        "-c",
+        "trap 'exit 7' TERM; while :; do sleep 0.01; done",
+    ];
+    let mut shim = Shim::start(runtime, "c", &args).await;
+    let bin = shim.dir().join("bin");
+    let binary = bin.join(runtime.to_lowercase());
+    fs::create_dir(&bin).unwrap();
+    symlink(tool(runtime), &binary).unwrap();
+    shim.options.binary_name = binary.to_string_lossy().into_owned();
+    let pid = shim.run("c", &args).await;
+    until_catches(pid, 15).await;
+
+    fs::remove_file(&binary).unwrap();
+    until("it is not young any more", async || {
+        shim.kill("c", "", 0).await.is_ok()
+    })
+    .await;
+    kill_all(&shim, "", 15).await.unwrap_err();
+    shim.kill("c", "", 65).await.unwrap_err();
+    assert_eq!(
+        shim.state("c", "").await.unwrap().status.unwrap(),
+        Status::RUNNING
+    );
+    shim.kill("c", "", 15).await.unwrap();
+    assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 7);
+
+    symlink(tool(runtime), &binary).unwrap();
+    shim.delete("c", "").await.unwrap();
+    shim.end().await;
+}
+
+/// On cgroup v1 the frozen do not die, and runc lets one go that somebody else froze; crun does not.
+async fn frozen_by_hand(runtime: &'static str) {
+    let mut shim = Shim::start(runtime, "c", &SLEEP).await;
+    shim.run("c", &SLEEP).await;
+    let by_hand = |verb: &str| {
+        let mut command = std::process::Command::new(tool(runtime));
+        let state = shim.state_dir();
+        command.arg("--root").arg(state).args([verb, "c"]).status()
+    };
+    assert!(by_hand("pause").unwrap().success());
+    // Old enough to be signalled without the runtime, were it not frozen.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    shim.kill("c", "", 9).await.unwrap();
+    if runtime == "CRUN" {
+        // It may be gone by now.
+        by_hand("resume").unwrap();
+    }
+    assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+    shim.delete("c", "").await.unwrap();
     shim.end().await;
 }
 
