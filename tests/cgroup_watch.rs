@@ -86,7 +86,10 @@ fn instances() -> Vec<RawFd> {
 
 fn descriptors() -> (usize, usize) {
     let all = open_files();
-    let files = all.iter().filter(|(_, to)| to.ends_with("cgroup.events"));
+    let watched = ["cgroup.events", "cgroup.stat"];
+    let files = all
+        .iter()
+        .filter(|(_, to)| watched.iter().any(|name| to.ends_with(name)));
     (files.count(), instances().len())
 }
 
@@ -148,6 +151,40 @@ async fn all_are_told(files: usize, inotify: usize) {
 fn run(test: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build().unwrap().block_on(test);
+}
+
+/// What 1 to 100 containers cost, each with the two files that a shim watches on v2.
+async fn of_containers() {
+    let watcher = Watcher::default();
+    let (mut groups, mut watches) = (Vec::new(), Vec::new());
+    for (containers, cost) in [
+        (1, (2, 0)),
+        (2, (4, 0)),
+        (3, (6, 0)),
+        (4, (6, 1)),
+        (10, (6, 1)),
+        (50, (6, 1)),
+        (100, (6, 1)),
+    ] {
+        for n in groups.len()..containers {
+            let group = Group::new(n);
+            for file in [group.events(), group.0.join("cgroup.stat")] {
+                watches.push(watcher.watch(&file).unwrap());
+            }
+            groups.push(group);
+        }
+        let (files, instances) = descriptors();
+        println!("{containers:>3} containers: {files} files, {instances} instances of inotify");
+        assert_eq!((files, instances), cost, "{containers}");
+    }
+    // The first and the last one's.
+    for n in [0, 99] {
+        groups[n].change();
+        assert!(told(&mut watches[2 * n]).await, "{n}");
+    }
+    drop(watches);
+    tokio::task::yield_now().await;
+    assert_eq!(descriptors(), (0, 0));
 }
 
 /// The instance is taken from under its reader: its number is that of a file that cannot be read, and the event loop
@@ -236,5 +273,13 @@ fn where_inotify_cannot_be_read_its_files_are_polled() {
             "-m",
             "",
         ),
+    }
+}
+
+#[test]
+fn a_hundred_containers_cost_seven_descriptors() {
+    match std::env::var_os(ROOT) {
+        Some(_) => run(of_containers()),
+        None => again("a_hundred_containers_cost_seven_descriptors", "-m", ""),
     }
 }
