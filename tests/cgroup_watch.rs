@@ -1,6 +1,6 @@
 //! Watches of cgroup files: each change is told to those who watch that file and to nobody else, many
 //! watches cost one descriptor, and none is lost when that one cannot be read. What is watched is `cgroup.events` of cgroup v2, which any Linux has.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs;
 use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
@@ -174,7 +174,7 @@ async fn of_containers() {
             groups.push(group);
         }
         let (files, instances) = descriptors();
-        println!("{containers:>3} containers: {files} files, {instances} instances of inotify");
+        eprintln!("{containers:>3} containers: {files} files, {instances} instances of inotify");
         assert_eq!((files, instances), cost, "{containers}");
     }
     // The first and the last one's.
