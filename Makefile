@@ -73,6 +73,7 @@ test-suites: tools ## Run containerd's and Docker's own suites, with the Go shim
 
 test-vm: tools ## Run the tests of cgroup v2, systemd and CRIU in a virtual machine (needs root)
 	@tests/vm/run
+	@COTTER_VM_CGROUPS=mixed tests/vm/run resources mixed::pids_on_v2 --ignored
 
 test-vm-newer: tools ## Run the tests of process limits under a newer kernel, which counts them otherwise (needs root)
 	@tests/setup/vm-kernel

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cotter::error::{Error, Result};
@@ -187,10 +188,44 @@ impl Session {
 
     /// A shim with container `c` running `sleep`.
     pub async fn running(who: &Contestant, runtime: &Runtime, place: &mut Place) -> Result<Self> {
-        let session = Self::start(who, runtime, place, |_| {}).await?;
+        Self::running_as(who, runtime, place, |_| {}).await
+    }
+
+    /// As [`running`](Self::running), with another spec.
+    pub async fn running_as(
+        who: &Contestant,
+        runtime: &Runtime,
+        place: &mut Place,
+        spec: impl FnOnce(&mut Spec),
+    ) -> Result<Self> {
+        let session = Self::start(who, runtime, place, spec).await?;
         session.create("c").await?;
         session.start_process("c", "").await?;
         Ok(session)
+    }
+
+    /// Removes container `c` and ends the shim.
+    pub async fn finish(self) -> Result<()> {
+        self.remove("c").await?;
+        self.end().await?;
+        Ok(())
+    }
+
+    /// Runs the runtime without a shim, as a person does.
+    pub fn by_hand(&self, arguments: &[&str]) -> Result<()> {
+        let done = Command::new(&self.options.binary_name)
+            .arg("--root")
+            .arg(Path::new(&self.options.root).join(&self.launch.namespace))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .map_err(|e| Error::io("run the runtime by hand", &e))?;
+        match done.success() {
+            true => Ok(()),
+            false => Err(Error::unknown(format!("{arguments:?} by hand: {done}"))),
+        }
     }
 
     /// Makes a bundle for another container of this shim.
@@ -199,11 +234,6 @@ impl Session {
         let made = bundle(dir, &self.launch.namespace, &self.rootfs, id, |_| {})?;
         self.bundles.insert(id.into(), made);
         Ok(())
-    }
-
-    /// The namespace of the containers.
-    pub fn namespace(&self) -> &str {
-        &self.launch.namespace
     }
 
     /// The first event from now on for which `wanted` holds.

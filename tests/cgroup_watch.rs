@@ -1,8 +1,9 @@
-//! Watches of cgroup files: each change is told to those who watch that file and to nobody else, and many
-//! watches cost one descriptor. What is watched is `cgroup.events` of cgroup v2, which any Linux has.
-#![allow(clippy::unwrap_used)]
+//! Watches of cgroup files: each change is told to those who watch that file and to nobody else, many
+//! watches cost one descriptor, and none is lost when that one cannot be read. What is watched is `cgroup.events` of cgroup v2, which any Linux has.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs;
+use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -66,16 +67,30 @@ impl Drop for Group {
     }
 }
 
+/// The descriptors of this process and what they are.
+fn open_files() -> Vec<(RawFd, PathBuf)> {
+    let all = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let file = |fd: fs::DirEntry| {
+        let number = fd.file_name().to_str()?.parse().ok()?;
+        Some((number, fs::read_link(fd.path()).ok()?))
+    };
+    all.filter_map(file).collect()
+}
+
+/// Those of inotify.
+fn instances() -> Vec<RawFd> {
+    let all = open_files().into_iter();
+    let instances = all.filter(|(_, to)| to == Path::new("anon_inode:inotify"));
+    instances.map(|(fd, _)| fd).collect()
+}
+
 fn descriptors() -> (usize, usize) {
-    let links = fs::read_dir("/proc/self/fd").unwrap().flatten();
-    let links: Vec<PathBuf> = links
-        .filter_map(|fd| fs::read_link(fd.path()).ok())
-        .collect();
-    let files = links.iter().filter(|to| to.ends_with("cgroup.events"));
-    let inotify = links
+    let all = open_files();
+    let watched = ["cgroup.events", "cgroup.stat"];
+    let files = all
         .iter()
-        .filter(|to| *to == Path::new("anon_inode:inotify"));
-    (files.count(), inotify.count())
+        .filter(|(_, to)| watched.iter().any(|name| to.ends_with(name)));
+    (files.count(), instances().len())
 }
 
 async fn told(watch: &mut Watch) -> bool {
@@ -138,12 +153,99 @@ fn run(test: impl Future<Output = ()>) {
     runtime.enable_all().build().unwrap().block_on(test);
 }
 
+/// What 1 to 100 containers cost, each with the two files that a shim watches on v2.
+async fn of_containers() {
+    let watcher = Watcher::default();
+    let (mut groups, mut watches) = (Vec::new(), Vec::new());
+    for (containers, cost) in [
+        (1, (2, 0)),
+        (2, (4, 0)),
+        (3, (6, 0)),
+        (4, (6, 1)),
+        (10, (6, 1)),
+        (50, (6, 1)),
+        (100, (6, 1)),
+    ] {
+        for n in groups.len()..containers {
+            let group = Group::new(n);
+            for file in [group.events(), group.0.join("cgroup.stat")] {
+                watches.push(watcher.watch(&file).unwrap());
+            }
+            groups.push(group);
+        }
+        let (files, instances) = descriptors();
+        eprintln!("{containers:>3} containers: {files} files, {instances} instances of inotify");
+        assert_eq!((files, instances), cost, "{containers}");
+    }
+    // The first and the last one's.
+    for n in [0, 99] {
+        groups[n].change();
+        assert!(told(&mut watches[2 * n]).await, "{n}");
+    }
+    drop(watches);
+    tokio::task::yield_now().await;
+    assert_eq!(descriptors(), (0, 0));
+}
+
+/// The instance is taken from under its reader: its number is that of a file that cannot be read, and the event loop
+/// goes on telling of it, since what it tells of is what the number stood for.
+async fn an_instance_fails() {
+    let watcher = Watcher::default();
+    let groups: Vec<Group> = (0..MANY + 1).map(Group::new).collect();
+    let mut watches: Vec<Watch> = groups[..MANY]
+        .iter()
+        .map(|group| watcher.watch(&group.events()).unwrap())
+        .collect();
+    let (last, later) = (&groups[MANY - 1], &groups[MANY]);
+    // It runs.
+    last.change();
+    assert!(told(&mut watches[MANY - 1]).await);
+    while told_anything(&mut watches[MANY - 1]).await {}
+
+    let instance = instances()[0];
+    let unreadable = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/null")
+        .unwrap();
+    // SAFETY: the number stays open all the time, and whoever owns it goes on owning it.
+    let kept = unsafe {
+        let kept = nix::unistd::dup(BorrowedFd::borrow_raw(instance)).unwrap();
+        let _same = nix::unistd::dup2_raw(&unreadable, instance)
+            .unwrap()
+            .into_raw_fd();
+        kept
+    };
+    last.change();
+    assert!(told(&mut watches[MANY - 1]).await, "it waits for ever");
+    drop(kept);
+    assert_eq!(instances(), [0; 0]);
+
+    // While others still have the one that failed.
+    let mut new = watcher.watch(&later.events()).unwrap();
+    assert_eq!(instances().len(), 1);
+    later.change();
+    assert!(
+        told(&mut new).await,
+        "it is the watch of a reader that is dead"
+    );
+
+    for (n, watch) in watches.iter_mut().enumerate() {
+        while told_anything(watch).await {}
+        groups[n].change();
+        assert!(told(watch).await, "{n}");
+    }
+    assert_eq!(descriptors(), (MANY, 1));
+    drop((watches, new));
+    tokio::task::yield_now().await;
+    assert_eq!(descriptors(), (0, 0));
+}
+
 #[test]
-fn two_files_are_polled_and_all_others_cost_one_descriptor() {
+fn six_files_are_polled_and_all_others_cost_one_descriptor() {
     match std::env::var_os(ROOT) {
-        Some(_) => run(all_are_told(2, 1)),
+        Some(_) => run(all_are_told(6, 1)),
         None => again(
-            "two_files_are_polled_and_all_others_cost_one_descriptor",
+            "six_files_are_polled_and_all_others_cost_one_descriptor",
             "-m",
             "",
         ),
@@ -159,5 +261,25 @@ fn where_no_inotify_is_left_all_files_are_polled() {
             "-UrmC",
             "echo 0 >/proc/sys/user/max_inotify_instances &&",
         ),
+    }
+}
+
+#[test]
+fn where_inotify_cannot_be_read_its_files_are_polled() {
+    match std::env::var_os(ROOT) {
+        Some(_) => run(an_instance_fails()),
+        None => again(
+            "where_inotify_cannot_be_read_its_files_are_polled",
+            "-m",
+            "",
+        ),
+    }
+}
+
+#[test]
+fn a_hundred_containers_cost_seven_descriptors() {
+    match std::env::var_os(ROOT) {
+        Some(_) => run(of_containers()),
+        None => again("a_hundred_containers_cost_seven_descriptors", "-m", ""),
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cotter::error::{Error, Result};
 use cotter::manager::events::Event;
 use cotter::manager::request;
+use cotter::manager::spec::Spec;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -21,13 +22,11 @@ pub async fn storm(
     scale: &Scale,
 ) -> Result<Seen> {
     let [few, many] = scale.storms;
-    let mut session = Session::start(who, runtime, place, |spec| spec.host_pids = true).await?;
-    session.create("c").await?;
-    session.start_process("c", "").await?;
+    let host_pids = |spec: &mut Spec| spec.host_pids = true;
+    let mut session = Session::running_as(who, runtime, place, host_pids).await?;
     let short = orphans(&mut session, few).await?;
     let long = orphans(&mut session, many).await?;
-    session.remove("c").await?;
-    session.end().await?;
+    session.finish().await?;
     let each = |took: Duration, count: usize| took.as_secs_f64() / count as f64;
     Ok(vec![
         (format!("exit told behind {many} others (ms)"), ms(long)),
@@ -112,8 +111,7 @@ pub async fn events(
     }
     let took = begun.elapsed();
     load.await.map_err(|e| Error::unknown(e.to_string()))??;
-    session.remove("c").await?;
-    session.end().await?;
+    session.finish().await?;
     let rate = count as f64 / took.as_secs_f64();
     Ok(vec![("events (1/s)".into(), rate)])
 }

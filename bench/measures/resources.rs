@@ -1,10 +1,8 @@
 //! What a shim has when it rests: memory, threads, descriptors, and how often it wakes up.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cotter::error::{Error, Result};
+use cotter::error::Result;
 
 use super::{Scale, Seen, many_execs};
 use crate::contestant::{Contestant, Place, Runtime, Session};
@@ -59,8 +57,7 @@ pub async fn footprint(
     for n in 1..=last {
         session.remove(&format!("c{n}")).await?;
     }
-    session.remove("c").await?;
-    session.end().await?;
+    session.finish().await?;
     Ok(seen)
 }
 
@@ -85,8 +82,7 @@ pub async fn marginal(
     tokio::time::sleep(scale.rest).await;
     let cost = (before - proc::available()?) / scale.shims as f64;
     for session in sessions {
-        session.remove("c").await?;
-        session.end().await?;
+        session.finish().await?;
     }
     Ok(vec![(marginal_of(scale.shims), cost)])
 }
@@ -100,37 +96,20 @@ pub async fn bare_marginal(
 ) -> Result<Seen> {
     // Its namespace, cgroups and directory, and what ends all of it if this fails.
     let mut session = Session::running(who, runtime, place).await?;
-    let root = Path::new(&session.options.root).join(session.namespace());
-    let call = |arguments: &[&str]| {
-        let done = Command::new(&runtime.binary)
-            .arg("--root")
-            .arg(&root)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .map_err(|e| Error::io("run the runtime by hand", &e))?;
-        match done.success() {
-            true => Ok(()),
-            false => Err(Error::unknown(format!("{arguments:?} by hand: {done}"))),
-        }
-    };
     tokio::time::sleep(scale.rest).await;
     let before = proc::available()?;
     let ids: Vec<String> = (0..scale.shims).map(|n| format!("h{n}")).collect();
     for id in &ids {
         session.bundle(id)?;
         let bundle = session.dir.join(id);
-        call(&["run", "-d", "--bundle", &bundle.to_string_lossy(), id])?;
+        session.by_hand(&["run", "-d", "--bundle", &bundle.to_string_lossy(), id])?;
     }
     tokio::time::sleep(scale.rest).await;
     let cost = (before - proc::available()?) / scale.shims as f64;
     for id in &ids {
-        call(&["delete", "--force", id])?;
+        session.by_hand(&["delete", "--force", id])?;
     }
-    session.remove("c").await?;
-    session.end().await?;
+    session.finish().await?;
     Ok(vec![(marginal_of(scale.shims), cost)])
 }
 
@@ -163,8 +142,7 @@ pub async fn idle(
     for (n, session) in sessions.into_iter().enumerate() {
         let ended = async {
             let (session, _) = session?;
-            session.remove("c").await?;
-            session.end().await?;
+            session.finish().await?;
             let woken = (after[n] - before[n]) * per_minute;
             Ok(vec![("wake-ups of an idle shim (1/min)".into(), woken)])
         };

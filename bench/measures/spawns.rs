@@ -150,8 +150,7 @@ pub async fn profile(
     cpu("the shim", proc::cpu(shim)? - shims);
     cpu("runtime and program, user", user - theirs.0);
     cpu("runtime and program, kernel", system - theirs.1);
-    session.remove("c").await?;
-    session.end().await?;
+    session.finish().await?;
     Ok(seen)
 }
 

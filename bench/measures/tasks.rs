@@ -1,7 +1,5 @@
 //! Containers, execs and questions, one after another and many at a time.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cotter::error::{Error, Result};
@@ -77,8 +75,7 @@ pub async fn execs(
         seen.push((format!("{name}, throughput (1/s)"), 1e3 / wall));
         quantiles(&mut seen, &name, &times);
     }
-    session.remove("c").await?;
-    session.end().await?;
+    session.finish().await?;
     Ok(seen)
 }
 
@@ -90,26 +87,13 @@ pub async fn bare(
     scale: &Scale,
 ) -> Result<Seen> {
     let session = Session::running(who, runtime, place).await?;
-    let root = Path::new(&session.options.root).join(session.namespace());
     let mut times = vec![];
     for _ in 0..scale.execs {
         let begun = Instant::now();
-        let status = Command::new(&runtime.binary)
-            .arg("--root")
-            .arg(&root)
-            .args(["exec", "c", "true"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .map_err(|e| Error::io("run the runtime by hand", &e))?;
+        session.by_hand(&["exec", "c", "true"])?;
         times.push(ms(begun.elapsed()));
-        if !status.success() {
-            return Err(Error::unknown(format!("exec by hand: {status}")));
-        }
     }
-    session.remove("c").await?;
-    session.end().await?;
+    session.finish().await?;
     let mut seen = Seen::new();
     quantiles(&mut seen, &format!("exec cycle, {}", runtime.name), &times);
     Ok(seen)
@@ -159,7 +143,6 @@ pub async fn calls(
     }
     load.await.map_err(|e| Error::unknown(e.to_string()))??;
     quantiles(&mut seen, "State under 16 execs at once", &times);
-    session.remove("c").await?;
-    session.end().await?;
+    session.finish().await?;
     Ok(seen)
 }

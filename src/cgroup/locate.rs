@@ -37,6 +37,16 @@ pub(super) struct Place {
     pub shared: bool,
 }
 
+impl Place {
+    /// The kind of its hierarchy, and so what its files are called.
+    pub fn version(&self) -> Version {
+        match self.controllers[..] {
+            [] => Version::V2,
+            _ => Version::V1,
+        }
+    }
+}
+
 /// One line of `/proc/<pid>/cgroup`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Membership {

@@ -42,6 +42,9 @@ pub struct Cgroup {
     version: Version,
     /// Most telling hierarchy first, never empty.
     places: Vec<Place>,
+    /// The controllers that v1's hierarchies have, mounted where the shim sees them or not: cgroup v2
+    /// has none of these.
+    on_v1: Vec<String>,
     /// cgroup2 is mounted with `pids_localevents`.
     local_events: bool,
 }
@@ -63,11 +66,12 @@ impl Cgroup {
     }
 
     fn new(of: &[u8], own: &[u8], mounts: &[mountinfo::Entry]) -> Result<Self> {
-        let (version, places) =
-            locate::places(&locate::memberships(of), &locate::memberships(own), mounts)?;
+        let of = locate::memberships(of);
+        let (version, places) = locate::places(&of, &locate::memberships(own), mounts)?;
         Ok(Self {
             version,
             places,
+            on_v1: of.into_iter().flat_map(|one| one.controllers).collect(),
             local_events: locate::has_local_pids_events(mounts),
         })
     }
@@ -79,16 +83,53 @@ impl Cgroup {
 
     /// The directory that has a controller's files: on v2 always the one directory, whether or not
     /// the controller is enabled there. None when there is no such hierarchy, or when the cgroup
-    /// in it is shared with the shim.
+    /// in it is shared with the shim. On a hybrid, v1's: see [`place`](Self::place).
     pub fn dir(&self, controller: &str) -> Option<&Path> {
-        self.place(controller).map(|place| place.dir.as_path())
+        let place = self.find(controller).filter(|place| !place.shared)?;
+        Some(&place.dir)
     }
 
-    fn place(&self, controller: &str) -> Option<&Place> {
+    /// Which kind of hierarchy has a controller, or would have it.
+    pub fn version_of(&self, controller: &str) -> Version {
+        let on_v1 = self.on_v1.iter().any(|name| name == controller);
+        let v2 = || {
+            self.places
+                .iter()
+                .any(|place| place.version() == Version::V2)
+        };
+        match self.version {
+            Version::V1 if on_v1 || !v2() => Version::V1,
+            _ => Version::V2,
+        }
+    }
+
+    /// Where a controller has its files, also if it is one that a hybrid has on v2. Whether it is enabled
+    /// there, its files tell.
+    ///
+    /// # Errors
+    /// Why there is no such place, or none that is the container's.
+    fn place(&self, controller: &str) -> Result<&Place> {
+        let missing = |why: String| {
+            let what = format!("a cgroup of its own with the {controller} controller");
+            Error::not_found(format!("{what}: {why}"))
+        };
+        let unified = || {
+            let v2 = |place: &&Place| place.version() == Version::V2;
+            let found = self.places.iter().find(v2);
+            found.filter(|_| self.version_of(controller) == Version::V2)
+        };
+        let place = self.find(controller).or_else(unified);
+        let place = place.ok_or_else(|| missing("no hierarchy of it is mounted".into()))?;
+        match place.shared {
+            true => Err(missing(format!("the shim is in {}", place.dir.display()))),
+            false => Ok(place),
+        }
+    }
+
+    fn find(&self, controller: &str) -> Option<&Place> {
         self.places
             .iter()
             .find(|place| self.version == Version::V2 || has(place, controller))
-            .filter(|place| !place.shared)
     }
 
     /// Whether the shim is in this cgroup or below it, in every hierarchy: then nothing here says
@@ -97,14 +138,24 @@ impl Cgroup {
         self.places.iter().all(|place| place.shared)
     }
 
+    /// As [`is_shared_with_us`](Self::is_shared_with_us), as an error.
+    ///
+    /// # Errors
+    /// A failed precondition, with the path.
+    pub fn is_its_own(&self) -> Result<()> {
+        let dir = self.places.first().map(|place| place.dir.display());
+        match dir.filter(|_| self.is_shared_with_us()) {
+            Some(dir) => Err(Error::failed_precondition(format!(
+                "the container's cgroup is also the shim's: {dir}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// All processes in the cgroup and below it, in ascending order. A cgroup that is gone has
     /// none; one that is shared with the shim is a failed precondition.
     pub fn procs(&self) -> Result<Vec<Pid>> {
-        if self.is_shared_with_us() {
-            return Err(Error::failed_precondition(
-                "the container's cgroup is also the shim's",
-            ));
-        }
+        self.is_its_own()?;
         let mut own = self.places.iter().filter(|place| !place.shared);
         match own.find(|place| place.dir.is_dir()) {
             Some(place) => procs_below(&place.dir),

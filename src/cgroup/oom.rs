@@ -37,9 +37,7 @@ impl Cgroup {
     /// # Errors
     /// The file that does not tell, and why.
     pub fn oom_kills(&self) -> Result<u64> {
-        let path = self
-            .oom_file()
-            .ok_or_else(|| Error::not_found("a memory cgroup of its own"))?;
+        let path = self.oom_file()?;
         let shown = path.display();
         let text = fs::read_to_string(&path).map_err(|e| Error::io(format!("read {shown}"), &e))?;
         kills(&text).ok_or_else(|| Error::unknown(format!("read {shown}: no count of oom_kill")))
@@ -47,13 +45,14 @@ impl Cgroup {
 
     /// The path of the memory cgroup in its hierarchy, as the shim's cgroup namespace shows it.
     pub fn memory_path(&self) -> Option<&Path> {
-        self.place("memory").map(|place| place.path.as_path())
+        Some(&self.place("memory").ok()?.path)
     }
 
     /// How often the limit of each cgroup was hit: the container's first, then those above it. None
     /// where it cannot be known, as where there is no limit to hit.
     pub fn hits(&self) -> Vec<Option<u64>> {
-        self.levels().map(|dir| self.hits_in(dir)).collect()
+        let version = self.version_of("memory");
+        self.levels().map(|dir| hits_in(dir, version)).collect()
     }
 
     fn levels(&self) -> impl Iterator<Item = &Path> {
@@ -64,21 +63,11 @@ impl Cgroup {
         })
     }
 
-    fn hits_in(&self, dir: &Path) -> Option<u64> {
-        let read = |file: &str| fs::read_to_string(dir.join(file)).ok();
-        match self.version {
-            // Counts what could not be had at once; most of that could be after some reclaim.
-            Version::V1 => read("memory.failcnt")?.trim().parse().ok(),
-            // Since Linux 5.2.
-            Version::V2 => value(&read("memory.events.local")?, "oom"),
-        }
-    }
-
     /// Whose limit was hit between two looks at the [`hits`](Self::hits).
     pub fn hit(&self, before: &[Option<u64>], now: &[Option<u64>]) -> Hit {
         let (level, above) = whose(before, now);
         let dir = above.and_then(|above| self.levels().nth(above));
-        let file = match self.version {
+        let file = match self.version_of("memory") {
             Version::V1 => "memory.limit_in_bytes",
             Version::V2 => "memory.max",
         };
@@ -99,26 +88,24 @@ impl Cgroup {
     /// # Errors
     /// `InvalidArgument` on v1; the file that could not be written.
     pub fn set_oom_group(&self) -> Result<()> {
-        if self.version == Version::V1 {
+        if self.version_of("memory") == Version::V1 {
             return Err(Error::invalid_argument(
                 "on cgroup v1 there is no memory.oom.group",
             ));
         }
-        let dir = self
-            .dir("memory")
-            .ok_or_else(|| Error::not_found("a memory cgroup of its own"))?;
-        let path = dir.join("memory.oom.group");
+        let path = self.place("memory")?.dir.join("memory.oom.group");
         let write = || OpenOptions::new().write(true).open(&path)?.write_all(b"1");
         write().map_err(|e| Error::io(format!("write {}", path.display()), &e))
     }
 
-    fn oom_file(&self) -> Option<PathBuf> {
-        let name = match self.version {
+    fn oom_file(&self) -> Result<PathBuf> {
+        let place = self.place("memory")?;
+        let name = match place.version() {
             // The count is there since Linux 4.13.
             Version::V1 => "memory.oom_control",
             Version::V2 => "memory.events",
         };
-        Some(self.dir("memory")?.join(name))
+        Ok(place.dir.join(name))
     }
 
     /// Begins to watch; none when the memory controller is not there. Call it in a runtime.
@@ -126,16 +113,26 @@ impl Cgroup {
     /// # Errors
     /// What the system said, with the path.
     pub fn watch_oom(&self, watcher: &Watcher) -> Result<Option<OomWatch>> {
-        let Some(path) = self.oom_file().filter(|path| path.exists()) else {
+        let Some(path) = self.oom_file().ok().filter(|path| path.exists()) else {
             return Ok(None);
         };
-        let kind = match self.version {
+        let kind = match self.version_of("memory") {
             Version::V1 => shortage(&path)
                 .map(Kind::Shortage)
                 .map_err(|e| Error::io(format!("watch {}", path.display()), &e))?,
             Version::V2 => Kind::Count(watcher.watch(&path)?),
         };
         Ok(Some(OomWatch(kind)))
+    }
+}
+
+fn hits_in(dir: &Path, version: Version) -> Option<u64> {
+    let read = |file: &str| fs::read_to_string(dir.join(file)).ok();
+    match version {
+        // Counts what could not be had at once; most of that could be after some reclaim.
+        Version::V1 => read("memory.failcnt")?.trim().parse().ok(),
+        // Since Linux 5.2.
+        Version::V2 => value(&read("memory.events.local")?, "oom"),
     }
 }
 

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::metrics::{keyed, number};
-use super::{Cgroup, Version, Watch, Watcher, below, has, is_gone};
+use super::{Cgroup, Version, Watch, Watcher, below, is_gone};
 use crate::error::{Error, Result};
 
 /// Where a refused fork is counted.
@@ -62,13 +62,8 @@ impl Cgroup {
     /// # Errors
     /// What is not there, with its path.
     pub fn pids(&self) -> Result<Pids> {
-        let place = self
-            .places
-            .iter()
-            .find(|place| self.version == Version::V2 || has(place, "pids"))
-            .filter(|place| !place.shared)
-            .ok_or_else(|| Error::not_found("a cgroup of its own with the pids controller"))?;
-        let counted_at = match self.version {
+        let place = self.place("pids")?;
+        let counted_at = match place.version() {
             Version::V2 if !self.local_events && place.dir.join(LOCAL).exists() => CountedAt::Limit,
             _ => CountedAt::Forker,
         };
@@ -76,7 +71,7 @@ impl Cgroup {
             dir: place.dir.clone(),
             top: place.mount_point.clone(),
             counted_at,
-            notified: notified(self.version, &release()),
+            notified: notified(place.version(), &release()),
         };
         pids.hits()?;
         Ok(pids)

@@ -107,12 +107,112 @@ fn what_the_shim_is_in_is_shared() {
         };
         assert_eq!(found.is_shared_with_us(), shared, "{path} of {own}");
         assert_eq!(found.dir("pids").is_none(), shared, "{path} of {own}");
+        assert_eq!(found.is_its_own().is_err(), shared, "{path} of {own}");
         if shared {
+            let why = found.is_its_own().unwrap_err();
+            let path = format!("also the shim's: {}:", dirs(&found)[0]);
+            assert!(why.message.contains(&path), "{why}");
             assert_eq!(found.procs().unwrap_err().code, Code::FailedPrecondition);
         }
     }
     let unknown = cgroup("0::/a\n", "", V2).unwrap();
     assert!(unknown.is_shared_with_us());
+}
+
+/// A controller is in one hierarchy at a time, of v1 or of v2; not all need be of one kind, nor mounted.
+#[test]
+fn each_controller_is_where_the_kernel_has_it() {
+    const UNIFIED: &str = "/sys/fs/cgroup/unified/a";
+    let without = |name: &str| {
+        let lines = V1.split_inclusive('\n').filter(|line| !line.contains(name));
+        format!("{}{HYBRID}", lines.collect::<String>())
+    };
+    let (all, no_pids, no_memory) = (
+        format!("{V1}{HYBRID}"),
+        without("/pids"),
+        without("/memory"),
+    );
+    let on_v2 = format!("{V2}60 23 0:60 / /mnt/memory rw - cgroup cgroup rw,memory\n");
+    let (v1, v2) = (Version::V1, Version::V2);
+    for (what, of, mounts, pids, memory) in [
+        (
+            "a plain hybrid",
+            "5:pids:/a\n4:memory:/a\n0::/a\n",
+            &all,
+            (v1, Ok("/sys/fs/cgroup/pids/a")),
+            (v1, Ok("/sys/fs/cgroup/memory/a")),
+        ),
+        (
+            "in different cgroups",
+            "5:pids:/p/a\n4:memory:/m/b\n0::/\n",
+            &all,
+            (v1, Ok("/sys/fs/cgroup/pids/p/a")),
+            (v1, Ok("/sys/fs/cgroup/memory/m/b")),
+        ),
+        (
+            "pids on v2",
+            "4:memory:/a\n0::/a\n",
+            &no_pids,
+            (v2, Ok(UNIFIED)),
+            (v1, Ok("/sys/fs/cgroup/memory/a")),
+        ),
+        (
+            "memory on v2, the order of lines turned round",
+            "0::/a\n5:pids:/a\n",
+            &no_memory,
+            (v1, Ok("/sys/fs/cgroup/pids/a")),
+            (v2, Ok(UNIFIED)),
+        ),
+        (
+            "pids on v2, where the shim is too",
+            "4:memory:/a\n0::/\n",
+            &no_pids,
+            (v2, Err("the shim is in /sys/fs/cgroup/unified")),
+            (v1, Ok("/sys/fs/cgroup/memory/a")),
+        ),
+        (
+            "pids on a v1 that is not mounted, which v2 then does not have",
+            "5:pids:/a\n4:memory:/a\n0::/a\n",
+            &no_pids,
+            (v1, Err("no hierarchy of it is mounted")),
+            (v1, Ok("/sys/fs/cgroup/memory/a")),
+        ),
+        (
+            "the shim shares pids, and v2 is not asked instead",
+            "5:pids:/\n4:memory:/a\n0::/a\n",
+            &all,
+            (v1, Err("the shim is in /sys/fs/cgroup/pids")),
+            (v1, Ok("/sys/fs/cgroup/memory/a")),
+        ),
+        (
+            "no pids anywhere and no v2",
+            "4:memory:/a\n",
+            &V1.to_owned(),
+            (v1, Err("no hierarchy of it is mounted")),
+            (v1, Ok("/sys/fs/cgroup/memory/a")),
+        ),
+        (
+            "v2 in the usual place, which runtimes then use",
+            "4:memory:/\n0::/a\n",
+            &on_v2,
+            (v2, Ok("/sys/fs/cgroup/a")),
+            (v2, Ok("/sys/fs/cgroup/a")),
+        ),
+    ] {
+        let found = cgroup(of, "5:pids:/\n4:memory:/\n0::/\n", mounts).unwrap();
+        for (name, (version, expected)) in [("pids", pids), ("memory", memory)] {
+            assert_eq!(found.version_of(name), version, "{what}: {name}");
+            match (found.place(name), expected) {
+                (Ok(place), Ok(dir)) => assert_eq!(place.dir, Path::new(dir), "{what}: {name}"),
+                (Err(why), Err(part)) => {
+                    assert_eq!(why.code, Code::NotFound);
+                    let own = format!("a cgroup of its own with the {name} controller: {part}");
+                    assert!(why.message.starts_with(&own), "{what}: {why}");
+                }
+                (place, _) => panic!("{what}: {name}: {place:?}"),
+            }
+        }
+    }
 }
 
 #[test]
@@ -313,4 +413,62 @@ fn the_limit_and_who_has_ended() {
     // The pod's files cannot be read.
     assert_eq!((limit, levels), (Some(20), 1));
     assert!(pids.set_limit(20).is_err(), "no file is made");
+}
+
+/// The files of v1 and of v2 have other names.
+#[test]
+fn what_a_mix_says_is_read_where_it_is() {
+    let top = std::env::temp_dir().join(format!("cotter-mix-{}", std::process::id()));
+    let mounted = |name: &str, kind: &str| {
+        let dir = top.join(name);
+        fs::create_dir_all(dir.join("c")).unwrap();
+        format!("36 31 0:33 / {} rw - {kind}\n", dir.display())
+    };
+    let table = [
+        mounted("v2", "cgroup2 cgroup2 rw"),
+        mounted("pids", "cgroup cgroup rw,pids"),
+        mounted("memory", "cgroup cgroup rw,memory"),
+    ];
+    for (file, text) in [
+        ("pids/c/pids.events", "max 1\n"),
+        ("v2/c/pids.events", "max 2\n"),
+        ("v2/c/pids.current", "7\n"),
+        ("v2/c/pids.max", "70\n"),
+        ("memory/c/memory.oom_control", "oom_kill 3\n"),
+        ("memory/c/memory.failcnt", "5\n"),
+        ("v2/c/memory.events", "oom 0\noom_kill 4\n"),
+        ("v2/c/memory.events.local", "oom 6\n"),
+    ] {
+        fs::write(top.join(file), text).unwrap();
+    }
+    let look = |of: &str, mounts: &[&String]| {
+        let mounts: String = mounts.iter().map(|line| line.as_str()).collect();
+        let found = cgroup(of, "5:pids:/\n4:memory:/\n0::/\n", &mounts).unwrap();
+        let pids = found.pids().and_then(|pids| pids.hits());
+        let stats = match found.metrics() {
+            Some(Metrics::V1(v1)) => v1.pids.as_ref().map(|pids| (pids.current, pids.limit)),
+            _ => None,
+        };
+        (pids, found.oom_kills(), found.hits(), stats)
+    };
+    let [v2, pids, memory] = &table;
+    let pids_on_v2 = look("4:memory:/c\n0::/c\n", &[v2, memory]);
+    let memory_on_v2 = look("5:pids:/c\n0::/c\n", &[v2, pids]);
+    fs::remove_file(top.join("v2/c/pids.events")).unwrap();
+    // As where nobody enabled the controller.
+    let no_file = look("4:memory:/c\n0::/c\n", &[memory, v2]).0;
+    fs::remove_dir_all(&top).unwrap();
+    assert_eq!(
+        pids_on_v2,
+        (Ok(2), Ok(3), vec![Some(5)], Some((7, 70))),
+        "pids on v2"
+    );
+    assert_eq!(
+        memory_on_v2,
+        (Ok(1), Ok(4), vec![Some(6)], None),
+        "memory on v2"
+    );
+    let why = no_file.unwrap_err().message;
+    let path = top.join("v2/c/pids.events");
+    assert!(why.contains(path.to_str().unwrap()), "{why}");
 }

@@ -1,9 +1,10 @@
 //! Word that what a file of a cgroup says has changed.
 //!
 //! Invariant: nobody is woken while nothing changes, and no change is lost that comes after the watch
-//! began. The first [`POLLED`] files of a shim cost a descriptor each, all others one together: an
-//! inotify instance. A user has 128 of those (fs.inotify.max_user_instances) for all that he runs and
-//! there may be hundreds of shims, so a shim of one container has none, and one that gets none polls.
+//! began, also when inotify fails. The first [`POLLED`] files of a shim cost a descriptor each, all others
+//! one together: an inotify instance. A user has 128 of those (fs.inotify.max_user_instances) for all
+//! that he runs, of descriptors as many as he needs; and of shims there may be hundreds. So the shim of
+//! a container or of a pod as pods mostly are has no instance, and one that gets none polls.
 //!
 //! Facts of the kernel (fs/kernfs/file.c): a file that notifies is ready for POLLPRI until it is read, and
 //! inotify has it modified. A file that vanishes with its cgroup is told to pollers only; inotify's
@@ -13,20 +14,22 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::is_gone;
 use crate::error::{Error, Result};
 
-/// Files with a descriptor of their own: as many as one container has.
-const POLLED: usize = 2;
+/// Files with a descriptor of their own: as many as three containers have on cgroup v2, a pod's sandbox,
+/// its program and one more.
+const POLLED: usize = 6;
 
 /// The watches of a shim.
 #[derive(Debug, Default)]
@@ -54,6 +57,8 @@ struct Told {
     said: watch::Receiver<()>,
     mark: WatchDescriptor,
     reader: Arc<Reader>,
+    path: PathBuf,
+    polled: Weak<()>,
 }
 
 impl Watcher {
@@ -77,21 +82,32 @@ impl Watcher {
 
     fn told(&self, path: &Path) -> io::Result<Told> {
         let mut shared = lock(&self.reader);
-        let reader = match shared.upgrade() {
-            Some(reader) => reader,
-            None => {
-                let reader = Arc::new(Reader::start()?);
-                *shared = Arc::downgrade(&reader);
-                reader
-            }
-        };
-        let mut marks = lock(&reader.marks);
-        let inotify = &reader.inotify.get_ref().0;
-        // Of a file that is marked already it is the same mark.
-        let mark = inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
-        let said = marks.entry(mark).or_default().subscribe();
-        drop(marks);
-        Ok(Told { said, mark, reader })
+        if let Some(reader) = shared.upgrade()
+            && let Some((mark, said)) = reader.mark(path)?
+        {
+            return Ok(self.told_by(reader, mark, said, path));
+        }
+        let reader = Arc::new(Reader::start()?);
+        // It has not been run yet, so it has not ended.
+        let (mark, said) = reader.mark(path)?.ok_or(Errno::EBADF)?;
+        *shared = Arc::downgrade(&reader);
+        Ok(self.told_by(reader, mark, said, path))
+    }
+
+    fn told_by(
+        &self,
+        reader: Arc<Reader>,
+        mark: WatchDescriptor,
+        said: watch::Receiver<()>,
+        path: &Path,
+    ) -> Told {
+        Told {
+            said,
+            mark,
+            reader,
+            path: path.to_owned(),
+            polled: Arc::downgrade(&self.polled),
+        }
     }
 }
 
@@ -108,8 +124,20 @@ impl Watch {
                 seen(file.get_ref())
             }
             Kind::Told(told) => {
-                let said = told.said.changed().await;
-                said.map_err(|_| io::Error::from(Errno::ENODEV))
+                if told.said.changed().await.is_ok() {
+                    return Ok(());
+                }
+                // Nobody tells any more: the instance could not be read, or the file's mark is gone.
+                let file = poll(&told.path).inspect_err(|why| {
+                    if !is_gone(why) {
+                        let path = told.path.display();
+                        log::warn!("watch {path}: {why}; it is watched no longer");
+                    }
+                })?;
+                let polled = told.polled.upgrade().unwrap_or_default();
+                self.0 = Kind::Polled(file, polled);
+                // What came before, nobody has told.
+                Ok(())
             }
         }
     }
@@ -118,6 +146,7 @@ impl Watch {
 impl Drop for Told {
     fn drop(&mut self) {
         let mut marks = lock(&self.reader.marks);
+        let Some(marks) = &mut *marks else { return };
         // This one still counts.
         let last = marks
             .get(&self.mark)
@@ -143,7 +172,8 @@ fn seen(file: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-type Marks = Mutex<BTreeMap<WatchDescriptor, watch::Sender<()>>>;
+/// None when nobody reads any more: who waited for word finds that out.
+type Marks = Mutex<Option<BTreeMap<WatchDescriptor, watch::Sender<()>>>>;
 
 /// The inotify instance, read by one task for all.
 #[derive(Debug)]
@@ -169,13 +199,26 @@ impl Reader {
         )?);
         // SAFETY: an Inotify stays open, and nothing takes it out of the AsyncFd.
         let inotify = unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) }?;
-        let (inotify, marks) = (Arc::new(inotify), Arc::<Marks>::default());
-        let task = tokio::spawn(read(Arc::clone(&inotify), Arc::clone(&marks)));
+        let inotify = Arc::new(inotify);
+        let marks = Arc::new(Mutex::new(Some(BTreeMap::new())));
+        let task = tokio::spawn(read(Arc::clone(&inotify), Reading(Arc::clone(&marks))));
         Ok(Self {
             inotify,
             marks,
             task,
         })
+    }
+
+    /// Begins to watch a file; none when nobody reads any more.
+    fn mark(&self, path: &Path) -> io::Result<Option<(WatchDescriptor, watch::Receiver<()>)>> {
+        let mut marks = lock(&self.marks);
+        let Some(marks) = &mut *marks else {
+            return Ok(None);
+        };
+        let inotify = &self.inotify.get_ref().0;
+        // Of a file that is marked already it is the same mark.
+        let mark = inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
+        Ok(Some((mark, marks.entry(mark).or_default().subscribe())))
     }
 }
 
@@ -185,30 +228,46 @@ impl Drop for Reader {
     }
 }
 
-async fn read(inotify: Arc<AsyncFd<Instance>>, marks: Arc<Marks>) {
+async fn read(inotify: Arc<AsyncFd<Instance>>, reading: Reading) {
     while let Ok(mut ready) = inotify.ready(Interest::READABLE).await {
         match inotify.get_ref().0.read_events() {
             Ok(events) => {
-                let mut marks = lock(&marks);
                 for event in events {
-                    if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                        for said in marks.values() {
-                            said.send_replace(());
-                        }
-                    } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
-                        marks.remove(&event.wd);
-                    } else if let Some(said) = marks.get(&event.wd) {
-                        said.send_replace(());
-                    }
+                    reading.tell(&event);
                 }
             }
             Err(Errno::EAGAIN) => ready.clear_ready(),
             Err(Errno::EINTR) => {}
             Err(why) => {
-                log::warn!("read inotify: {why}; limits that are reached may be told late");
+                log::warn!("read inotify: {why}; what it watched is polled");
                 return;
             }
         }
+    }
+}
+
+/// Somebody reads while it lives, however he comes to end.
+struct Reading(Arc<Marks>);
+
+impl Reading {
+    fn tell(&self, event: &InotifyEvent) {
+        let mut marks = lock(&self.0);
+        let Some(marks) = &mut *marks else { return };
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            for said in marks.values() {
+                said.send_replace(());
+            }
+        } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+            marks.remove(&event.wd);
+        } else if let Some(said) = marks.get(&event.wd) {
+            said.send_replace(());
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        *lock(&self.0) = None;
     }
 }
 

@@ -202,11 +202,8 @@ async fn build(
 
     let container = container(shared, create, key, runtime, &spec, extras, None);
     let cgroup = cgroup_of(&create.id, pid);
-    container.set_oom_group(cgroup.as_ref())?;
-    if let Some(cgroup) = cgroup {
-        container.has_cgroup(cgroup);
-        container.watch_pids();
-    }
+    container.set_oom_group(cgroup.as_ref().ok())?;
+    container.watch(cgroup);
     container.limit_pids(container.cgroup.get()).await?;
     if let Some(image) = Image::of(pid) {
         let gated = container.runtime.is_gated(&create.id);
@@ -281,15 +278,29 @@ fn container(
 }
 
 /// The cgroup of a container's init, if that is the container's alone, with its controllers enabled.
-pub(super) fn cgroup_of(id: &str, init: Pid) -> Option<Cgroup> {
-    let cgroup = Cgroup::of_pid(nix::unistd::Pid::from_raw(init))
-        .inspect_err(|e| log::warn!("container {id}: its cgroup is unknown: {e}"))
-        .ok()
-        .filter(|c| !c.is_shared_with_us())?;
+pub(super) fn cgroup_of(id: &str, init: Pid) -> Result<Cgroup> {
+    let cgroup = Cgroup::of_pid(nix::unistd::Pid::from_raw(init))?;
+    cgroup.is_its_own()?;
     if let Err(e) = cgroup.enable_controllers() {
         log::warn!("container {id}: enable cgroup controllers: {e}");
     }
-    Some(cgroup)
+    Ok(cgroup)
+}
+
+impl Container {
+    /// Takes the container's cgroup, and watches what can be watched of it.
+    pub(super) fn watch(self: &Arc<Self>, cgroup: Result<Cgroup>) {
+        match cgroup {
+            Ok(cgroup) => {
+                self.has_cgroup(cgroup);
+                self.watch_pids();
+            }
+            Err(why) => {
+                self.oom_not_seen(&why);
+                self.pids_not_watched(&why);
+            }
+        }
+    }
 }
 
 /// The phrase is runc's, which the Go shim passes on; the code says what it is.

@@ -117,14 +117,11 @@ impl Container {
         restore.has_images(self.shared.limits.disk).await?;
         let announced = self.run_restore(init, restore).await.and_then(|restored| {
             let (pid, cgroup) = restored;
-            self.set_oom_group(cgroup.as_ref())
+            self.set_oom_group(cgroup.as_ref().ok())
                 .inspect_err(|_| init.close_io())?;
             let announced = self.shared.tracker.announce(start, pid, init, None);
             announced.map_err(no_pid).inspect_err(|_| init.close_io())?;
-            if let Some(cgroup) = cgroup {
-                self.has_cgroup(cgroup);
-                self.watch_pids();
-            }
+            self.watch(cgroup);
             Ok(pid)
         });
         if announced.is_err() {
@@ -140,7 +137,7 @@ impl Container {
         &self,
         init: &Process,
         restore: &Restore,
-    ) -> Result<(Pid, Option<Cgroup>)> {
+    ) -> Result<(Pid, Result<Cgroup>)> {
         let io = match init.io() {
             Some(io) => io,
             None => self.reopen(init, restore).await?,
@@ -159,7 +156,7 @@ impl Container {
         let pid = read_pid_file(&options.pid_file).map_err(no_pid)?;
         // At once: it runs already, and may be gone soon.
         let cgroup = create::cgroup_of(&self.id, pid);
-        self.limit_pids(cgroup.as_ref()).await?;
+        self.limit_pids(cgroup.as_ref().ok()).await?;
         // Copies of ours would hold back the end of its streams.
         drop(std::mem::take(&mut *restore.fds()));
         let connected = io.connect_terminal(self.shared.limits.console).await;

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-pub(super) use crate::pidfd::open as watch;
+use crate::pidfd;
 
 /// Most bytes kept of each stream; the rest is read and forgotten.
 const MAX_OUTPUT: usize = 1 << 20;
@@ -79,7 +79,7 @@ pub fn call(command: &mut Command, limit: Duration) -> io::Result<Output> {
     let watched: io::Result<_> = (|| {
         let mut out = Stream::new(child.stdout.take().map(OwnedFd::from))?;
         let mut err = Stream::new(child.stderr.take().map(OwnedFd::from))?;
-        let ended = watch(child.id())?;
+        let ended = pidfd::open(child.id())?;
         // Whatever still holds the pipes' other ends when the program itself has ended is not waited for.
         while !wait(&ended, &out, &err, deadline)? {
             out.read();

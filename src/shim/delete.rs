@@ -10,18 +10,19 @@
 //! What it could not clear goes to standard error, which the manager logs; nothing else does.
 
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use protobuf::{Message, MessageField};
 use serde_json::Value;
 
 use super::bootstrap::Environment;
-use super::call::{self, call};
+use super::call::call;
 use super::flags::Flags;
 use super::last_events::LastEvents;
 use super::{orphans, siblings, socket, start};
@@ -30,6 +31,7 @@ use crate::container::exit_file;
 use crate::error::{Error, Result};
 use crate::monitor::Exit;
 use crate::mount;
+use crate::pidfd;
 use crate::proto::Timestamp;
 use crate::proto::task::DeleteResponse;
 use crate::spec::{self, Spec};
@@ -295,7 +297,7 @@ fn kill_leftovers(bundle: &Path, pid: Option<Pid>) -> Result<()> {
     pids.push(init);
     for pid in pids {
         // The descriptor first, then the question: the answer is about the process it holds.
-        let Ok(process) = call::watch(pid.as_raw().cast_unsigned()) else {
+        let Ok(process) = pidfd::open(pid.as_raw().cast_unsigned()) else {
             continue;
         };
         if is_ours(pid) {
@@ -315,17 +317,11 @@ fn cgroup_name(path: &str) -> String {
     }
 }
 
-pub(super) fn kill(process: &impl AsFd) -> std::io::Result<()> {
-    let fd = process.as_fd().as_raw_fd();
-    // Needed because nix has no wrapper.
-    // SAFETY: the descriptor is open; a null siginfo is what the call documents as absent.
-    let done = unsafe {
-        let none = std::ptr::null::<libc::siginfo_t>();
-        libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0)
-    };
-    match nix::errno::Errno::result(done) {
-        Err(nix::errno::Errno::ESRCH) | Ok(_) => Ok(()),
-        Err(e) => Err(e.into()),
+/// Kills the process that is held; one that is gone is one that is dead.
+pub(super) fn kill(process: impl AsFd) -> std::io::Result<()> {
+    match pidfd::signal(process, Signal::SIGKILL) {
+        Err(why) if why.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        done => done,
     }
 }
 

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::call;
 use super::delete::kill;
 use crate::cgroup;
 use crate::error::{Error, Result};
+use crate::pidfd;
 use crate::spec::Spec;
 
 /// How long calls may go on; far longer than a create or a start takes.
@@ -111,7 +111,7 @@ fn hold(bundles: &[PathBuf]) -> Vec<(u32, OwnedFd)> {
         .collect();
     let held = of_calls(&all).into_iter().filter_map(|process| {
         // The descriptor first, then the question: the answer is about the process it holds.
-        let held = call::watch(process.pid).ok()?;
+        let held = pidfd::open(process.pid).ok()?;
         let now = look(process.pid, bundles)?;
         (now.group == process.group && now.is_call == process.is_call).then_some((now.pid, held))
     });

@@ -11,10 +11,7 @@ use serde_json::Value;
 
 use crate::cgroup;
 use crate::common::shim::{RUNTIMES, Shim, run};
-use crate::common::{eventually, unique};
-
-/// Set in a test that runs once more in a mount namespace of its own.
-const ALONE: &str = "COTTER_TEST_ALONE";
+use crate::common::unique;
 
 /// A file of a cgroup that is there before the container, and says nothing.
 struct Blind {
@@ -78,31 +75,40 @@ fn dumped(shim: &Shim, section: &str) -> Value {
     read[0]["dump"][section][0].clone()
 }
 
-/// Both are said once, in the log and in the dump, in these words; and the container works.
-async fn runs_on_unwatched(shim: &mut Shim, pids: &str, memory: &str) {
-    shim.create("c").await.unwrap();
-    shim.start_process("c", "").await.unwrap();
+/// An exec of the container runs.
+pub async fn works(shim: &Shim) {
     shim.exec("c", "x", &["true"]).await.unwrap();
     assert_eq!(shim.wait("c", "x").await.unwrap().exit_status, 0);
     shim.delete("c", "x").await.unwrap();
+}
+
+/// What is not watched is said once, in the log and in the dump, with these words; and of what is watched
+/// nothing is said.
+pub fn names(shim: &Shim, pids: Option<&str>, memory: Option<&str>) {
     let log = shim.log();
-    for (what, why) in [
-        ("its limit of processes is not watched: ", pids),
-        ("its OOM kills: they are not seen: ", memory),
+    for (what, section, why) in [
+        ("its limit of processes", "limits of processes", pids),
+        ("its OOM kills", "killed for want of memory", memory),
     ] {
         let about: Vec<&String> = log.iter().filter(|line| line.contains(what)).collect();
+        let row = dumped(shim, section);
+        let said = row["unwatched"].as_str();
+        let Some(why) = why else {
+            assert!(about.is_empty() && said.is_none(), "{about:#?} {row}");
+            continue;
+        };
         assert_eq!(about.len(), 1, "{what}: {log:#?}");
         assert!(about[0].contains(why), "{}", about[0]);
-    }
-    for (section, why) in [
-        ("limits of processes", pids),
-        ("killed for want of memory", memory),
-    ] {
-        let row = dumped(shim, section);
         assert_eq!(row["container"], "c", "{row}");
-        let said = row["unwatched"].as_str().unwrap();
-        assert!(said.contains(why), "{said}");
+        assert!(said.unwrap().contains(why), "{row}");
     }
+}
+
+async fn runs_on_unwatched(shim: &mut Shim, pids: &str, memory: &str) {
+    shim.create("c").await.unwrap();
+    shim.start_process("c", "").await.unwrap();
+    works(shim).await;
+    names(shim, Some(pids), Some(memory));
 }
 
 #[test]
@@ -119,68 +125,5 @@ fn files_that_say_nothing() {
             shim.remove("c").await;
             shim.end().await;
         });
-    }
-}
-
-/// On v1 a hierarchy need not be mounted. On v2 a cgroup has the controllers that the one above it hands on.
-#[test]
-fn controllers_that_are_missing() {
-    if std::env::var_os(ALONE).is_none() {
-        return alone();
-    }
-    run(async {
-        let spec = Spec::new("c", ["sleep", "1000"]);
-        let mut shim = Shim::start_as(Dialect::Proto23, "CRUN", spec, "c").await;
-        let (pids, memory) = match cgroup(std::process::id()).version() {
-            Version::V1 => (
-                "a cgroup of its own with the pids controller",
-                "a memory cgroup of its own",
-            ),
-            Version::V2 => ("pids.events", "memory.events"),
-        };
-        runs_on_unwatched(&mut shim, pids, memory).await;
-        shim.remove("c").await;
-        shim.end().await;
-    });
-}
-
-/// Runs the test once more where the controllers are missing.
-fn alone() {
-    let bare = Path::new("/sys/fs/cgroup").join(unique("cotter-bare"));
-    let (prepare, namespaces, hide) = match cgroup(std::process::id()).version() {
-        Version::V1 => (
-            "true",
-            "-m",
-            "umount /sys/fs/cgroup/pids /sys/fs/cgroup/memory",
-        ),
-        Version::V2 => {
-            fs::create_dir_all(bare.join("leaf")).unwrap();
-            (
-                "echo $$ >\"$BARE/leaf/cgroup.procs\"",
-                "-mC",
-                "umount -l /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup",
-            )
-        }
-    };
-    let script = format!(
-        "{prepare} && exec unshare {namespaces} sh -c '{hide} && exec \"$0\" \"$@\"' \"$@\""
-    );
-    let mut again = Command::new("sh");
-    again.args(["-c", &script, "sh"]);
-    again.arg(std::env::current_exe().unwrap());
-    again.env(ALONE, "1").env("BARE", &bare);
-    again.args([
-        "--exact",
-        "unwatched::controllers_that_are_missing",
-        "--nocapture",
-    ]);
-    let said = crate::common::run(&mut again).ok();
-    assert!(said.contains("1 passed"), "{said}");
-    if bare.exists() {
-        for dir in [bare.join("leaf/cotter"), bare.join("leaf"), bare] {
-            eventually("the cgroup can go", || {
-                fs::remove_dir(&dir).is_ok() || !dir.exists()
-            });
-        }
     }
 }

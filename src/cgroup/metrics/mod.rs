@@ -61,7 +61,12 @@ pub fn host_pressure(resource: &str) -> Option<cgroups_v2::PSIStats> {
 
 impl Source for Cgroup {
     fn text(&self, controller: &str, file: &str) -> Option<String> {
-        read(&self.dir(controller)?.join(file))
+        let dir = match controller {
+            // Its files are the same on v1 and v2, wherever a hybrid has it.
+            "pids" => &self.place(controller).ok()?.dir,
+            _ => self.dir(controller)?,
+        };
+        read(&dir.join(file))
     }
 
     fn files(&self, controller: &str) -> Vec<String> {

@@ -20,7 +20,7 @@ pub(in crate::container) fn asked(options: &Options, annotations: &Annotations) 
     let asked = read(options, annotations)?;
     if asked {
         let own = Cgroup::of_pid(nix::unistd::getpid())?;
-        if own.version() == Version::V1 {
+        if own.version_of("memory") == Version::V1 {
             return Err(Error::invalid_argument(format!(
                 "{ANNOTATION}: this machine has cgroup v1, where the kernel has no memory.oom.group"
             )));

@@ -142,9 +142,13 @@ impl Container {
             (Ok(_), Err(why)) => {
                 return self.unseen("those that are not its own process may be told late", &why);
             }
-            (Err(why), _) => return self.unseen("they are not seen", &why),
+            (Err(why), _) => return self.oom_not_seen(&why),
         };
         self.spawn(follow(watch, Arc::downgrade(self)));
+    }
+
+    pub(super) fn oom_not_seen(&self, why: &Error) {
+        self.unseen("they are not seen", why);
     }
 
     fn unseen(&self, what: &str, why: &Error) {

@@ -99,7 +99,7 @@ impl Container {
         });
         let (watch, so_far, pids) = match begun {
             Ok(begun) => begun,
-            Err(why) => return self.not_watched(&why),
+            Err(why) => return self.pids_not_watched(&why),
         };
         self.pids.before.store(so_far, Ordering::Relaxed);
         self.pids.told.store(so_far, Ordering::Relaxed);
@@ -111,7 +111,7 @@ impl Container {
         self.spawn(follow.run(move || me.upgrade()?.tell_pids(&pids)));
     }
 
-    fn not_watched(&self, why: &Error) {
+    pub(super) fn pids_not_watched(&self, why: &Error) {
         log_once(&self.shared, &self.id, &unwatched(why));
         let _ = self.pids.unwatched.set(why.message.clone());
     }
