@@ -82,7 +82,11 @@ impl Tracker {
         let unreaped = is_unreaped_child(pid);
         // Its exit is told below. Nobody reaps between here and there.
         if !unreaped && let Some(container) = process.container.upgrade() {
-            container.tell_oom(None);
+            container.tell_oom(Some(super::oom::Ended {
+                process,
+                pid,
+                status: None,
+            }));
         }
         let mut life = self.lock();
         if life.tracked(pid) {
@@ -135,7 +139,8 @@ impl Tracker {
             let container = process.container.upgrade();
             let ended = super::oom::Ended {
                 process,
-                exit: &exit,
+                pid: exit.pid,
+                status: Some(exit.status),
             };
             if let Some(container) = container {
                 container.tell_oom(Some(ended));
@@ -204,6 +209,11 @@ impl Tracker {
     /// The starts in flight, oldest first, with what each starts.
     pub(super) fn starts(&self) -> Vec<(ContainerKey, &'static str)> {
         self.lock().starts().collect()
+    }
+
+    /// Whether a process of this number was reaped while a start is under way.
+    pub(super) fn has_reaped(&self, pid: Pid) -> bool {
+        self.lock().has_reaped(pid)
     }
 
     /// Carries effects out, in order; called with the lock held.

@@ -347,6 +347,12 @@ impl<P: Clone> Lifecycle<P> {
         owners.map(|(_, owner)| owner.process.clone()).collect()
     }
 
+    /// Whether the exit of a process of this number was recorded, since there may be a start that made it.
+    #[must_use]
+    pub fn has_reaped(&self, pid: Pid) -> bool {
+        self.log.last(0, pid).is_some()
+    }
+
     /// What is held at this moment, for the dump and the leak tests.
     pub fn census(&self) -> Census {
         Census {

@@ -173,6 +173,7 @@ fn the_log_is_shared_by_all_starts_and_gives_its_memory_back() {
         assert_eq!(life.exited(exit(pid, 0)), []);
     }
     assert_eq!(life.census().recorded, 10_000);
+    assert!(life.has_reaped(1_500) && !life.has_reaped(999));
     let newest = life.begin_exec(c).unwrap();
     for start in starts {
         assert_eq!(life.abandon(start), []);
@@ -183,6 +184,7 @@ fn the_log_is_shared_by_all_starts_and_gives_its_memory_back() {
         "older than the oldest open start"
     );
     assert_eq!(life.abandon(newest), []);
+    assert!(!life.has_reaped(1_500));
     assert!(life.log.capacity() <= 64);
     assert_eq!(life.exited(exit(12, 0)), []);
     assert_eq!(life.census().recorded, 0);

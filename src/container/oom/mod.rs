@@ -27,7 +27,7 @@ use crate::cgroup::kernel_log::Kill;
 use crate::cgroup::{Cgroup, OomWatch, Scope};
 use crate::error::Error;
 use crate::events::{Event, describe};
-use crate::monitor::Exit;
+use crate::monitor::Pid;
 use crate::proto::cotter_oom::oom_kill;
 use crate::proto::cotter_oom::{OomKill, Victim, victim};
 use crate::proto::events::TaskOOM;
@@ -44,6 +44,9 @@ const LOOKS: [(u32, Duration); 3] = [
 
 /// The kernel counts a kill, and then writes to its log who it was: looks that wait for the log.
 const PATIENCE: u32 = 3;
+
+/// Looks that wait for the start of an exec to say whether the victim is that exec: about half a second.
+const UNNAMED: u32 = 60;
 
 /// Kills that come so soon after others are of one burst: no manager could have done anything about
 /// the first. The kernel tells of them in steps of the same length.
@@ -107,6 +110,8 @@ enum Look {
     Nothing,
     /// There is something, of which the log has no word yet.
     Early,
+    /// The victim may be an exec whose start has not returned, so that its pid is not known yet.
+    Unnamed,
     /// Nothing can be known, now or later.
     Gone,
 }
@@ -115,7 +120,16 @@ enum Look {
 #[derive(Clone, Copy)]
 pub(super) struct Ended<'a> {
     pub process: &'a Process,
-    pub exit: &'a Exit,
+    pub pid: Pid,
+    /// Not known of one that has ended before its pid was known.
+    pub status: Option<u32>,
+}
+
+/// What who looks can wait for.
+#[derive(Clone, Copy, Default)]
+struct Patience {
+    log: bool,
+    names: bool,
 }
 
 impl Container {
@@ -171,11 +185,10 @@ impl Container {
 
     /// Tells of kills that nobody has been told of. `ended` is what made somebody ask.
     pub(super) fn tell_oom(&self, ended: Option<Ended<'_>>) {
-        self.look(ended, false);
+        self.look(ended, Patience::default());
     }
 
-    /// Who is `patient` is told to come again while the kernel's log has no word of what was counted.
-    fn look(&self, ended: Option<Ended<'_>>, patient: bool) -> Look {
+    fn look(&self, ended: Option<Ended<'_>>, patience: Patience) -> Look {
         let Some(cgroup) = self.cgroup.get() else {
             return Look::Gone;
         };
@@ -185,14 +198,12 @@ impl Container {
             Some(total) if total <= state.kills => return Look::Nothing,
             Some(total) => Some(total - state.kills),
             // Without a count, the log is read for those only who ended badly.
-            None if state.counted && ended.is_some_and(|e| e.exit.status != 0) => None,
+            None if state.counted && ended.is_some_and(|e| e.status != Some(0)) => None,
             None => return Look::Gone,
         };
-        let Some(mut event) = self.account(cgroup, &mut state, kills, ended, patient) else {
-            return match patient {
-                true => Look::Early,
-                false => Look::Gone,
-            };
+        let mut event = match self.account(cgroup, &mut state, kills, ended, patience) {
+            Ok(event) => event,
+            Err(look) => return look,
         };
         state.kills += event.kills;
         event.kills_total = state.recent.back().map_or(0, |last| last.kills_total) + event.kills;
@@ -220,16 +231,16 @@ impl Container {
         Look::Told
     }
 
-    /// All that is known of kills that were counted, or else, or for who is `patient`, of those that are
-    /// in the log; none when there are none there.
+    /// All that is known of kills that were counted, or else, or for who can wait for the log, of those that
+    /// are in there; or why there is none to be told of now.
     fn account(
         &self,
         cgroup: &Cgroup,
         state: &mut State,
         kills: Option<u64>,
         ended: Option<Ended<'_>>,
-        patient: bool,
-    ) -> Option<OomKill> {
+        patience: Patience,
+    ) -> Result<OomKill, Look> {
         let pids = self.known_pids();
         let facts = Facts {
             path: cgroup.memory_path().unwrap_or(Path::new("")),
@@ -241,12 +252,16 @@ impl Container {
         };
         let log = self.shared.kernel_log.kills(state.record);
         let ours = account::ours(log, facts);
-        if patient && ours.is_empty() {
-            return None;
+        if patience.log && ours.is_empty() {
+            return Err(Look::Early);
+        }
+        if patience.names && facts.same_pids && ours.iter().any(|kill| self.may_be_starting(kill)) {
+            return Err(Look::Unnamed);
         }
         state.record = ours.last().map(|kill| kill.seq).max(state.record);
         let found = u64::try_from(ours.len()).unwrap_or(u64::MAX);
-        let kills = kills.or(Some(found).filter(|&found| found > 0))?;
+        let found = Some(found).filter(|&found| found > 0);
+        let kills = kills.or(found).ok_or(Look::Gone)?;
 
         let hits = cgroup.hits();
         let (level, path, limit, source) = match account::limit(&ours, facts) {
@@ -266,11 +281,14 @@ impl Container {
             }
         };
         state.hits = hits;
-        let mut victims: Vec<Victim> = ours.iter().map(|kill| self.victim(kill, facts)).collect();
+        let mut victims: Vec<Victim> = ours
+            .iter()
+            .map(|kill| self.victim(kill, facts, ended))
+            .collect();
         if victims.is_empty() {
             victims.extend(ended.and_then(|ended| self.seen_dying(ended)));
         }
-        Some(OomKill {
+        Ok(OomKill {
             container_id: self.id.clone(),
             at: Some(timestamp(Some(SystemTime::now()))).into(),
             kills,
@@ -291,7 +309,25 @@ impl Container {
         all.filter_map(|process| live_pid(process)).collect()
     }
 
-    fn victim(&self, kill: &Kill, facts: Facts<'_>) -> Victim {
+    /// Whether it may be an exec whose pid is not known yet: one is being started, and this is no child of
+    /// the container's own processes but of the runtime, or of nobody else's.
+    fn may_be_starting(&self, kill: &Kill) -> bool {
+        let execs = self.execs();
+        let starts = |exec: &Arc<Process>| {
+            exec.facts().pid == 0 && exec.turn.holder().is_some_and(|(what, _)| what == "start")
+        };
+        if !execs.iter().any(starts) || self.known_pids().contains(&kill.pid) {
+            return false;
+        }
+        let me = std::process::id().cast_signed();
+        match parent_of(kill.pid) {
+            Some(parent) if parent == me => true,
+            Some(parent) => parent_of(parent) == Some(me) && !self.known_pids().contains(&parent),
+            None => self.shared.tracker.has_reaped(kill.pid),
+        }
+    }
+
+    fn victim(&self, kill: &Kill, facts: Facts<'_>, ended: Option<Ended<'_>>) -> Victim {
         let [anon, file, shmem] = kill.rss.unwrap_or_default();
         let mut victim = Victim {
             pid: kill.pid.cast_unsigned(),
@@ -305,10 +341,12 @@ impl Container {
             return victim;
         }
         let execs = self.execs();
+        let ended = ended.filter(|ended| ended.pid == kill.pid && !ended.process.is_init());
         let exec = execs.iter().find(|exec| live_pid(exec) == Some(kill.pid));
-        let role = match exec {
-            Some(exec) => {
-                victim.exec_id.clone_from(&exec.exec_id);
+        let exec = exec.map(|exec| &exec.exec_id);
+        let role = match exec.or(ended.map(|ended| &ended.process.exec_id)) {
+            Some(exec_id) => {
+                victim.exec_id.clone_from(exec_id);
                 victim::Role::ROLE_EXEC
             }
             None if live_pid(&self.init) == Some(kill.pid) => victim::Role::ROLE_INIT,
@@ -326,13 +364,13 @@ impl Container {
     /// Without the kernel's word: who was killed by nobody known.
     fn seen_dying(&self, ended: Ended<'_>) -> Option<Victim> {
         const KILLED: u32 = 128 + libc::SIGKILL as u32;
-        let killed = ended.exit.status == KILLED && !ended.process.facts().sigkilled;
+        let killed = ended.status == Some(KILLED) && !ended.process.facts().sigkilled;
         let role = match ended.process.is_init() {
             true => victim::Role::ROLE_INIT,
             false => victim::Role::ROLE_EXEC,
         };
         killed.then(|| Victim {
-            pid: ended.exit.pid.cast_unsigned(),
+            pid: ended.pid.cast_unsigned(),
             role: role.into(),
             exec_id: ended.process.exec_id.clone(),
             ..Victim::default()
@@ -343,16 +381,21 @@ impl Container {
 /// Looks when there is word, until the container is no more.
 async fn follow(mut watch: OomWatch, container: Weak<Container>) {
     while watch.changed().await.is_ok() {
-        let mut early = 0;
+        let (mut early, mut unnamed) = (0, 0);
         for pause in looks() {
             let Some(container) = container.upgrade() else {
                 return;
             };
-            match container.look(None, early < PATIENCE) {
+            let patience = Patience {
+                log: early < PATIENCE,
+                names: unnamed < UNNAMED,
+            };
+            match container.look(None, patience) {
                 Look::Told => break,
                 Look::Nothing if watch.comes_after_the_count() => break,
                 Look::Nothing => {}
                 Look::Early => early += 1,
+                Look::Unnamed => unnamed += 1,
                 // The watch would never be quiet again.
                 Look::Gone => return,
             }
@@ -371,6 +414,13 @@ fn looks() -> impl Iterator<Item = Duration> {
 fn live_pid(process: &Process) -> Option<i32> {
     let facts = process.facts();
     (facts.pid > 0 && !facts.reaped).then_some(facts.pid)
+}
+
+/// The parent of a process that nobody has waited for yet.
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    parent?.trim().parse().ok()
 }
 
 /// The pid that a process which was killed, and that nobody has waited for yet, has in its innermost
