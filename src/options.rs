@@ -9,8 +9,8 @@
 //! name io.containerd.runc.v2. For a name that they do not know they send
 //! `runtimeoptions.v1.Options`: the path of a TOML file (dockerd, ctr), or the TOML of their own
 //! configuration (the CRI since containerd 1.7, where no path is given). Its keys are those of
-//! runc's options, as Go or as protobuf spells them, and two of our own: `pids_limit`
-//! ([`crate::container::pids`]) and `oom_group`.
+//! runc's options, as Go or as protobuf spells them, and three of our own: `pids_limit`
+//! ([`crate::container::pids`]), `oom_group` and `logger_allow` ([`crate::stdio`]).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -149,6 +149,8 @@ impl Given {
 enum Target<'a> {
     Switch(&'a mut bool),
     Text(&'a mut String),
+    /// A text for which being empty is not the same as not being there.
+    List(&'a mut Option<String>),
     Number(&'a mut u32),
     /// A number or a word, to be judged where it is used.
     Limit(&'a mut String),
@@ -220,6 +222,7 @@ fn target<'a>(o: &'a mut Options, name: &str) -> Option<Target<'a>> {
         "pidslimit" => Target::Limit(&mut o.pids_limit),
         "taskapiversion" => Target::Number(&mut o.task_api_version),
         "oomgroup" => Target::Switch(&mut o.oom_group),
+        "loggerallow" => Target::List(&mut o.logger_allow),
         // Fields of the message around the TOML: the CRI takes both from one table.
         "typeurl" => Target::Nowhere,
         "configpath" => Target::Empty,
@@ -232,6 +235,7 @@ fn set(target: Target<'_>, value: &DeValue<'_>) -> Result<(), &'static str> {
     match target {
         Target::Switch(to) => *to = value.as_bool().ok_or("true or false")?,
         Target::Text(to) => value.as_str().ok_or("a string")?.clone_into(to),
+        Target::List(to) => *to = Some(value.as_str().ok_or("a string")?.to_owned()),
         Target::Number(to) => {
             let number = value
                 .as_integer()

@@ -131,6 +131,7 @@ fn every_option_in_both_spellings() {
         task_api_address: "t".into(),
         task_api_version: 3,
         oom_group: true,
+        logger_allow: Some("/bin/".into()),
         ..Options::default()
     };
     let go = r#"
@@ -149,6 +150,7 @@ fn every_option_in_both_spellings() {
         TaskApiAddress = "t"
         TaskApiVersion = 3
         OomGroup = true
+        LoggerAllow = "/bin/"
         TypeUrl = "io.containerd.cotter.v2.Options"
         ConfigPath = ""
     "#;
@@ -167,6 +169,7 @@ fn every_option_in_both_spellings() {
         task_api_address = "t"
         task_api_version = 3
         oom_group = true
+        logger_allow = "/bin/"
     "#;
     for text in [go, snake] {
         assert_eq!(toml(text.as_bytes(), "x"), Ok(expected.clone()), "{text}");
@@ -250,6 +253,19 @@ proptest::proptest! {
         let _ = Given::required(Some(&any(&url, &content)));
         let _ = Given::required(Some(&any("runtimeoptions.v1.Options", &content)));
         let _ = of(&generic(&url, text.as_bytes()));
+    }
+}
+
+/// An empty list is one, which allows nothing.
+#[test]
+fn a_list_of_loggers_is_there_or_not() {
+    for (text, list) in [("", None), ("LoggerAllow = ''", Some(String::new()))] {
+        let options = toml(text.as_bytes(), "x").unwrap();
+        assert_eq!(options.logger_allow, list, "{text}");
+    }
+    for text in ["LoggerAllow = ['/a']", "logger_allow = true"] {
+        let error = toml(text.as_bytes(), "x").unwrap_err();
+        assert!(error.message.contains("not a string"), "{error}");
     }
 }
 
