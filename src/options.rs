@@ -34,9 +34,15 @@ const OLD_RUNTIME_OPTIONS: &str = "cri.runtimeoptions.v1.Options";
 #[derive(Clone, Debug, PartialEq)]
 pub enum Given {
     /// These.
-    Here(Options),
+    Here(Box<Options>),
     /// Those in this TOML file.
     In(PathBuf),
+}
+
+impl From<Options> for Given {
+    fn from(options: Options) -> Self {
+        Self::Here(Box::new(options))
+    }
 }
 
 impl Given {
@@ -48,7 +54,7 @@ impl Given {
     /// a message or TOML that is malformed or asks for what is no option.
     pub fn required(any: Option<&Any>) -> Result<Self> {
         let Some(any) = any.filter(|any| !any.value.is_empty()) else {
-            return Ok(Self::Here(Options::new()));
+            return Ok(Options::new().into());
         };
         Self::known(any)?.ok_or_else(|| {
             Error::unknown(format!("type with url {}: not found", shown(&any.type_url)))
@@ -69,7 +75,7 @@ impl Given {
         match proto::name(any) {
             Options::FULL_NAME => {
                 let options = proto::parse(&any.value);
-                options.map(|o| Some(Self::Here(o))).map_err(malformed)
+                options.map(|o: Options| Some(o.into())).map_err(malformed)
             }
             runtime_options::Options::FULL_NAME | OLD_RUNTIME_OPTIONS => {
                 let generic = proto::parse(&any.value);
@@ -83,7 +89,7 @@ impl Given {
         let path = Path::new(&options.config_path);
         // By its definition in containerd's API the body only counts where there is no path.
         if options.config_path.is_empty() {
-            toml(&options.config_body, "config_body").map(Self::Here)
+            toml(&options.config_body, "config_body").map(Self::from)
         } else if path.is_absolute() {
             Ok(Self::In(path.to_owned()))
         } else {
@@ -100,7 +106,7 @@ impl Given {
     /// `InvalidArgument` when the file cannot be read or its TOML does not hold.
     pub fn read(self) -> Result<Options> {
         let path = match self {
-            Self::Here(options) => return Ok(options),
+            Self::Here(options) => return Ok(*options),
             Self::In(path) => path,
         };
         // Wherever a file's trouble lies: what is wrong with this request is the path.
@@ -117,7 +123,7 @@ impl Given {
     /// As [`read_elsewhere`](Self::read_elsewhere).
     pub fn read_within(self, limit: Duration) -> Result<Options> {
         if let Self::Here(options) = self {
-            return Ok(options);
+            return Ok(*options);
         }
         let event_loop = tokio::runtime::Builder::new_current_thread()
             .enable_time()

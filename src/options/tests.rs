@@ -40,9 +40,9 @@ fn the_last_part_of_the_type_decides() {
     for prefix in ["", "type.googleapis.com/", "types.containerd.io/a/b/"] {
         let with = |name: &str, value: &[u8]| of(&any(&format!("{prefix}{name}"), value)).unwrap();
         let runcs = "containerd.runc.v1.Options";
-        assert_eq!(with(runcs, &value), Given::Here(runc()));
+        assert_eq!(with(runcs, &value), Given::from(runc()));
         for name in ["runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options"] {
-            assert_eq!(with(name, &body), Given::Here(runc()), "{prefix}{name}");
+            assert_eq!(with(name, &body), Given::from(runc()), "{prefix}{name}");
             assert_eq!(with(name, &path), Given::In("/etc/x.toml".into()));
         }
     }
@@ -50,7 +50,7 @@ fn the_last_part_of_the_type_decides() {
 
 #[test]
 fn no_value_means_defaults() {
-    let defaults = Given::Here(Options::new());
+    let defaults = Given::from(Options::new());
     assert_eq!(Given::required(None), Ok(defaults.clone()));
     for url in ["", "anything", "containerd.runc.v1.Options"] {
         assert_eq!(of(&any(url, b"")), Ok(defaults.clone()), "{url}");
