@@ -9,8 +9,8 @@
 //! name io.containerd.runc.v2. For a name that they do not know they send
 //! `runtimeoptions.v1.Options`: the path of a TOML file (dockerd, ctr), or the TOML of their own
 //! configuration (the CRI since containerd 1.7, where no path is given). Its keys are those of
-//! runc's options, as Go or as protobuf spells them, and two of our own: `pids_limit`
-//! ([`crate::container::pids`]) and `oom_group`.
+//! runc's options, as Go or as protobuf spells them, and three of our own: `pids_limit`
+//! ([`crate::container::pids`]), `oom_group` and `logger_allow` ([`crate::stdio`]).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,15 @@ const OLD_RUNTIME_OPTIONS: &str = "cri.runtimeoptions.v1.Options";
 #[derive(Clone, Debug, PartialEq)]
 pub enum Given {
     /// These.
-    Here(Options),
+    Here(Box<Options>),
     /// Those in this TOML file.
     In(PathBuf),
+}
+
+impl From<Options> for Given {
+    fn from(options: Options) -> Self {
+        Self::Here(Box::new(options))
+    }
 }
 
 impl Given {
@@ -48,7 +54,7 @@ impl Given {
     /// a message or TOML that is malformed or asks for what is no option.
     pub fn required(any: Option<&Any>) -> Result<Self> {
         let Some(any) = any.filter(|any| !any.value.is_empty()) else {
-            return Ok(Self::Here(Options::new()));
+            return Ok(Options::new().into());
         };
         Self::known(any)?.ok_or_else(|| {
             Error::unknown(format!("type with url {}: not found", shown(&any.type_url)))
@@ -69,7 +75,7 @@ impl Given {
         match proto::name(any) {
             Options::FULL_NAME => {
                 let options = proto::parse(&any.value);
-                options.map(|o| Some(Self::Here(o))).map_err(malformed)
+                options.map(|o: Options| Some(o.into())).map_err(malformed)
             }
             runtime_options::Options::FULL_NAME | OLD_RUNTIME_OPTIONS => {
                 let generic = proto::parse(&any.value);
@@ -83,7 +89,7 @@ impl Given {
         let path = Path::new(&options.config_path);
         // By its definition in containerd's API the body only counts where there is no path.
         if options.config_path.is_empty() {
-            toml(&options.config_body, "config_body").map(Self::Here)
+            toml(&options.config_body, "config_body").map(Self::from)
         } else if path.is_absolute() {
             Ok(Self::In(path.to_owned()))
         } else {
@@ -100,7 +106,7 @@ impl Given {
     /// `InvalidArgument` when the file cannot be read or its TOML does not hold.
     pub fn read(self) -> Result<Options> {
         let path = match self {
-            Self::Here(options) => return Ok(options),
+            Self::Here(options) => return Ok(*options),
             Self::In(path) => path,
         };
         // Wherever a file's trouble lies: what is wrong with this request is the path.
@@ -117,7 +123,7 @@ impl Given {
     /// As [`read_elsewhere`](Self::read_elsewhere).
     pub fn read_within(self, limit: Duration) -> Result<Options> {
         if let Self::Here(options) = self {
-            return Ok(options);
+            return Ok(*options);
         }
         let event_loop = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -149,6 +155,8 @@ impl Given {
 enum Target<'a> {
     Switch(&'a mut bool),
     Text(&'a mut String),
+    /// A text for which being empty is not the same as not being there.
+    List(&'a mut Option<String>),
     Number(&'a mut u32),
     /// A number or a word, to be judged where it is used.
     Limit(&'a mut String),
@@ -220,6 +228,7 @@ fn target<'a>(o: &'a mut Options, name: &str) -> Option<Target<'a>> {
         "pidslimit" => Target::Limit(&mut o.pids_limit),
         "taskapiversion" => Target::Number(&mut o.task_api_version),
         "oomgroup" => Target::Switch(&mut o.oom_group),
+        "loggerallow" => Target::List(&mut o.logger_allow),
         // Fields of the message around the TOML: the CRI takes both from one table.
         "typeurl" => Target::Nowhere,
         "configpath" => Target::Empty,
@@ -232,6 +241,7 @@ fn set(target: Target<'_>, value: &DeValue<'_>) -> Result<(), &'static str> {
     match target {
         Target::Switch(to) => *to = value.as_bool().ok_or("true or false")?,
         Target::Text(to) => value.as_str().ok_or("a string")?.clone_into(to),
+        Target::List(to) => *to = Some(value.as_str().ok_or("a string")?.to_owned()),
         Target::Number(to) => {
             let number = value
                 .as_integer()

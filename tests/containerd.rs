@@ -5,14 +5,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod common;
+#[path = "cri/grpc.rs"]
+#[allow(dead_code)]
+mod grpc;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 
 use common::containerd::{Containerd, Form, Version, go_shim};
 use common::events::Events;
+use common::resources::{cgroup, read};
 use common::{eventually, eventually_some, run as run_command, signal, tool};
+use cotter::cgroup::Version as Cgroups;
 use sha2::{Digest, Sha256};
 
 /// Foreground containers: output, input, exit codes, refusals, and the events of a whole life.
@@ -438,6 +444,87 @@ fn operated(version: Version, form: Form, runtime: &str) {
     daemon.passed("tty, metrics, pause");
 }
 
+/// `containerd.services.tasks.v1.UpdateTaskRequest`: ctr has no command for it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Update {
+    #[prost(string, tag = "1")]
+    container_id: String,
+    #[prost(message, optional, tag = "2")]
+    resources: Option<Resources>,
+    #[prost(btree_map = "string, string", tag = "3")]
+    annotations: BTreeMap<String, String>,
+}
+
+/// The Any in it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Resources {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(string, tag = "2")]
+    json: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Nothing {}
+
+/// Limits are changed while the container runs and while it is paused; what cannot be is told, and changes
+/// nothing.
+fn updated(version: Version, form: Form, runtime: &str) {
+    let daemon = Containerd::start(version, form, &tool(runtime));
+    let before = daemon.census();
+    daemon.run_detached("web", &["sleep", "1000"]);
+    let cgroup = cgroup(daemon.pid("web").unwrap());
+    let memory = match cgroup.version() {
+        Cgroups::V1 => "memory.limit_in_bytes",
+        Cgroups::V2 => "memory.max",
+    };
+    let limits = || {
+        (
+            read(&cgroup, "memory", memory),
+            read(&cgroup, "pids", "pids.max"),
+        )
+    };
+    let update = |json: Option<&str>| {
+        let resources = json.map(|json| Resources {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
+            json: json.into(),
+        });
+        let request = Update {
+            container_id: "web".into(),
+            resources,
+            annotations: [("note".into(), "of no runtime".into())].into(),
+        };
+        let (namespace, socket) = (&daemon.owner.namespace, &daemon.owner.address);
+        let method = "containerd.services.tasks.v1.Tasks/Update";
+        grpc::call_in::<Nothing>(namespace, socket, method, &request)
+    };
+    update(Some(r#"{"memory":{"limit":67108864},"pids":{"limit":77}}"#)).unwrap();
+    assert_eq!(limits(), ("67108864".into(), "77".into()));
+    daemon.ctr(&["tasks", "pause", "web"]).ok();
+    update(Some(r#"{"pids":{"limit":78}}"#)).unwrap();
+    assert_eq!(limits(), ("67108864".into(), "78".into()));
+    daemon.ctr(&["tasks", "resume", "web"]).ok();
+
+    let refused = update(Some(r#"{"cpu":{"cpus":"4000"}}"#)).unwrap_err();
+    assert!(refused.message.contains("cpuset"), "{refused}");
+    // The Go shim dies of this one.
+    if !go_shim() {
+        update(None).unwrap();
+    }
+    assert_eq!(limits(), ("67108864".into(), "78".into()));
+    assert_eq!(daemon.exec("web", &["echo", "on"]).ok(), "on\n");
+    daemon
+        .ctr(&["tasks", "kill", "--signal", "SIGKILL", "web"])
+        .ok();
+    eventually("the task is stopped", || {
+        daemon.status("web").as_deref() == Some("STOPPED")
+    });
+    daemon.ctr(&["tasks", "delete", "web"]);
+    daemon.ctr(&["containers", "delete", "web"]).ok();
+    daemon.nothing_left_since(&before);
+    daemon.passed("limits changed while the container runs");
+}
+
 /// Options for a runtime name that containerd does not know: all it passes on is a file's path.
 fn configured(version: Version, runtime: &str) {
     let daemon = Containerd::start(version, Form::Name, Path::new("/bin/false"));
@@ -577,6 +664,11 @@ macro_rules! matrix {
             #[test]
             fn operated_by_name() {
                 operated(Version::$version, Form::Name, $runtime);
+            }
+
+            #[test]
+            fn updated_by_name() {
+                updated(Version::$version, Form::Name, $runtime);
             }
 
             #[test]

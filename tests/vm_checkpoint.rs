@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "userns/image.rs"]
+mod image;
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +27,7 @@ use common::dumper::work_dir;
 use common::events::Events;
 use common::resources::{cgroup, read};
 use common::shim::{Shim, run};
-use common::{LIMIT, TempDir, tool};
+use common::{LIMIT, TempDir, eventually, tool};
 
 /// Those that know how.
 const RUNTIMES: [&str; 2] = ["RUNC", "RUNC_1_3"];
@@ -234,6 +236,82 @@ fn a_restored_container_has_the_limit_that_was_asked_for() {
     }
 }
 
+/// A kill in a child, of which only the watch of the new cgroup can tell.
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn a_restored_container_has_its_memory_watched() {
+    for runtime in RUNTIMES {
+        run(async {
+            let mut spec = Spec::new("c", ["sh", "-c", COUNT]);
+            spec.memory_limit = Some(48 << 20);
+            let mut shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
+            work_dir(&shim.bundle_path("c"));
+            let image = shim.dir().join("image");
+            let mut output = begin(&shim, 0, None, false).await;
+            let seen = output.beyond(1).await;
+            dumped(&shim, &image, &ending()).await;
+            shim.wait("c", "").await.unwrap();
+            shim.delete("c", "").await.unwrap();
+            let mut output = begin(&shim, 1, Some(&image), false).await;
+            output.beyond(seen).await;
+            shim.exec("c", "x", &["tail", "/dev/zero"]).await.unwrap();
+            shim.events_until(|e| matches!(e, Event::Oom(_))).await;
+            assert_eq!(shim.wait("c", "x").await.unwrap().exit_status, 137);
+            let state = shim.state("c", "").await.unwrap().status.unwrap();
+            assert_eq!(state, Status::RUNNING, "{runtime}");
+            shim.remove("c").await;
+            end(shim).await;
+        });
+    }
+}
+
+/// An operator has the runtime dump the memory beforehand; the checkpoint then holds what has changed, and
+/// cannot be without the other.
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn a_checkpoint_builds_on_another() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (shim, image) = start(runtime, COUNT, false).await;
+            let mut output = begin(&shim, 0, None, false).await;
+            output.beyond(3).await;
+            let (before, work) = (image.clone(), shim.dir().join("before-work"));
+            let mut dump = std::process::Command::new(tool(runtime));
+            dump.arg("--root").arg(shim.state_dir());
+            dump.args(["checkpoint", "--pre-dump", "--image-path"]);
+            dump.arg(before).arg("--work-path").arg(work).arg("c");
+            common::run(&mut dump).ok();
+            let second = shim.dir().join("second");
+            let options = CheckpointOptions {
+                parent_path: "../image".into(),
+                ..ending()
+            };
+            dumped(&shim, &second, &options).await;
+            shim.wait("c", "").await.unwrap();
+            shim.delete("c", "").await.unwrap();
+            let rest = output.collected.finish(LIMIT).await.unwrap();
+            let rest = output.line + &String::from_utf8(rest).unwrap();
+            let last: u32 = rest.lines().last().unwrap().parse().unwrap();
+            assert!(second.join("parent").is_symlink(), "{runtime}");
+
+            let away = shim.dir().join("away");
+            std::fs::rename(&image, &away).unwrap();
+            let create = CreateTaskRequest {
+                checkpoint: second.to_string_lossy().into_owned(),
+                ..shim.create_request("c")
+            };
+            let refused = shim.tasks.create(&create).await.unwrap_err();
+            assert_eq!(refused.code, Code::NotFound, "{refused}");
+            std::fs::rename(&away, &image).unwrap();
+            let mut output = begin(&shim, 1, Some(&second), false).await;
+            assert_eq!(output.number().await, last + 1, "not where it was");
+            works(&shim).await;
+            shim.remove("c").await;
+            end(shim).await;
+        });
+    }
+}
+
 #[test]
 #[ignore = "runs in the machine of make test-vm"]
 fn an_older_image_can_be_restored_again() {
@@ -430,30 +508,75 @@ fn a_terminal_comes_back() {
     });
 }
 
-/// As an operator does it: the container goes on, and everybody is told.
+/// As an operator does it. Once into a directory: the container goes on, and everybody is told. Then into the
+/// manager's store, from which it comes again after its end, by way of a directory that the manager has for
+/// the time of its start.
 fn by_ctr(version: Version) {
     // Under another name containerd 1.7 puts the image into its content store only.
     let daemon = Containerd::start(version, Form::DropIn, &tool("RUNC_1_3"));
+    let dir = TempDir::new("image");
+    let archive = image::archive(&dir);
+    let archive = archive.to_str().unwrap();
+    daemon.ctr(&["images", "import", archive]).ok();
     let before = daemon.census();
     let events = Events::record(&daemon);
-    daemon.run_detached("web", &["sleep", "1000"]);
-    let image = TempDir::new("image");
-    let path = image.path().to_str().unwrap();
+    // What only this one process knows, told on request.
+    let script = "t=$(head -c 16 /dev/urandom | md5sum); \
+        while :; do [ -e /ask ] && { rm /ask; echo $t >/new; mv /new /told; }; sleep 0.05; done";
+    let argv = ["sh", "-c", script];
+    common::run(&mut daemon.run_image_command(&["-d", "--null-io"], image::NAME, "web", &argv))
+        .ok();
+    let ask = || {
+        let ask = "touch /ask; until [ -e /told ]; do sleep 0.05; done; cat /told; rm /told";
+        daemon.exec("web", &["sh", "-c", ask]).ok()
+    };
+    let told = ask();
+    assert!(told.len() > 32, "{told:?}");
+
+    let images = dir.path().join("images");
+    let path = images.to_str().unwrap();
     daemon
         .ctr(&["tasks", "checkpoint", "--image-path", path, "web"])
         .ok();
-    assert!(image.path().join("inventory.img").exists());
+    assert!(images.join("inventory.img").exists());
     events.wait("/tasks/checkpointed", "web");
     assert_eq!(daemon.status("web").as_deref(), Some("RUNNING"));
-    assert_eq!(daemon.exec("web", &["echo", "on"]).ok(), "on\n");
+    assert_eq!(ask(), told);
+
+    let kept = ["containers", "checkpoint", "--image", "--rw", "--task"];
     daemon
-        .ctr(&["tasks", "kill", "--signal", "SIGKILL", "web"])
+        .ctr(&[&kept[..], &["web", "local/kept:1"]].concat())
         .ok();
+    assert_eq!(ask(), told, "it runs on");
+    let end = || {
+        daemon
+            .ctr(&["tasks", "kill", "--signal", "SIGKILL", "web"])
+            .ok();
+        eventually("the task is stopped", || {
+            daemon.status("web").as_deref() == Some("STOPPED")
+        });
+        daemon.ctr(&["tasks", "delete", "web"]);
+        daemon.ctr(&["containers", "delete", "web"]).ok();
+    };
+    end();
     assert_eq!(events.wait("/tasks/exit", "web").exit_status(), 137);
     drop(events);
-    daemon.ctr(&["tasks", "delete", "web"]);
-    daemon.ctr(&["containers", "delete", "web"]).ok();
+
+    let restore = ["containers", "restore", "--rw", "--live"];
+    daemon
+        .ctr(&[&restore[..], &["web", "local/kept:1"]].concat())
+        .ok();
+    assert_eq!(daemon.status("web").as_deref(), Some("RUNNING"));
+    assert_eq!(ask(), told, "a fresh program");
+    daemon.ctr(&["tasks", "metrics", "web"]).ok();
+    end();
     daemon.nothing_left_since(&before);
+}
+
+#[test]
+#[ignore = "runs in the machine of make test-vm"]
+fn by_ctr_of_1_6() {
+    by_ctr(Version::V1_6);
 }
 
 #[test]

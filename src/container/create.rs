@@ -167,7 +167,7 @@ async fn build(
         .map_err(|e| e.context("failed to create init process I/O"))?;
     let io = Arc::new(io);
     progress.io = Some(Arc::clone(&io));
-    io.start_loggers(&shared.host(&create.id))
+    io.start_loggers(&shared.host(&create.id, create.options.logger_allow.as_deref()))
         .await
         .map_err(|e| e.context("failed to create init process I/O"))?;
 
@@ -227,6 +227,9 @@ struct Extras {
 
 impl Extras {
     fn asked(shared: &Shared, create: &Create, spec: &Spec) -> Result<Self> {
+        if let Some(list) = &create.options.logger_allow {
+            stdio::is_list(list)?;
+        }
         Ok(Self {
             buffering: Buffering::of(&spec.annotations)?,
             pids_limit: pids::wanted(spec, &create.options.pids_limit, shared.pids.asked)?,
@@ -254,6 +257,7 @@ fn container(
         kill_all_on_exit: spec.kill_all_on_exit,
         io_owner: (create.options.io_uid, create.options.io_gid),
         buffering: extras.buffering,
+        logger_allow: create.options.logger_allow.clone(),
         init: Arc::new(Process::new(
             me.clone(),
             &create.id,

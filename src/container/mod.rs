@@ -78,6 +78,8 @@ pub struct Container {
     io_owner: (u32, u32),
     /// How its outputs are buffered, and its execs'.
     buffering: Buffering,
+    /// Which programs may be its loggers and its execs', where its options say so.
+    logger_allow: Option<String>,
     /// Its first process.
     pub init: Arc<Process>,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,

@@ -41,8 +41,9 @@ pub struct Shared {
 
 impl Shared {
     /// What the loggers of a container or exec need to know.
-    pub(super) fn host<'a>(&'a self, id: &'a str) -> stdio::Host<'a> {
+    pub(super) fn host<'a>(&'a self, id: &'a str, allow: Option<&'a str>) -> stdio::Host<'a> {
         stdio::Host {
+            allow,
             monitor: &self.monitor,
             id,
             namespace: &self.namespace,

@@ -174,9 +174,8 @@ impl Container {
         let opened = Io::open_within(plan, uid, gid, self.buffering, limit).await;
         let (io, fds) = opened.map_err(failed)?;
         let io = Arc::new(io);
-        io.start_loggers(&self.shared.host(&self.id))
-            .await
-            .map_err(failed)?;
+        let host = self.shared.host(&self.id, self.logger_allow.as_deref());
+        io.start_loggers(&host).await.map_err(failed)?;
         restore.keep(fds);
         init.set_io(Arc::clone(&io));
         Ok(io)

@@ -174,7 +174,10 @@ impl Container {
     }
 
     async fn run_exec_with(&self, exec: &Process, io: &Io, fds: Fds) -> Result<Pid> {
-        io.start_loggers(&self.shared.host(&exec.exec_id))
+        let host = self
+            .shared
+            .host(&exec.exec_id, self.logger_allow.as_deref());
+        io.start_loggers(&host)
             .await
             .map_err(|e| e.context("failed to create exec process I/O"))?;
         let options = ExecOptions {

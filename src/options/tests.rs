@@ -40,9 +40,9 @@ fn the_last_part_of_the_type_decides() {
     for prefix in ["", "type.googleapis.com/", "types.containerd.io/a/b/"] {
         let with = |name: &str, value: &[u8]| of(&any(&format!("{prefix}{name}"), value)).unwrap();
         let runcs = "containerd.runc.v1.Options";
-        assert_eq!(with(runcs, &value), Given::Here(runc()));
+        assert_eq!(with(runcs, &value), Given::from(runc()));
         for name in ["runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options"] {
-            assert_eq!(with(name, &body), Given::Here(runc()), "{prefix}{name}");
+            assert_eq!(with(name, &body), Given::from(runc()), "{prefix}{name}");
             assert_eq!(with(name, &path), Given::In("/etc/x.toml".into()));
         }
     }
@@ -50,7 +50,7 @@ fn the_last_part_of_the_type_decides() {
 
 #[test]
 fn no_value_means_defaults() {
-    let defaults = Given::Here(Options::new());
+    let defaults = Given::from(Options::new());
     assert_eq!(Given::required(None), Ok(defaults.clone()));
     for url in ["", "anything", "containerd.runc.v1.Options"] {
         assert_eq!(of(&any(url, b"")), Ok(defaults.clone()), "{url}");
@@ -131,6 +131,7 @@ fn every_option_in_both_spellings() {
         task_api_address: "t".into(),
         task_api_version: 3,
         oom_group: true,
+        logger_allow: Some("/bin/".into()),
         ..Options::default()
     };
     let go = r#"
@@ -149,6 +150,7 @@ fn every_option_in_both_spellings() {
         TaskApiAddress = "t"
         TaskApiVersion = 3
         OomGroup = true
+        LoggerAllow = "/bin/"
         TypeUrl = "io.containerd.cotter.v2.Options"
         ConfigPath = ""
     "#;
@@ -167,6 +169,7 @@ fn every_option_in_both_spellings() {
         task_api_address = "t"
         task_api_version = 3
         oom_group = true
+        logger_allow = "/bin/"
     "#;
     for text in [go, snake] {
         assert_eq!(toml(text.as_bytes(), "x"), Ok(expected.clone()), "{text}");
@@ -250,6 +253,19 @@ proptest::proptest! {
         let _ = Given::required(Some(&any(&url, &content)));
         let _ = Given::required(Some(&any("runtimeoptions.v1.Options", &content)));
         let _ = of(&generic(&url, text.as_bytes()));
+    }
+}
+
+/// An empty list is one, which allows nothing.
+#[test]
+fn a_list_of_loggers_is_there_or_not() {
+    for (text, list) in [("", None), ("LoggerAllow = ''", Some(String::new()))] {
+        let options = toml(text.as_bytes(), "x").unwrap();
+        assert_eq!(options.logger_allow, list, "{text}");
+    }
+    for text in ["LoggerAllow = ['/a']", "logger_allow = true"] {
+        let error = toml(text.as_bytes(), "x").unwrap_err();
+        assert!(error.message.contains("not a string"), "{error}");
     }
 }
 

@@ -15,7 +15,12 @@ const READ_LIMIT: u64 = 256 * 1024;
 /// The most that is parsed of it, here and there again and again.
 const PARSE_LIMIT: u64 = 8 * READ_LIMIT;
 
-/// Ends a call's log: appends it to the common one and returns its tail.
+/// The longest that the common log becomes. It is for people, who want what was last: a probe that
+/// fails every second must not fill a disk.
+const COMMON_LIMIT: u64 = 1 << 20;
+
+/// Ends a call's log: appends it to the common one, which begins anew when it is full, and returns its
+/// tail.
 pub(super) fn finish(log: &PrivateFile, common: &Path) -> io::Result<Vec<u8>> {
     let mut file = log.file();
     let length = file.metadata()?.len();
@@ -27,7 +32,12 @@ pub(super) fn finish(log: &PrivateFile, common: &Path) -> io::Result<Vec<u8>> {
         options.append(true).create(true).mode(0o644);
         // Somebody may have put a FIFO or a link there.
         options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
-        let appended = options.open(common).and_then(|mut f| f.write_all(&tail));
+        let appended = options.open(common).and_then(|mut f| {
+            if f.metadata()?.len() + tail.len() as u64 > COMMON_LIMIT {
+                f.set_len(0)?;
+            }
+            f.write_all(&tail)
+        });
         if let Err(e) = appended {
             log::debug!("append to {}: {e}", common.display());
         }

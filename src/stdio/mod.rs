@@ -32,7 +32,7 @@
 //!
 //! A logging program has no relay, unless output may be dropped: it reads the container's pipes itself, and is kept running
 //! (`logger`). Only a terminal's output is relayed to it. Which programs may be loggers can be
-//! limited by the environment (`logger::allow`).
+//! limited by the environment and by the container's options (`logger::allow`).
 //!
 //! A terminal has one descriptor for all that, its master end, which the runtime sends once it has
 //! made the process ([`Io::connect_terminal`]); stderr is not used. It has no end: it is read until
@@ -62,7 +62,7 @@ use std::fmt;
 pub use buffering::{Buffering, Overflow};
 pub use console::Size;
 pub use io::{Io, UNREAD_GRACE};
-pub use logger::Host;
+pub use logger::{Host, is_list};
 pub use plan::{Command, Output, Plan, plan};
 pub use report::StreamReport;
 

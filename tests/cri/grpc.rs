@@ -34,9 +34,19 @@ pub fn call<A: Message + Default>(
     method: &str,
     request: &impl Message,
 ) -> Result<A, Status> {
+    call_in("", socket, method, request)
+}
+
+/// The same, in a namespace of containerd's, where the service has such.
+pub fn call_in<A: Message + Default>(
+    namespace: &str,
+    socket: &Path,
+    method: &str,
+    request: &impl Message,
+) -> Result<A, Status> {
     block_on(async {
         let answer = async {
-            let mut stream = Messages::open(socket, method, request).await;
+            let mut stream = Messages::open(namespace, socket, method, request).await;
             let first = stream.next().await?;
             let end = stream.next::<A>().await?;
             assert!(end.is_none(), "{method}: two answers");
@@ -57,7 +67,7 @@ pub fn follow<A: Message + Default>(
     mut sink: impl FnMut(A) -> bool,
 ) {
     block_on(async {
-        let mut stream = Messages::open(socket, method, request).await;
+        let mut stream = Messages::open("", socket, method, request).await;
         while let Ok(Some(message)) = stream.next().await {
             if !sink(message) {
                 return;
@@ -82,17 +92,19 @@ struct Messages {
 }
 
 impl Messages {
-    async fn open(socket: &Path, method: &str, request: &impl Message) -> Self {
+    async fn open(namespace: &str, socket: &Path, method: &str, request: &impl Message) -> Self {
         let io = UnixStream::connect(socket)
             .await
             .unwrap_or_else(|e| panic!("{}: {e}", socket.display()));
         let (sender, connection) = h2::client::handshake(io).await.unwrap();
         tokio::spawn(connection);
-        let head = http::Request::post(format!("http://localhost/{method}"))
+        let mut head = http::Request::post(format!("http://localhost/{method}"))
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .unwrap();
+            .header("te", "trailers");
+        if !namespace.is_empty() {
+            head = head.header("containerd-namespace", namespace);
+        }
+        let head = head.body(()).unwrap();
         let mut sender = sender.ready().await.unwrap();
         let (answer, mut upload) = sender.send_request(head, false).unwrap();
         upload.send_data(frame(request), true).unwrap();

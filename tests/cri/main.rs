@@ -56,7 +56,7 @@ cases! {
     resources::figures: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
     resources::out_of_memory: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
     resources::refused_forks: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
-    resources::update: v2_1(V2_1, "RUNC");
+    resources::update: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
     death::containerd_restarts: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
     death::shim_killed: v2_1(V2_1, "RUNC");
 }

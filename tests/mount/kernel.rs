@@ -59,13 +59,41 @@ fn a_file_is_bound_onto_a_file() {
 #[test]
 fn propagation_is_set() {
     let space = Space::new("propagation");
-    let source = space.dir("source");
-    let bind = request("", &source, "", &["bind", "rshared"]);
-    mount_all(&[bind], &space.rootfs()).unwrap();
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let rootfs = format!(" {} ", space.rootfs().display());
-    let line = table.lines().find(|line| line.contains(&rootfs)).unwrap();
-    assert!(line.contains(" shared:"), "{line}");
+    // The optional fields of a mount: between its options and a dash.
+    let told = |dir: &std::path::Path| {
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let place = format!(" {} ", dir.display());
+        let line = table.lines().find(|line| line.contains(&place)).unwrap();
+        let fields = line.split_once(" - ").unwrap().0.split(' ').skip(6);
+        let fields = fields.map(|field| field.split(':').next().unwrap().to_owned());
+        fields.collect::<Vec<_>>().join(" ")
+    };
+    for (option, top, below) in [
+        ("shared", "shared", "shared"),
+        ("private", "", "shared"),
+        ("slave", "master", "shared"),
+        ("unbindable", "unbindable", "shared"),
+        ("rshared", "shared", "shared"),
+        ("rprivate", "", ""),
+        ("rslave", "master", "master"),
+        ("runbindable", "unbindable", "unbindable"),
+    ] {
+        // What is bound: a mount that is shared, with another below it that is, too.
+        let source = space.dir("source");
+        for dir in [source.clone(), source.join("below")] {
+            fs::create_dir_all(&dir).unwrap();
+            let (none, flags) = (None::<&str>, MsFlags::empty());
+            mount(Some("t"), &dir, Some("tmpfs"), flags, none).unwrap();
+            mount(none, &dir, none, MsFlags::MS_SHARED, none).unwrap();
+        }
+        let bind = request("", &source, "", &["rbind", option]);
+        mount_all(&[bind], &space.rootfs()).unwrap();
+        let rootfs = space.rootfs();
+        let seen = (told(&rootfs), told(&rootfs.join("below")));
+        assert_eq!(seen, (top.into(), below.into()), "{option}");
+        unmount_all(&rootfs).unwrap();
+        unmount_all(&source).unwrap();
+    }
 }
 
 #[test]

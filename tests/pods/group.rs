@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use cotter::manager::client::Tasks;
+use cotter::manager::client::{Tasks, gone};
 use cotter::manager::dialect::{Dialect, Endpoint};
 use cotter::manager::events::Event;
 use cotter::manager::launch::Launch;
@@ -11,6 +11,7 @@ use cotter::manager::spec::Spec;
 use cotter::proto::task::{DeleteRequest, KillRequest, StartRequest, WaitRequest};
 
 use crate::common::shim::{RUNTIMES, Shim, run, until};
+use crate::common::{LIMIT, signal};
 
 /// A spec whose container belongs to the pod of `sandbox`.
 pub fn member(id: &str, sandbox: &str) -> Spec {
@@ -162,4 +163,59 @@ fn the_first_bundle_is_free_once_its_container_is() {
         until("only the shim is left", || shims(&shim) == 1).await;
         shim.end().await;
     });
+}
+
+/// Either annotation names a group, containerd's own before the CRI's, whatever its text. Its socket is not
+/// named after a container, and goes with the shim all the same, also with one that was killed.
+#[test]
+fn a_group_has_any_name() {
+    let long = "g".repeat(5000);
+    for name in ["web", "../../x", "a b\n\u{1}\"", &long] {
+        for killed in [false, true] {
+            run(async {
+                let of = |id: &str| {
+                    let mut spec = member(id, &format!("sandbox-of-{id}"));
+                    let key = "io.containerd.runc.v2.group".to_owned();
+                    spec.annotations.insert(key, name.to_owned());
+                    spec
+                };
+                let mut shim = Shim::start_as(Dialect::Json17, "RUNC", of("one"), "one").await;
+                let socket = shim.endpoint.socket().to_owned();
+                shim.bundle("two", of("two"));
+                let endpoint = start_again(&shim, "two", Dialect::Json17).await;
+                assert_eq!(endpoint.address, shim.endpoint.address, "{name:?}");
+                assert_eq!(shims(&shim), 1);
+                for id in ["one", "two"] {
+                    shim.create(id).await.unwrap();
+                    shim.start_process(id, "").await.unwrap();
+                }
+                assert!(socket.exists());
+                if !killed {
+                    shim.remove("one").await;
+                    shim.remove("two").await;
+                    shim.end().await;
+                    assert!(!socket.exists(), "{name:?}");
+                    return;
+                }
+                signal(shim.pid(), "KILL");
+                gone(&shim.endpoint, LIMIT).await.unwrap();
+                assert!(socket.exists());
+                for id in ["one", "two"] {
+                    let launch = Launch {
+                        id: id.into(),
+                        bundle: shim.bundle_path(id),
+                        ..shim.launch.clone()
+                    };
+                    assert_eq!(launch.delete().await.unwrap().warnings, "");
+                }
+                assert!(!socket.exists(), "{name:?}");
+                for id in ["one", "two"] {
+                    for file in ["init.pid", "options.json", "runtime"] {
+                        fs::remove_file(shim.bundle_path(id).join(file)).unwrap();
+                    }
+                }
+                shim.end_of_the_gone().await;
+            });
+        }
+    }
 }

@@ -309,6 +309,65 @@ fn only_listed_loggers_run_when_there_is_a_list() {
     });
 }
 
+/// A container's own list narrows that of the shim's environment, for its execs too.
+#[test]
+fn a_list_in_the_options_holds_for_one_container() {
+    run(async {
+        let mut shim = shim("RUNC", "sleep 1000", &[("COTTER_LOGGER_ALLOW", "/")]).await;
+        let [good, other] = ["good", "other"].map(|name| Logger::new(&shim, name, CAT));
+        let listed = Some(good.path.to_string_lossy().into_owned());
+        shim.options.logger_allow = listed.clone();
+        start(&shim, &both(&good.uri("binary"))).await;
+        shim.bundle("d", Spec::new("d", ["sleep", "1000"]));
+        let streams = both(&other.uri("binary"));
+        let code = Code::PermissionDenied;
+        refused(&shim, &streams, code, "is not in option logger_allow").await;
+        let args = ["sh", "-c", "echo in exec"];
+        let streams = both(&good.uri("binary-v2"));
+        shim.exec_with("c", "x", &args, &streams).await.unwrap();
+        assert_eq!(shim.wait("c", "x").await.unwrap().exit_status, 0);
+        shim.delete("c", "x").await.unwrap();
+        assert_eq!(good.out(), "in exec\n");
+
+        // Another container has its own, which may be none, allow none, or make no sense.
+        shim.options.logger_allow = Some(String::new());
+        let error = shim.create_with("d", &streams).await.unwrap_err();
+        assert_eq!(error.code, code, "{error}");
+        for list in ["good", "/bin/:", "/a:../b"] {
+            shim.options.logger_allow = Some(list.into());
+            let error = shim.create("d").await.unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument, "{list}: {error}");
+            let says = "option logger_allow: ";
+            assert!(error.message.starts_with(says), "{error}");
+            assert_eq!(shim.state("d", "").await.unwrap_err().code, Code::NotFound);
+        }
+        shim.options.logger_allow = None;
+        let streams = both(&other.uri("binary"));
+        shim.create_with("d", &streams).await.unwrap();
+        shim.remove("d").await;
+        finish(shim).await;
+    });
+}
+
+/// It may have something to write yet.
+#[test]
+fn a_logger_that_does_not_end_is_asked_to_first() {
+    for runtime in RUNTIMES {
+        run(async {
+            let shim = shim(runtime, "echo hi", &[("COTTER_LIMIT_IO_DRAIN", "1s")]).await;
+            let script = "trap 'echo asked >>$2; exit 0' TERM; echo >&5; \
+                 while :; do sleep 1000 & wait $!; done";
+            let logger = Logger::new(&shim, "l", script);
+            start(&shim, &both(&logger.uri("binary-v2"))).await;
+            shim.wait("c", "").await.unwrap();
+            shim.delete("c", "").await.unwrap();
+            assert_eq!(logger.out(), "asked\n");
+            assert!(logger.pids(&shim).is_empty());
+            shim.end().await;
+        });
+    }
+}
+
 #[test]
 fn a_logger_that_does_not_end_is_killed_and_delays_no_other_call() {
     for runtime in RUNTIMES {

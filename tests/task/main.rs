@@ -5,6 +5,7 @@
 //! refusal the container still works, and at the end of each test nothing is left on the machine.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod calls;
 mod checkpoint;
 mod client;
 #[path = "../common/mod.rs"]

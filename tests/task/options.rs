@@ -24,12 +24,12 @@ with_each_runtime! {
 
 /// A runtime that writes down its command lines, and then is the real one without systemd, which
 /// this machine need not have.
-struct Recorder {
+pub struct Recorder {
     path: PathBuf,
 }
 
 impl Recorder {
-    fn new(dir: &Path, runtime: &str) -> Self {
+    pub fn new(dir: &Path, runtime: &str) -> Self {
         let path = dir.join("recorder");
         let script = format!(
             "#!/bin/sh\n\
@@ -46,11 +46,11 @@ impl Recorder {
         Self { path }
     }
 
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.path.to_string_lossy().into_owned()
     }
 
-    fn calls(&self) -> Vec<String> {
+    pub fn calls(&self) -> Vec<String> {
         let log = fs::read_to_string(self.path.with_extension("log")).unwrap();
         log.lines().map(str::to_owned).collect()
     }

@@ -16,7 +16,7 @@ use crate::common::{TempDir, tool};
 
 with_each_runtime! {
     bind_read_only, overlay, tmpfs_below_a_target, a_failing_third_mount, a_failing_runtime,
-    mounted_over_meanwhile, an_image, by_a_program, a_program_without_end,
+    mounted_over_meanwhile, in_a_mount_namespace_of_the_shims, an_image, by_a_program, a_program_without_end,
 }
 
 fn mount(kind: &str, source: impl AsRef<Path>, target: &str, options: &[&str]) -> Mount {
@@ -216,6 +216,60 @@ async fn mounted_over_meanwhile(runtime: &'static str) {
         .unwrap();
     }
     end(shim).await;
+}
+
+/// All is mounted and unmounted by the shim's process, where it is: clients start shims in mount namespaces
+/// of their own, which see layers that nobody else does, and count on it that nobody else sees the rootfs.
+async fn in_a_mount_namespace_of_the_shims(runtime: &'static str) {
+    use nix::mount::MsFlags;
+    use nix::sched::{CloneFlags, setns, unshare};
+
+    // This thread's, and that of what it starts: the shim.
+    let home = fs::File::open("/proc/thread-self/ns/mnt").unwrap();
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    nix::mount::mount(none, "/", none, private, none).unwrap();
+    let layers = TempDir::new("layers");
+    let (some, flags) = (Some("layers"), MsFlags::empty());
+    nix::mount::mount(some, layers.path(), Some("tmpfs"), flags, none).unwrap();
+    for n in 0..80 {
+        fs::create_dir(layers.path().join(format!("layer-{n:040}"))).unwrap();
+    }
+    fs::write(layers.path().join(format!("layer-{:040}/only-here", 7)), "").unwrap();
+    let shim = shim(runtime).await;
+    setns(&home, CloneFlags::CLONE_NEWNS).unwrap();
+
+    let lower: Vec<String> = (0..80)
+        .map(|n| format!("{}/layer-{n:040}", layers.path().display()))
+        .collect();
+    let lower = format!("lowerdir={}", lower.join(":"));
+    let mapped = ["rbind", "uidmap=0:100000:65536", "gidmap=0:100000:65536"];
+    let rootfs = vec![
+        image(),
+        mount("overlay", "overlay", "/tmp", &[&lower]),
+        mount("bind", layers.path(), "/root", &mapped),
+    ];
+    start(&shim, rootfs).await;
+    let path = shim.bundle_path("c").join("rootfs");
+    let places = [path.clone(), path.join("tmp"), path.join("root")];
+    let places = places.map(|place| place.to_string_lossy().into_owned());
+    let pid = shim.pid();
+    let in_the_shim = || {
+        let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let below = points.filter(|point| Path::new(point).starts_with(shim.dir()));
+        below.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(in_the_shim(), places);
+    let here = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    assert!(!here.contains(path.to_str().unwrap()), "{here}");
+    assert!(!fs::exists(path.join("bin/busybox")).unwrap());
+    let script = format!("test -e /tmp/only-here && test -e /root/layer-{:040}", 79);
+    assert_eq!(sh(&shim, &script).await, 0);
+    works(&shim, "c").await;
+    shim.remove("c").await;
+    assert_eq!(in_the_shim(), [""; 0]);
+    shim.end().await;
 }
 
 async fn an_image(runtime: &'static str) {

@@ -3,6 +3,7 @@
 use cotter::error::Code::{InvalidArgument, NotFound, Unimplemented, Unknown};
 use cotter::error::{Code, Error, Result};
 use cotter::manager::dialect::Dialect;
+use cotter::manager::events::Event;
 use cotter::manager::spec::Spec;
 use cotter::proto::task::*;
 use ttrpc::r#async::Client;
@@ -12,7 +13,7 @@ use crate::common::shim::{METHODS, Shim};
 
 with_each_runtime! {
     unknown_services_and_methods, broken_messages, empty_messages, unknown_ids,
-    shutdown_waits_for_the_last_container,
+    shutdown_waits_for_the_last_container, events_go_where_the_request_says,
 }
 
 const V3: &str = "containerd.task.v3.Task";
@@ -188,5 +189,20 @@ async fn shutdown_waits_for_the_last_container(runtime: &'static str) {
         "container not created: not found",
     );
     // Asks for the end once more, and checks that it comes.
+    shim.end().await;
+}
+
+/// A manager of 2.3 says in the request of the start where its events go. What the shim inherited as
+/// environment may be that of another.
+async fn events_go_where_the_request_says(runtime: &'static str) {
+    let elsewhere = [("TTRPC_ADDRESS", "/nonexistent/events.sock")];
+    let spec = Spec::new("c", SLEEP);
+    let mut shim = Shim::start_with(Dialect::Proto23, runtime, spec, "c", &elsewhere).await;
+    shim.run("c", &SLEEP).await;
+    shim.remove("c").await;
+    let told = shim.events_until(|e| matches!(e, Event::Delete(_))).await;
+    let topics: Vec<_> = told.iter().map(|told| told.topic.as_str()).collect();
+    let life = ["create", "start", "exit", "delete"].map(|topic| format!("/tasks/{topic}"));
+    assert_eq!(topics, life);
     shim.end().await;
 }

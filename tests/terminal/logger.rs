@@ -7,6 +7,7 @@ use cotter::manager::stdio::Fifos;
 use crate::client::{create, register};
 use crate::common::logger::{CAT, Logger};
 use crate::common::shim::{RUNTIMES, Shim, run};
+use crate::common::{descriptors, eventually};
 
 /// Runs a script on a terminal, as init and as exec, with its output going to `uri`.
 async fn runs(shim: &Shim, script: &str, exec: &str, uri: &str) {
@@ -56,6 +57,12 @@ fn loggers_and_files_get_all_that_a_terminal_shows() {
                 assert!(text == format!("{expected}e\r\n"), "{} bytes", text.len());
             }
             assert_eq!((init.err(), exec.err()), (String::new(), String::new()));
+            // The ends of the loggers' pipes are closed, and the terminals.
+            eventually("nothing of them is open", || {
+                let open = descriptors(shim.pid());
+                open.iter()
+                    .all(|name| name != "pipe" && !name.contains("ptmx"))
+            });
             shim.end().await;
         });
     }

@@ -1,6 +1,6 @@
 //! What is written to a terminal arrives whole.
 
-use crate::client::{QUIET, Screen, Tty, create, everywhere, terminal_fifos};
+use crate::client::{Keyboard, QUIET, Screen, Tty, create, everywhere, register, terminal_fifos};
 use crate::common::eventually;
 use crate::common::shim::{RUNTIMES, Shim, run};
 
@@ -37,9 +37,7 @@ fn what_is_written_just_before_the_exit_is_never_lost() {
                 let screen = Screen::open(&fifos.stdout);
                 // More than the terminal's reader can be given at once, less than is buffered.
                 let script = "head -c 6000 /dev/zero | tr '\\0' x; printf end";
-                crate::client::register(&shim, &name, script, &fifos)
-                    .await
-                    .unwrap();
+                register(&shim, &name, script, &fifos).await.unwrap();
                 shim.start_process("c", &name).await.unwrap();
                 let text = screen.text().await;
                 assert_eq!(
@@ -216,6 +214,53 @@ fn without_an_output() {
             create(&shim, "c", &Default::default()).await.unwrap();
             shim.start_process("c", "").await.unwrap();
             assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 5);
+            shim.remove("c").await;
+            shim.end().await;
+        });
+    }
+}
+
+/// However many terminals are open and in use: one thread has them all.
+#[test]
+fn many_at_once_are_served_by_one_thread() {
+    const MANY: usize = 12;
+    for runtime in RUNTIMES {
+        run(async {
+            let shim = Shim::start(runtime, "c", &["sleep", "1000"]).await;
+            shim.create("c").await.unwrap();
+            shim.start_process("c", "").await.unwrap();
+            let script = "stty -echo; echo ready; while read x; do echo got $x; done";
+            let mut open = Vec::new();
+            for n in 0..MANY {
+                let name = format!("x{n}");
+                let fifos = terminal_fifos(&shim, &name);
+                let mut screen = Screen::open(&fifos.stdout);
+                register(&shim, &name, script, &fifos).await.unwrap();
+                shim.start_process("c", &name).await.unwrap();
+                screen.expect("ready\r\n").await;
+                open.push((name, screen, Keyboard::open(&fifos.stdin)));
+            }
+            let threads = || {
+                let tasks = std::fs::read_dir(format!("/proc/{}/task", shim.pid()));
+                tasks.unwrap().count()
+            };
+            eventually("one thread", || threads() == 1);
+            for turn in 0..20 {
+                for (_, _, keys) in &mut open {
+                    keys.write(format!("{turn}\n").as_bytes()).await;
+                }
+                for (_, screen, _) in &mut open {
+                    screen.expect(&format!("got {turn}\r\n")).await;
+                }
+                assert_eq!(threads(), 1, "{runtime}");
+            }
+            for (name, screen, keys) in open {
+                drop(keys);
+                shim.kill("c", &name, 9).await.unwrap();
+                assert_eq!(screen.text().await, "");
+                shim.wait("c", &name).await.unwrap();
+                shim.delete("c", &name).await.unwrap();
+            }
             shim.remove("c").await;
             shim.end().await;
         });

@@ -94,7 +94,7 @@ fn options_of_an_old_manager_that_pass_as_bootstrap_params() {
         assert_eq!(request.id, "c1");
         assert_eq!(request.grpc_address, "/run/flag.sock");
         // Without a value there is nothing said.
-        let given = (options != Options::default()).then_some(Given::Here(options));
+        let given = (options != Options::default()).then_some(Given::from(options));
         assert_eq!(request.options, given);
     }
 }
@@ -119,7 +119,7 @@ fn options_in_every_dialect_and_with_every_prefix() {
         let any = any(prefix, &options());
         let legacy = any.write_to_bytes().unwrap();
         let request = decide(&legacy, &flags(), &env("")).unwrap();
-        assert_eq!(request.options, Some(Given::Here(options())), "{prefix}");
+        assert_eq!(request.options, Some(Given::from(options())), "{prefix}");
 
         let mut params = message();
         let mut other = Extension::new();
@@ -128,7 +128,7 @@ fn options_in_every_dialect_and_with_every_prefix() {
         extension.value = protobuf::MessageField::some(any);
         params.extensions = vec![Extension::new(), extension, other];
         let given = decided(&params).options;
-        assert_eq!(given, Some(Given::Here(options())), "{prefix}");
+        assert_eq!(given, Some(Given::from(options())), "{prefix}");
     }
     let generic = |path: &str, body: &[u8]| {
         let options = runtime_options::Options {
@@ -145,7 +145,7 @@ fn options_in_every_dialect_and_with_every_prefix() {
         shim_cgroup: "/x".into(),
         ..Options::default()
     };
-    assert_eq!(generic("", b"ShimCgroup = '/x'"), Some(Given::Here(here)));
+    assert_eq!(generic("", b"ShimCgroup = '/x'"), Some(Given::from(here)));
 
     let foreign = Any {
         type_url: "io.containerd.runhcs.v1.Options".into(),

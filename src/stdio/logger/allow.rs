@@ -3,11 +3,12 @@
 //! Invariant: with a list, a program that is not on it is never run, whatever name or symbolic link
 //! leads to it; what is run is the path that was checked, with all links resolved.
 //!
-//! The list is the shim's environment variable [`VARIABLE`]: absolute paths, or directories that end
-//! in `/` (everything below them), separated by colons. Without the variable everything is allowed, as
-//! with the Go shim: who may create containers may run programs as root anyway. That is not so where
-//! a manager lets its clients choose the log URI, with a label say; such a one wants a list. An
-//! empty list allows nothing.
+//! A list is absolute paths, or directories that end in `/` (everything below them), separated by
+//! colons. There may be two: the shim's environment variable [`VARIABLE`] and the container's
+//! [`OPTION`]. What is run is on both, so that no option opens what the environment closes. Without
+//! a list everything is allowed, as with the Go shim: who may create containers may run programs as
+//! root anyway. That is not so where a manager lets its clients choose the log URI, with a label say;
+//! such a one wants a list. An empty list allows nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -19,29 +20,58 @@ use crate::error::{Code, Error, Result};
 /// The environment variable that holds the list.
 pub(super) const VARIABLE: &str = "COTTER_LOGGER_ALLOW";
 
-/// The path to run for `program`, under the list of the environment.
-pub(super) fn check(program: &Path) -> Result<PathBuf> {
-    check_with(program, std::env::var_os(VARIABLE))
+/// The option that holds another, for one container.
+const OPTION: &str = "option logger_allow";
+
+/// Whether an option can be a list, before anything is made.
+///
+/// # Errors
+/// `InvalidArgument` naming the entry that is no absolute path: nothing would ever be allowed by it.
+pub fn is_list(option: &str) -> Result<()> {
+    let list = OsStr::new(option);
+    match entries(list).find(|entry| !entry.is_absolute()) {
+        Some(entry) if !option.is_empty() => {
+            let shown: String = entry.to_string_lossy().chars().take(250).collect();
+            Err(Error::invalid_argument(format!(
+                "{OPTION}: \"{}\" is not an absolute path",
+                shown.escape_debug()
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn check_with(program: &Path, list: Option<OsString>) -> Result<PathBuf> {
-    let Some(list) = list else {
+/// The path to run for `program`, under the list of the environment and that of the container.
+pub(super) fn check(program: &Path, option: Option<&str>) -> Result<PathBuf> {
+    check_with(program, std::env::var_os(VARIABLE), option)
+}
+
+fn check_with(program: &Path, variable: Option<OsString>, option: Option<&str>) -> Result<PathBuf> {
+    let option = option.map(OsString::from);
+    let lists = [(VARIABLE, variable), (OPTION, option)];
+    let mut lists = lists
+        .iter()
+        .filter_map(|(name, list)| Some((name, list.as_ref()?)))
+        .peekable();
+    if lists.peek().is_none() {
         return Ok(program.to_owned());
-    };
+    }
     let real = fs::canonicalize(program)
         .map_err(|why| Error::io(format!("start logging binary {}", program.display()), &why))?;
     // An administrator's own links are good: /bin/ is one on many systems.
-    if entries(&list).any(|entry| allows(&entry, |path| fs::canonicalize(path).ok(), &real)) {
-        return Ok(real);
+    let is_in =
+        |list| entries(list).any(|entry| allows(&entry, |path| fs::canonicalize(path).ok(), &real));
+    match lists.find(|(_, list)| !is_in(list)) {
+        None => Ok(real),
+        Some((name, _)) => Err(Error::new(
+            Code::PermissionDenied,
+            format!(
+                "logging binary {} ({}) is not in {name}: permission denied",
+                program.display(),
+                real.display()
+            ),
+        )),
     }
-    Err(Error::new(
-        Code::PermissionDenied,
-        format!(
-            "logging binary {} ({}) is not in {VARIABLE}: permission denied",
-            program.display(),
-            real.display()
-        ),
-    ))
 }
 
 fn entries(list: &OsStr) -> impl Iterator<Item = PathBuf> {
@@ -98,6 +128,18 @@ mod tests {
     }
 
     #[test]
+    fn an_option_that_could_allow_nothing_is_refused() {
+        for good in ["", "/a", "/a:/b/", "/"] {
+            assert_eq!(is_list(good), Ok(()), "{good:?}");
+        }
+        for bad in ["a", "/a:b", ":", "/a:", "/a::/b", " /a", "/a,b:c\n"] {
+            let error = is_list(bad).unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument, "{bad:?}");
+            assert!(error.message.lines().count() == 1, "{error}");
+        }
+    }
+
+    #[test]
     fn a_link_is_what_it_leads_to() {
         let dir = std::env::temp_dir().join(format!("cotter-allow-{}", std::process::id()));
         fs::create_dir_all(dir.join("good")).unwrap();
@@ -106,12 +148,30 @@ mod tests {
         std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
         let real = fs::canonicalize("/bin/sh").unwrap();
         let list = |text: String| Some(OsString::from(text));
-        let refused = check_with(&link, list(format!("{}/good/", dir.display()))).unwrap_err();
+        let good = format!("{}/good/", dir.display());
+        let refused = check_with(&link, list(good.clone()), None).unwrap_err();
         assert_eq!(refused.code, Code::PermissionDenied);
         assert!(refused.message.contains(VARIABLE), "{refused}");
-        assert_eq!(check_with(&link, list("/bin/".into())), Ok(real));
-        assert_eq!(check_with(&link, None), Ok(link.clone()), "no list");
-        let missing = check_with(&dir.join("no"), list("/bin/".into())).unwrap_err();
+        let bin = || list("/bin/".into());
+        assert_eq!(check_with(&link, bin(), None), Ok(real.clone()));
+        assert_eq!(check_with(&link, None, None), Ok(link.clone()), "no list");
+        // Two lists: on both, whatever either says.
+        let both = |variable, option: &str| check_with(&link, variable, Some(option));
+        assert_eq!(both(None, "/x:/bin/"), Ok(real.clone()));
+        assert_eq!(both(bin(), "/bin/sh"), Ok(real));
+        for (variable, option, named) in [
+            (None, "", OPTION),
+            (None, &*good, OPTION),
+            (bin(), "", OPTION),
+            (bin(), "/usr/bin/true", OPTION),
+            (list(good.clone()), "/bin/", VARIABLE),
+            (list(String::new()), "/bin/", VARIABLE),
+        ] {
+            let refused = both(variable, option).unwrap_err();
+            assert_eq!(refused.code, Code::PermissionDenied);
+            assert!(refused.message.contains(named), "{refused}");
+        }
+        let missing = check_with(&dir.join("no"), bin(), None).unwrap_err();
         assert_eq!(missing.code, Code::NotFound);
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -24,6 +24,8 @@ mod program;
 mod report;
 mod said;
 
+pub use allow::is_list;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,6 +65,8 @@ pub struct Host<'a> {
     pub namespace: &'a str,
     /// The ends of waits.
     pub limits: &'a Limits,
+    /// The programs that may be its loggers, of those that the environment allows; none: all.
+    pub allow: Option<&'a str>,
 }
 
 /// A logger before its start: what to run and what it is to read.
@@ -109,7 +113,7 @@ impl Pending {
         ];
         let (said, stderr) = sys::reading_pipe().map_err(|e| failed(&e))?;
         let said = Said::new(said, who.clone()).map_err(|e| failed(&e))?;
-        let allowed = look_at(&who, &name, host.limits.disk).await?;
+        let allowed = look_at(&who, &name, host).await?;
         let program = Program::new(self.command, allowed, host, stderr);
         let first = program.start(host.monitor, streams.each_ref().map(AsFd::as_fd));
         let (child, mut ready) = first.map_err(|e| failed(&e))?;
@@ -161,15 +165,16 @@ impl Pending {
 }
 
 /// The program's real path, if it is allowed; it may lie on any disk.
-async fn look_at(who: &str, program: &Path, limit: Duration) -> Result<PathBuf> {
+async fn look_at(who: &str, program: &Path, host: &Host<'_>) -> Result<PathBuf> {
+    let limit = host.limits.disk;
     reach(program, limit).await?;
     let job = Job {
         name: "logger",
         what: format!("look at {who}"),
         limit,
     };
-    let program = program.to_owned();
-    within(job, move || allow::check(&program)).await?
+    let (program, list) = (program.to_owned(), host.allow.map(str::to_owned));
+    within(job, move || allow::check(&program, list.as_deref())).await?
 }
 
 /// For a stream that is not the logger's: it ends at once.
