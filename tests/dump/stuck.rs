@@ -151,7 +151,8 @@ fn work_on_a_dead_disk_is_named_for_as_long_as_it_hangs() {
         disk.dies();
         shim.tasks.create(&request).await.unwrap_err();
         let hanging = "work that hangs";
-        let what = format!("open stdout {}", log.display());
+        let log = log.display();
+        let what = format!("open stdout {log}, stderr {log}");
         let mut seen = state(&shim).await;
         let hung = row(&seen, hanging, &[("what", &what)]);
         assert!(hung["since"].as_str().unwrap().starts_with('2'), "{hung}");
