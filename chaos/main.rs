@@ -18,6 +18,7 @@ mod faults;
 #[path = "../tests/order/ledger.rs"]
 mod ledger;
 mod line;
+mod patience;
 #[path = "../tests/faults/runtime.rs"]
 mod runtime;
 mod scene;
@@ -108,6 +109,8 @@ struct Asked {
     short: bool,
     /// `--ours`: without the Go shim.
     ours: bool,
+    /// `--theirs`: the Go shim alone.
+    theirs: bool,
     /// `--only TEXT`: the faults whose names contain it.
     only: String,
     /// `--seed N`: for the moments of chance.
@@ -123,6 +126,7 @@ fn asked() -> Result<Asked, String> {
     let mut asked = Asked {
         short: false,
         ours: false,
+        theirs: false,
         only: String::new(),
         seed: now.map_or(1, |now| now.as_secs()),
         out: "target/chaos".into(),
@@ -136,13 +140,14 @@ fn asked() -> Result<Asked, String> {
             "--bench" => {}
             "--short" => asked.short = true,
             "--ours" => asked.ours = true,
+            "--theirs" => asked.theirs = true,
             "--only" => asked.only = value()?,
             "--seed" => asked.seed = value()?.parse().map_err(|e| format!("{word}: {e}"))?,
             "--out" => asked.out = value()?.into(),
             "--one" => asked.one = Some((value()?, value()?.into())),
             _ => {
                 return Err(format!(
-                    "{word}: want --short, --ours, --only TEXT, --seed N or --out DIR"
+                    "{word}: want --short, --ours, --theirs, --only TEXT, --seed N or --out DIR"
                 ));
             }
         }
@@ -151,6 +156,14 @@ fn asked() -> Result<Asked, String> {
 }
 
 impl Asked {
+    fn shims(&self) -> &'static [&'static str] {
+        match (self.ours, self.theirs) {
+            (true, _) => &SHIMS[..1],
+            (false, true) => &SHIMS[1..],
+            (false, false) => &SHIMS,
+        }
+    }
+
     fn scale(&self) -> Scale {
         let scale = if self.short {
             Scale::SHORT
@@ -220,9 +233,9 @@ fn all(asked: &Asked) -> ExitCode {
     let faults = || FAULTS.iter().filter(|f| f.name.contains(&asked.only));
     for (place, fault) in faults().enumerate() {
         let mut outcomes = Vec::new();
-        for (n, shim) in SHIMS.iter().enumerate() {
-            let ours = n == 0;
-            if !ours && (asked.ours || fault.ours.is_some()) {
+        for shim in asked.shims() {
+            let ours = *shim == SHIMS[0];
+            if !ours && fault.ours.is_some() {
                 outcomes.push(None);
                 continue;
             }
@@ -248,7 +261,7 @@ fn all(asked: &Asked) -> ExitCode {
         let fault = fault.name.into();
         rows.push(Row { fault, outcomes });
     }
-    let shims = &SHIMS[..if asked.ours { 1 } else { SHIMS.len() }];
+    let shims = asked.shims();
     let mut text = format!("{}\n{}", table(shims, &rows), growth(shims, &rows));
     for (n, shim) in shims.iter().enumerate() {
         text += &format!("\n{shim}: {}\n", sums(n, &rows));

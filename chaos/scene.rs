@@ -30,6 +30,7 @@ use crate::common::{TempDir, signal};
 use crate::counts::{Allowance, Counts};
 use crate::ledger::{Ledger, key, seen};
 use crate::line::{Line, State};
+use crate::patience::Patience;
 use crate::stream::{Key, exit_of, expected};
 use crate::verdict::Outcome;
 
@@ -46,8 +47,11 @@ const SETTLE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long anything may take that the Go shim does: its longest limit, which many waits do not have.
 const GO_CALL: Duration = Duration::from_secs(10);
-/// How long it is waited for beyond that; once it was in vain, everything is waited for so long.
+/// How long its calls are waited for beyond that; once anything was waited for in vain, everything is waited
+/// for so long.
 const GO_MARGIN: Duration = Duration::from_secs(2);
+/// How long what is left of a killed Go shim is looked at that nobody is there any more to take away.
+const GO_STILL: Duration = Duration::from_secs(1);
 /// What the Go shim leaves in a bundle for its manager to remove.
 const GO_FILES: [&str; 3] = ["init.pid", "options.json", "runtime"];
 /// What the heap of a shim may have more than before, in KiB.
@@ -56,6 +60,8 @@ const GROWTH: u64 = 512;
 const GO_GROWTH: u64 = 8 * 1024;
 /// After so many execs that have failed no more are tried.
 const ENOUGH: usize = 16;
+/// The same with the Go shim: as many as run at once, each of which may have waited for an answer in vain.
+const GO_ENOUGH: usize = PARALLEL;
 /// How many execs run at once.
 const PARALLEL: usize = 8;
 
@@ -83,7 +89,7 @@ pub struct Scene {
     lean: bool,
     pid: u32,
     /// How long what has to come by itself is waited for.
-    settle: Duration,
+    settle: Cell<Duration>,
     _dir: TempDir,
 }
 
@@ -157,7 +163,7 @@ impl Scene {
             base: Counts::default(),
             lean: false,
             pid,
-            settle: SETTLE,
+            settle: Cell::new(if go_shim() { GO_CALL } else { SETTLE }),
             _dir: dir,
         }
     }
@@ -193,8 +199,16 @@ impl Scene {
             .as_ref()
             .is_some_and(|call| call.took > call.limit);
         if go_shim() && hangs {
-            self.settle = GO_MARGIN;
+            self.in_vain();
             self.shim.tasks = self.shim.tasks.within(GO_MARGIN);
+        }
+    }
+
+    /// Something was waited for to the end, and did not come: what else has to come or go by itself is not
+    /// waited for as long, if it is the Go shim's.
+    fn in_vain(&self) {
+        if go_shim() {
+            self.settle.set(GO_MARGIN);
         }
     }
 
@@ -237,8 +251,9 @@ impl Scene {
 
     /// Wait for a process that is to end soon; the status.
     pub async fn wait(&self, id: &str, exec: &str) -> Result<u32> {
-        let wait = timeout(self.settle, self.ledger.wait(&self.shim, id, exec)).await;
+        let wait = timeout(self.settle.get(), self.ledger.wait(&self.shim, id, exec)).await;
         let answer = wait.unwrap_or_else(|_| {
+            self.in_vain();
             let what = format!("Wait of {id} {exec}");
             self.fail(format!("{what} was not answered"));
             Err(Error::deadline_exceeded(what))
@@ -270,11 +285,12 @@ impl Scene {
     /// fail, and no more are begun when it takes too long, or when too many have failed.
     pub async fn burst(&self, prefix: &str, count: usize) {
         let end = Instant::now() + PATIENCE + Duration::from_millis(40) * count as u32;
+        let enough = if go_shim() { GO_ENOUGH } else { ENOUGH };
         let (done, failed) = (Cell::new(0), Cell::new(0));
         each(PARALLEL, 0..count, |n| {
             let (done, failed) = (&done, &failed);
             async move {
-                if Instant::now() > end || failed.get() >= ENOUGH {
+                if Instant::now() > end || failed.get() >= enough {
                     return;
                 }
                 let exec = format!("{prefix}{n}");
@@ -372,10 +388,14 @@ impl Scene {
 
     /// What the shim has once it has no more than `before`, or will not have.
     async fn settled(&self, before: &Counts, allowed: Allowance) -> Counts {
-        let deadline = Instant::now() + self.settle;
+        let deadline = Instant::now() + self.settle.get();
         loop {
             let now = self.counts();
-            if before.more(&now, allowed).is_empty() || Instant::now() > deadline {
+            if before.more(&now, allowed).is_empty() {
+                return now;
+            }
+            if Instant::now() > deadline {
+                self.in_vain();
                 return now;
             }
             sleep(Duration::from_millis(20)).await;
@@ -397,12 +417,20 @@ impl Scene {
 
     /// Waits until every exit that has to come has come, and every delete.
     async fn settle(&mut self) {
-        let deadline = Instant::now() + self.settle;
+        // One that is dead tells nothing more; our own's last words come from `delete`.
+        let longest = match go_shim() && !self.lives() {
+            true => GO_MARGIN,
+            false => self.settle.get(),
+        };
+        let deadline = Instant::now() + longest;
         loop {
             self.told
                 .extend(std::iter::from_fn(|| self.shim.events.take()));
-            if self.all_told() || Instant::now() > deadline {
+            if self.all_told() {
                 return;
+            }
+            if Instant::now() > deadline {
+                return self.in_vain();
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -436,7 +464,8 @@ impl Scene {
         };
         // The Go shim may end before the answer is out.
         let _ = self.shim.tasks.shutdown(&request).await;
-        if let Err(why) = gone(&self.shim.endpoint, self.settle).await {
+        if let Err(why) = gone(&self.shim.endpoint, self.settle.get()).await {
+            self.in_vain();
             self.fail(format!("Shutdown: {why}"));
         }
         self.gone().await
@@ -498,7 +527,8 @@ impl Scene {
     /// What is left on the machine, in the `bundles` too if they have to be as they were.
     async fn left(&self, bundles: bool) -> Vec<String> {
         let nothing = Census::default();
-        let deadline = Instant::now() + self.settle;
+        let still = go_shim().then_some(GO_STILL);
+        let mut patience = Patience::new(Instant::now(), self.settle.get(), still);
         loop {
             let now = Census::take(self.shim.owner(), &self.shim.ids());
             let mut left: Vec<String> = nothing.diff(&now).lines().map(str::to_owned).collect();
@@ -507,7 +537,7 @@ impl Scene {
             let go_file = |path: &PathBuf| go_shim() && GO_FILES.iter().any(|n| path.ends_with(n));
             files.retain(|path| bundles && !go_file(path));
             left.extend(files.iter().map(|path| format!("+ {}", path.display())));
-            if left.is_empty() || Instant::now() > deadline {
+            if patience.is_over(&left, Instant::now()) {
                 return left;
             }
             sleep(Duration::from_millis(20)).await;

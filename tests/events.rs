@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use cotter::events::{Event, Keeper, Limits, MAX_PAYLOAD, Publisher, Queue, journal};
 use cotter::proto::events::{TaskCreate, TaskExit, TaskOOM, TaskStart};
@@ -290,8 +290,14 @@ async fn a_manager_that_hangs_up_at_once_is_asked_more_and_more_slowly() {
     });
     let queue = Queue::new();
     let publisher = publisher(&queue, &dir);
+    let begun = Instant::now();
     queue.push(exit(0));
     until(|| publisher.stats().failures >= 6).await;
+    // No pause is cut short, however busy the machine is.
+    let limits = Limits::default();
+    let pauses: Duration = (1..6).map(|failures| limits.backoff(failures)).sum();
+    assert!(pauses >= Duration::from_millis(300));
+    assert!(begun.elapsed() >= pauses, "{:?}", begun.elapsed());
     hanging_up.abort();
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
     assert_eq!(publisher.drain(LONG).await, 0);
@@ -392,6 +398,49 @@ async fn an_event_too_large_for_the_wire_blocks_nothing() {
     assert_eq!(publisher.drain(LONG).await, 0);
     assert_eq!(manager.next().await.event(), largest);
     assert_eq!(pids(&mut manager, 1).await, [1]);
+}
+
+/// What the log has said.
+struct Log(Mutex<Vec<String>>);
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn what_a_full_queue_drops_is_counted_and_logged() {
+    static LOG: Log = Log(Mutex::new(Vec::new()));
+    log::set_logger(&LOG).unwrap();
+    log::set_max_level(log::LevelFilter::Error);
+    let queue = Queue::new();
+    queue.push(exit(0));
+    for _ in 0..24 {
+        queue.push(Event::Create(TaskCreate {
+            container_id: "greedy".to_owned(),
+            bundle: "x".repeat(1 << 20),
+            ..TaskCreate::default()
+        }));
+    }
+    let dropped = queue.dropped();
+    assert!(dropped >= 8, "{dropped}");
+    assert_eq!(queue.len() as u64 + dropped, 25);
+    let said = LOG.0.lock().unwrap();
+    let of_it = |line: &&String| line.starts_with("event queue is full (");
+    let said: Vec<&String> = said.iter().filter(of_it).collect();
+    // The first, the second, the fourth and so on: a flood of events must not be one of lines.
+    for (line, so_far) in said.iter().zip([1, 2, 4, 8]) {
+        let what = format!("dropped /tasks/create of container greedy, {so_far} dropped so far");
+        assert!(line.ends_with(&what), "{line}");
+    }
+    assert_eq!(said.len() as u32, dropped.ilog2() + 1, "{said:#?}");
 }
 
 #[tokio::test]
@@ -502,7 +551,14 @@ async fn a_manager_that_never_answers_is_an_outage_too() {
     let keeper = Keeper::start(queue.clone(), "ns".to_owned());
     keeper.add("c", &dir.bundle());
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Hang);
-    let _publisher = publisher(&queue, &dir);
+    // The try itself goes on: it is not its end that is waited for.
+    let limits = Limits {
+        first_try: 10 * LONG,
+        longest_try: 10 * LONG,
+        ..Limits::default()
+    };
+    let (address, namespace) = (dir.address(), "ns".to_owned());
+    let _publisher = Publisher::with_limits(queue.clone(), address, namespace, limits);
     queue.push(exit(0));
     manager.next().await;
     until(|| kept(&dir) == [0]).await;

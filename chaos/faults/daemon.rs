@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use crate::Scale;
 use crate::common::census::Census;
-use crate::common::containerd::{Containerd, Form, Version};
+use crate::common::containerd::{Containerd, Form, Version, go_shim};
 use crate::common::{signal, tool};
+use crate::patience::Patience;
 use crate::verdict::Outcome;
 
 /// How long containerd may take to see what has become of its containers.
 const SETTLE: Duration = Duration::from_secs(20);
+/// How long what is left of Go shims is looked at that changes no more: what containerd itself has `delete`
+/// take at most.
+const GO_STILL: Duration = Duration::from_secs(5);
 
 /// Ends with 7 when it is told to; init of a pid namespace, so that its child goes with it.
 const OBEDIENT: [&str; 3] = ["sh", "-c", "trap 'exit 7' TERM; sleep 100000 & wait"];
@@ -85,11 +89,13 @@ impl Node {
     }
 
     fn end(mut self) -> Outcome {
-        let deadline = Instant::now() + SETTLE;
+        let still = go_shim().then_some(GO_STILL);
+        let mut patience = Patience::new(Instant::now(), SETTLE, still);
         loop {
             let left = self.before.diff(&self.daemon.census());
-            if left.is_empty() || Instant::now() > deadline {
-                self.outcome.left.extend(left.lines().map(str::to_owned));
+            let left: Vec<String> = left.lines().map(str::to_owned).collect();
+            if patience.is_over(&left, Instant::now()) {
+                self.outcome.left.extend(left);
                 break;
             }
             sleep(Duration::from_millis(50));

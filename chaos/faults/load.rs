@@ -1,6 +1,7 @@
 //! Nothing goes wrong, but very often: what one cycle leaves behind adds up.
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use cotter::manager::client::Tasks;
 use cotter::manager::spec::Spec;
@@ -11,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::Scale;
+use crate::common::containerd::go_shim;
 use crate::common::shim::each;
 use crate::scene::{GOOD, Scene};
 use crate::verdict::Outcome;
@@ -21,6 +23,8 @@ const TOGETHER: usize = 25;
 const PARALLEL: usize = 8;
 /// How many containers there are before what one leaves behind is counted.
 const WARM: usize = 5;
+/// After so long the Go shim is given no more streams: each may take its Delete 10 s.
+const GO_TIME: Duration = Duration::from_secs(15);
 /// How long a first byte may take.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -90,7 +94,12 @@ pub async fn streams(scale: Scale) -> Outcome {
 
 async fn abandon_streams(scene: &Scene, prefix: &str, count: usize) {
     let words = ["sh", "-c", "head -c 200000 /dev/zero; exec sleep 100000"];
+    let (since, begun) = (Instant::now(), &Cell::new(0));
     each(PARALLEL, 0..count, |n| async move {
+        if go_shim() && since.elapsed() > GO_TIME {
+            return;
+        }
+        begun.set(begun.get() + 1);
         let exec = format!("{prefix}{n}");
         let fifos = scene.shim.fifos(&exec, true);
         let mut reader = OpenOptions::new().open_receiver(&fifos.stdout).unwrap();
@@ -114,4 +123,7 @@ async fn abandon_streams(scene: &Scene, prefix: &str, count: usize) {
         scene.delete(GOOD, &exec).await.unwrap();
     })
     .await;
+    if begun.get() < count {
+        scene.fail(format!("{} of {count} streams were begun", begun.get()));
+    }
 }

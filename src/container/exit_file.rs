@@ -138,6 +138,15 @@ mod tests {
         assert_eq!(read(&dir).unwrap().status, 137);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
 
+        // In one step: what is in its place is replaced, not written to.
+        let victim = dir.join("victim");
+        fs::write(&victim, "mine").unwrap();
+        fs::remove_file(dir.join(NAME)).unwrap();
+        std::os::unix::fs::symlink(&victim, dir.join(NAME)).unwrap();
+        write(&dir, exit).unwrap();
+        assert_eq!(read(&dir), Some(exit));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+
         // As Go writes it, in a time zone and without trailing zeros.
         let go = r#"{"Timestamp":"2026-09-21T16:13:20.5+02:00","Pid":77,"Status":3}"#;
         fs::write(dir.join(NAME), go).unwrap();

@@ -60,18 +60,20 @@ fn encode(record: &Record) -> Vec<u8> {
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Vec<Unpublished> {
     let mut input = CodedInputStream::from_bytes(bytes);
-    let mut records = Vec::new();
+    let mut open = Vec::new();
     let mut settled = 0;
-    // By its length first: the parser takes a message that ends early for a shorter one.
-    while let Ok(len) = input.read_raw_varint32()
+    // By its length first: the parser takes a message that ends early for a shorter one. No record is
+    // empty; a tail of zeros (a file system's after a crash) would be one for each byte.
+    while let Ok(len @ 1..) = input.read_raw_varint32()
         && let Ok(whole) = input.read_raw_bytes(len)
         && let Ok(record) = Record::parse_from_bytes(&whole)
     {
         settled = settled.max(record.settled);
-        records.push(record);
+        let seq = record.seq;
+        open.extend(unpublished(record).map(|event| (seq, event)));
     }
-    let open = records.into_iter().filter(|record| record.seq >= settled);
-    open.filter_map(unpublished).collect()
+    open.retain(|(seq, _)| *seq >= settled);
+    open.into_iter().map(|(_, event)| event).collect()
 }
 
 fn unpublished(record: Record) -> Option<Unpublished> {

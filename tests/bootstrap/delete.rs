@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use cotter::container::exit_file;
+use cotter::events::{Event, journal};
+use cotter::monitor::Exit;
+use cotter::proto::events::TaskStart;
 use cotter::proto::task::DeleteResponse;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
@@ -52,7 +57,7 @@ fn with_nothing_there() {
 }
 
 /// All that the action looks into.
-pub const FILES: [&str; 7] = [
+pub const FILES: [&str; 9] = [
     "options.json",
     "runtime",
     "init.pid",
@@ -60,6 +65,8 @@ pub const FILES: [&str; 7] = [
     "bootstrap.json",
     "config.json",
     "log.json",
+    exit_file::NAME,
+    journal::NAME,
 ];
 
 #[test]
@@ -94,6 +101,33 @@ fn with_everything_malformed() {
     symlink("/nonexistent", bundle.path.join("s")).unwrap();
     fs::write(bundle.path.join("rootfs"), "a file").unwrap();
     assert_eq!(delete(&bundle), NOTHING);
+}
+
+/// What the shim that reaped the init wrote down is told, of this init and of no other.
+#[test]
+fn how_it_ended_is_told_if_it_is_known() {
+    let manager = Manager::new("delete-exit");
+    let bundle = manager.bundle("c1", None);
+    let exit = Exit {
+        pid: 77,
+        status: 3,
+        at: SystemTime::UNIX_EPOCH + Duration::new(1_790_000_000, 5),
+    };
+    exit_file::write(&bundle.path, exit).unwrap();
+    // Without a pid file nothing contradicts it.
+    for pid in [None, Some("77")] {
+        if let Some(pid) = pid {
+            fs::write(bundle.path.join("init.pid"), pid).unwrap();
+        }
+        let output = run(bundle.command("delete"), b"");
+        let answer = DeleteResponse::parse_from_bytes(&output.stdout).unwrap();
+        assert_eq!((answer.pid, answer.exit_status), (77, 3));
+        let at: SystemTime = answer.exited_at.unwrap().into();
+        assert_eq!(at, exit.at);
+    }
+    // Of a container that was in this bundle before.
+    fs::write(bundle.path.join("init.pid"), "4194304").unwrap();
+    assert_eq!(delete(&bundle), (4_194_304, String::new()));
 }
 
 #[test]
@@ -175,6 +209,67 @@ fn a_runtime_that_hangs_or_fails_is_warned_of_in_time() {
     }
     fs::remove_file(&runtime).unwrap();
     assert!(delete(&bundle).1.contains("No such file"));
+}
+
+/// The runtime hangs, the root file system is in use, the manager takes no event: each is given up and
+/// told of, and the answer comes.
+#[test]
+fn everything_at_once_is_given_up() {
+    let manager = Manager::new("delete-all");
+    let bundle = manager.bundle("c1", None);
+    let root = manager.dir.join("root");
+    fs::create_dir_all(root.join(&manager.namespace).join("c1")).unwrap();
+    let runtime = bundle.path.join("fake");
+    write_script(&runtime, "exec sleep 60");
+    let options = json!({ "root": root, "binary_name": runtime });
+    fs::write(bundle.path.join("options.json"), options.to_string()).unwrap();
+
+    let rootfs = bundle.path.join("rootfs");
+    fs::create_dir(&rootfs).unwrap();
+    let (kind, flags) = (Some("tmpfs"), MsFlags::empty());
+    mount(Some("cotter-test"), &rootfs, kind, flags, None::<&str>).unwrap();
+    let used = fs::File::create(rootfs.join("used")).unwrap();
+
+    let deaf = manager.dir.join("events.sock");
+    let listener = UnixListener::bind(&deaf).unwrap();
+    // One event for a manager that leaves it unanswered.
+    let events = cotter::events::Queue::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let keeper = cotter::events::Keeper::start(events.clone(), manager.namespace.clone());
+        keeper.add("c1", &bundle.path);
+        let (address, name) = (deaf.display().to_string(), manager.namespace.clone());
+        let _publisher = cotter::events::Publisher::start(events.clone(), address, name);
+        events.push(Event::Start(TaskStart {
+            container_id: "c1".into(),
+            pid: 77,
+            ..TaskStart::default()
+        }));
+        let kept = || !journal::read(&bundle.path).is_empty();
+        while !kept() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+
+    let mut command = bundle.command("delete");
+    command.env("TTRPC_ADDRESS", &deaf);
+    let output = run(command, b"");
+    assert!(output.status.success());
+    let answer = DeleteResponse::parse_from_bytes(&output.stdout).unwrap();
+    assert_eq!(answer.exit_status, 137);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(said.len(), 3, "{said:#?}");
+    assert!(said[0].ends_with("timed out"), "{said:#?}");
+    let unmount = format!("unmount {}: ", rootfs.display());
+    assert!(said[1].starts_with(&unmount), "{said:#?}");
+    assert!(said[1].contains("deadline"), "{said:#?}");
+    assert!(said[2].contains("1 events not taken by"), "{said:#?}");
+    drop((used, listener));
+    assert_eq!(nix::mount::umount(&rootfs), Ok(()));
 }
 
 /// Written by a child: a file that any thread of this process has open for writing cannot be run.

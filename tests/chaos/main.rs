@@ -7,6 +7,9 @@ mod counts_tests;
 #[path = "../../chaos/line.rs"]
 mod line;
 mod line_tests;
+#[path = "../../chaos/patience.rs"]
+mod patience;
+mod patience_tests;
 #[path = "../order/stream.rs"]
 mod stream;
 #[path = "../../chaos/verdict.rs"]

@@ -1,6 +1,7 @@
 //! A disk that can die and come back: a FUSE file system of the test's own, one directory in which
-//! every name is a file of the same content, which takes what is written to it and forgets it. While it is dead it takes requests
-//! and answers none, so that who waits for it cannot even be killed.
+//! every name is a file of the same content, which takes what is written to it and forgets it, but for
+//! `dir`, which is another such directory. While it is dead it takes requests and answers none, so that
+//! who waits for it cannot even be killed.
 //!
 //! Each test file takes what it needs.
 #![allow(dead_code)]
@@ -34,13 +35,32 @@ mod op {
     pub const BATCH_FORGET: u32 = 42;
 }
 
-/// Requests that nobody has answered yet: number, operation, node, length of what is written.
+/// Nodes: the root, every file, the directory in it.
+const ROOT: u64 = 1;
+const FILE: u64 = 2;
+const DIR: u64 = 3;
+
+/// Requests that nobody has answered yet: number, operation, node, length of what is written. The
+/// node of a look-up is the one that was found.
 type Request = (u64, u32, u64, u32);
 
 struct State {
     content: Vec<u8>,
-    dead: bool,
+    health: Health,
     waiting: Vec<Request>,
+}
+
+/// What it does with a request.
+#[derive(Clone, Copy, PartialEq)]
+enum Health {
+    /// Answers it.
+    Good,
+    /// Answers it, but for a write, which finds it dead.
+    DiesOfAWrite,
+    /// Answers it, but for a write.
+    TakesNoWrite,
+    /// Lets it wait.
+    Dead,
 }
 
 /// The disk, mounted.
@@ -64,9 +84,14 @@ impl Disk {
         Self::mounted(content, None)
     }
 
-    /// A dead disk over a directory of somebody else's.
+    /// A disk over a directory of somebody else's.
+    pub fn in_place_of(directory: &Path) -> Self {
+        Self::over(directory, None, b"", None)
+    }
+
+    /// The same, dead.
     pub fn dead_over(directory: &Path) -> Self {
-        let disk = Self::over(directory, None, b"", None);
+        let disk = Self::in_place_of(directory);
         disk.dies();
         disk
     }
@@ -102,7 +127,7 @@ impl Disk {
             fuse: Arc::new(fuse),
             state: Arc::new(Mutex::new(State {
                 content: content.to_owned(),
-                dead: false,
+                health: Health::Good,
                 waiting: Vec::new(),
             })),
             at: at.to_owned(),
@@ -129,13 +154,28 @@ impl Disk {
 
     /// From now on it answers nothing.
     pub fn dies(&self) {
-        self.state.lock().unwrap().dead = true;
+        self.is(Health::Dead);
+    }
+
+    /// From the next write on, that one included, it answers nothing: whoever waits first has a file
+    /// open for writing.
+    pub fn dies_of_a_write(&self) {
+        self.is(Health::DiesOfAWrite);
+    }
+
+    /// From now on it answers no write, and everything else.
+    pub fn takes_no_write(&self) {
+        self.is(Health::TakesNoWrite);
+    }
+
+    fn is(&self, health: Health) {
+        self.state.lock().unwrap().health = health;
     }
 
     /// Answers everything from now on, and what has been asked meanwhile.
     pub fn is_back(&self) {
         let mut state = self.state.lock().unwrap();
-        state.dead = false;
+        state.health = Health::Good;
         for request in std::mem::take(&mut state.waiting) {
             answer(&self.fuse, &state.content, request);
         }
@@ -176,13 +216,26 @@ fn serve(mut fuse: &File, state: &Mutex<State>) {
             op::WRITE if length >= 60 => word(56),
             _ => 0,
         };
-        let request = (long(8), operation, long(16), size);
+        let node = match (operation, &buffer[40..length]) {
+            (op::LOOKUP, b"dir\0") => DIR,
+            (op::LOOKUP, _) => FILE,
+            _ => long(16),
+        };
+        let request = (long(8), operation, node, size);
         match operation {
             op::FORGET | op::BATCH_FORGET | op::INTERRUPT => continue,
             _ => {}
         }
         let mut state = state.lock().unwrap();
-        if state.dead {
+        let waits = match state.health {
+            Health::Good => false,
+            Health::DiesOfAWrite | Health::TakesNoWrite => operation == op::WRITE,
+            Health::Dead => true,
+        };
+        if waits && state.health == Health::DiesOfAWrite {
+            state.health = Health::Dead;
+        }
+        if waits {
             state.waiting.push(request);
         } else {
             answer(fuse, &state.content, request);
@@ -203,11 +256,11 @@ fn answer(mut fuse: &File, content: &[u8], (unique, operation, node, size): Requ
             put(&[0; 32]);
         }
         op::LOOKUP => {
-            // Node 2, never cached: each look asks again.
-            for long in [2_u64, 0, 0, 0, 0] {
+            // Never cached: each look asks again.
+            for long in [node, 0, 0, 0, 0] {
                 put(&long.to_ne_bytes());
             }
-            put(&attributes(2, content.len()));
+            put(&attributes(node, content.len()));
         }
         op::GETATTR | op::SETATTR => {
             put(&[0; 16]);
@@ -232,12 +285,11 @@ fn answer(mut fuse: &File, content: &[u8], (unique, operation, node, size): Requ
     let _ = fuse.write(&reply);
 }
 
-/// A fuse_attr: the root is a directory, all else a file.
+/// A fuse_attr.
 fn attributes(node: u64, size: usize) -> Vec<u8> {
-    let mode = if node == 1 {
-        libc::S_IFDIR | 0o755
-    } else {
-        libc::S_IFREG | 0o644
+    let mode = match node {
+        ROOT | DIR => libc::S_IFDIR | 0o755,
+        _ => libc::S_IFREG | 0o644,
     };
     let mut all = node.to_ne_bytes().to_vec();
     all.extend((size as u64).to_ne_bytes());

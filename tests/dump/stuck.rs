@@ -1,14 +1,16 @@
 //! While things hang: a runtime, a client that has left, a dead manager, a full log.
 
+use cotter::manager::dialect::Dialect;
 use cotter::manager::events::EventServer;
 use cotter::manager::spec::Spec;
 use cotter::manager::stdio::Fifos;
-use cotter::proto::task::StartRequest;
+use cotter::proto::task::{CreateTaskRequest, StartRequest};
 use serde_json::Value;
 
 use crate::common::logger::{Logger, READS_LATE};
 use crate::common::shim::{RUNTIMES, Shim, run, until};
 use crate::common::signal;
+use crate::disk::Disk;
 use crate::runtime::Faulty;
 use crate::{ask, file, row, rows, state, taken, tidy};
 
@@ -44,7 +46,10 @@ fn a_runtime_that_hangs_is_named_with_its_age() {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
             assert!(stat.contains("\0start\0bad\0"), "{stat}");
             assert!(
-                child["kernel"].as_str().is_some_and(|s| s.starts_with('S')),
+                // It says that it is there just before it waits.
+                child["kernel"]
+                    .as_str()
+                    .is_some_and(|state| state.starts_with(['S', 'R'])),
                 "{child}"
             );
             let init = row(&seen, "processes", &[("container", "bad")]);
@@ -124,6 +129,39 @@ fn a_create_that_hangs_is_a_container_in_the_making() {
         faulty.release("slow-before");
         create.await.unwrap().unwrap();
         shim.remove("bad").await;
+        shim.end().await;
+    });
+}
+
+#[test]
+fn work_on_a_dead_disk_is_named_for_as_long_as_it_hangs() {
+    run(async {
+        let limits = [("COTTER_LIMIT_DISK", "300ms")];
+        let first = Spec::new("good", ["sleep", "1000"]);
+        let dialect = Dialect::Proto23;
+        let mut shim = Shim::start_with(dialect, RUNTIMES[1], first, "good", &limits).await;
+        shim.create("good").await.unwrap();
+        let disk = Disk::new();
+        let log = disk.path().join("log");
+        shim.bundle("bad", Spec::new("bad", ["sleep", "1000"]));
+        let request = CreateTaskRequest {
+            stdout: format!("file://{}", log.display()),
+            ..shim.create_request("bad")
+        };
+        disk.dies();
+        shim.tasks.create(&request).await.unwrap_err();
+        let hanging = "work that hangs";
+        let log = log.display();
+        let what = format!("open stdout {log}, stderr {log}");
+        let mut seen = state(&shim).await;
+        let hung = row(&seen, hanging, &[("what", &what)]);
+        assert!(hung["since"].as_str().unwrap().starts_with('2'), "{hung}");
+        disk.is_back();
+        while !rows(&seen, hanging).is_empty() {
+            tokio::task::yield_now().await;
+            seen = state(&shim).await;
+        }
+        shim.remove("good").await;
         shim.end().await;
     });
 }

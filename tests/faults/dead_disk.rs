@@ -2,13 +2,15 @@
 //! needs it, to its limit, and nobody else; the error says what hangs and since when, and once the
 //! disk is back the same can be done.
 
+use cotter::container::exit_file;
 use cotter::error::{Code, Error};
+use cotter::manager::events::Event;
 use cotter::manager::spec::Spec;
 use cotter::proto::task::CreateTaskRequest;
 use cotter::proto::{pack, runtime_options};
 
-use crate::common::eventually;
 use crate::common::shim::{RUNTIMES, Shim, run};
+use crate::common::{LIMIT, eventually, signal};
 use crate::disk::Disk;
 use crate::runtime::Faulty;
 use crate::world::{
@@ -75,6 +77,8 @@ async fn held_to_the_limit(
         !threads(shim).iter().any(|name| name == thread)
     })
     .await;
+    // What it came to in the end, when nobody waited for it any more, has been undone.
+    nothing_new(shim, &before, what).await;
     shim.tasks.create(request).await.unwrap();
     shim.start_process(&request.id, "").await.unwrap();
     shim.remove(&request.id).await;
@@ -97,8 +101,10 @@ fn under_a_log_that_is_being_written() {
             exec.stdout.clone_from(&request.stdout);
             shim.tasks.exec(&exec).await.unwrap();
             shim.start_process("c", "x").await.unwrap();
-            disk.dies();
-            until("the disk is asked", || disk.waiting() > 0).await;
+            // The writer has the file open by then: a disk that dies a moment earlier has nobody hold
+            // anything that could be inherited.
+            disk.dies_of_a_write();
+            until("the disk is asked to write", || disk.waiting() > 0).await;
             for _ in 0..3 {
                 answers(&shim, GOOD).await;
                 good_works(&shim).await;
@@ -172,6 +178,97 @@ fn under_the_options() {
         request.options = Some(pack(&options).unwrap()).into();
         let what = format!("options: read {}", file.display());
         held_to_the_limit(&mut shim, &disk, &request, &what, "options").await;
+        shim.remove(GOOD).await;
+        shim.end().await;
+    });
+}
+
+#[test]
+fn under_a_mount() {
+    run(async {
+        let (mut shim, faulty) = world("RUNC", &LIMITS).await;
+        let disk = Disk::new();
+        let mut request = bundle(&mut shim, &faulty, "c");
+        let lowest = cotter::proto::types::Mount {
+            type_: "bind".into(),
+            source: disk.path().join("dir").to_string_lossy().into_owned(),
+            options: vec!["bind".into()],
+            ..Default::default()
+        };
+        request.rootfs.insert(0, lowest);
+        let rootfs = shim.bundle_path("c").join("rootfs");
+        let what = format!("mount onto {}", rootfs.display());
+        held_to_the_limit(&mut shim, &disk, &request, &what, "mount").await;
+        shim.remove(GOOD).await;
+        shim.end().await;
+    });
+}
+
+/// The exit is told and the container goes, although how it ended cannot be written down.
+#[test]
+fn under_a_bundle() {
+    run(async {
+        let limits = [("COTTER_LIMIT_BUNDLE", "300ms")];
+        let (mut shim, _) = world("RUNC", &limits).await;
+        let pid = shim.run("c", &["sleep", "1000"]).await;
+        let dir = shim.bundle_path("c");
+        let disk = Disk::in_place_of(&dir);
+        disk.takes_no_write();
+        signal(pid, "KILL");
+        until("the disk is asked to write", || disk.waiting() > 0).await;
+        assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+        let ended = |e: &Event| matches!(e, Event::Exit(exit) if exit.id == "c");
+        shim.events_until(ended).await;
+        answers(&shim, GOOD).await;
+        good_works(&shim).await;
+        // What else is in a bundle lies in memory; the write that hangs goes on elsewhere.
+        disk.unmount();
+        assert_eq!(shim.delete("c", "").await.unwrap().exit_status, 137);
+        let name = exit_file::NAME;
+        let told = format!("writing {name} into {} hangs", dir.display());
+        let log = shim.log();
+        assert!(log.iter().any(|line| line.contains(&told)), "{log:#?}");
+        disk.is_back();
+        until("the writer has ended", || threads(&shim).len() == 1).await;
+        shim.remove(GOOD).await;
+        shim.end().await;
+    });
+}
+
+/// A runtime that waits for the disk where nothing can end it: the call ends, without it.
+#[test]
+fn under_a_runtime_call() {
+    run(async {
+        let limits = [("COTTER_LIMIT_RUNTIME_CALL", "3s")];
+        let (mut shim, faulty) = world("RUNC", &limits).await;
+        let disk = Disk::holding(b"text");
+        shim.bundle("c", Spec::new("c", ["sleep", "1000"]));
+        let request = faulty.create_request(&shim, "c");
+        shim.tasks.create(&request).await.unwrap();
+        let before = census(&shim);
+        for who in ["stuck", "stuck-child"] {
+            disk.dies();
+            let file = disk.path().join("file");
+            faulty.set("start", &format!("{who}={}", file.display()));
+            // Longer than the limit even with the clean-up behind it.
+            let started = later(&shim.tasks.within(None), |tasks| async move {
+                let request = cotter::manager::request::start("c", "");
+                tasks.start(&request).await.map(drop)
+            });
+            until("the disk is asked", || disk.waiting() > 0).await;
+            answers(&shim, "c").await;
+            good_works(&shim).await;
+            let ended = tokio::time::timeout(LIMIT, started).await;
+            let error = ended.expect(who).unwrap().unwrap_err();
+            let why = "start of \"c\" did not end within 3s and was killed; it hung since 2";
+            says(&error, Code::DeadlineExceeded, &[why]);
+            assert!(disk.waiting() > 0, "{who}: nothing has ended it");
+            disk.is_back();
+            nothing_new(&shim, &before, who).await;
+        }
+        faulty.clear("start");
+        shim.start_process("c", "").await.unwrap();
+        shim.remove("c").await;
         shim.remove(GOOD).await;
         shim.end().await;
     });

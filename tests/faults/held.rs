@@ -1,12 +1,17 @@
 //! While a call of the runtime takes its time, every question is answered, and every other process
 //! can be worked with. The held call goes on only afterwards, so that an answer at all is the proof.
 
+use std::path::Path;
+
 use cotter::error::Code;
 use cotter::manager::client::Tasks;
+use cotter::manager::request;
+use cotter::manager::spec::Spec;
 use cotter::proto::task::{PidsRequest, Status};
 
 use crate::common::shim::{RUNTIMES, Shim, run};
-use crate::world::{GOOD, answers, bundle, good_works, later, says, world};
+use crate::common::signal;
+use crate::world::{GOOD, answers, bundle, good_works, later, says, until, world};
 
 #[test]
 fn nobody_waits_for_a_slow_runtime() {
@@ -176,4 +181,39 @@ async fn neighbour_works(shim: &Shim) {
     shim.exec("c", "y", &["sh", "-c", "exit 3"]).await.unwrap();
     assert_eq!(shim.wait("c", "y").await.unwrap().exit_status, 3);
     shim.delete("c", "y").await.unwrap();
+}
+
+/// Its exit is held back for an exec that is being started; its pid may be another's by then.
+#[test]
+fn a_reaped_init_is_not_signalled() {
+    for runtime in RUNTIMES {
+        run(async {
+            let (mut shim, faulty) = world(runtime, &[]).await;
+            shim.bundle("c", Spec::new("c", ["sleep", "1000"]));
+            let request = faulty.create_request(&shim, "c");
+            let pid = shim.tasks.create(&request).await.unwrap().pid;
+            shim.start_process("c", "").await.unwrap();
+            let exec = shim.exec_request("c", "x", &["true"]);
+            shim.tasks.exec(&exec).await.unwrap();
+            faulty.set("exec", "slow-before");
+            let start = later(&shim.tasks, |tasks: Tasks| async move {
+                tasks.start(&request::start("c", "x")).await.map(drop)
+            });
+            faulty.arrived("exec").await;
+            signal(pid, "KILL");
+            let process = format!("/proc/{pid}");
+            until("it is reaped", || !Path::new(&process).exists()).await;
+            // The runtime is not even asked.
+            faulty.set("kill", "silent");
+            let error = shim.kill("c", "", 9).await.unwrap_err();
+            says(&error, Code::NotFound, &["process already finished"]);
+            faulty.clear("kill");
+            faulty.release("slow-before");
+            start.await.unwrap().unwrap_err();
+            faulty.clear("exec");
+            shim.remove("c").await;
+            shim.remove(GOOD).await;
+            shim.end().await;
+        });
+    }
 }

@@ -16,6 +16,7 @@ mod create;
 mod dead_disk;
 #[path = "../common/disk.rs"]
 mod disk;
+mod ends;
 mod exec;
 mod gone;
 mod hang;

@@ -107,6 +107,18 @@ hang-after)
     here
     wait
     ;;
+# At a disk that does not answer, which not even SIGKILL ends: the runtime itself, or its child.
+stuck=*)
+    here
+    exec cat "${fault#stuck=}"
+    ;;
+stuck-child=*)
+    here
+    cat "${fault#stuck-child=}"
+    exit 1
+    ;;
+# The container, whose processes it leaves.
+forgets) rm -rf "${root:?}/$id" ;;
 stop)
     here
     kill -STOP $$

@@ -54,6 +54,16 @@ fn where_the_shim_writes() {
                 let _ = fs::remove_file(&path);
                 fs::write(&precious, "precious").unwrap();
                 put(&path);
+                if name == "log.json" {
+                    // What a runtime has said is put there after its call.
+                    let lie = r#"echo '{"level":"error","msg":"no luck"}' >>"$log"; exit 1"#;
+                    let request = CreateTaskRequest {
+                        options: Some(pack(&liar(shim, lie)).unwrap()).into(),
+                        ..shim.create_request("b")
+                    };
+                    let error = shim.tasks.create(&request).await.expect_err(kind);
+                    assert!(error.message.ends_with("no luck"), "{kind}: {error}");
+                }
                 let created = shim.create("b").await;
                 // Only a directory cannot be moved out of the way of the runtime's note.
                 if vital || (name == "init.pid" && kind == "a directory") {

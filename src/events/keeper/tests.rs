@@ -260,6 +260,13 @@ fn the_changes_on_a_real_disk() {
         at: at(&one),
         bytes: two.clone(),
     };
+    // Of a write that is said to have failed all may be there: it is not what is known to be good.
+    let failed = Change::Append {
+        at: at(&one),
+        bytes: [&two[..], &two[..]].concat(),
+    };
+    failed.carry_out(&dir).unwrap();
+    assert_eq!(read(&dir).len(), 3);
     second.carry_out(&dir).unwrap();
     assert_eq!(read(&dir).len(), 2);
     let settle = Change::Append {
