@@ -31,7 +31,7 @@ pub async fn footprint(
     let after = proc::memory(shim)?.anonymous;
     let execs = scale.many_execs;
     seen.push((format!("private memory after {execs} execs (KB)"), after));
-    let growth = (after / one.anonymous - 1.0) * 100.0;
+    let growth = (after - one.anonymous) / one.anonymous * 100.0;
     seen.push(("growth of private memory by execs (%)".into(), growth));
     let mut last = 0;
     for crowd in scale.crowds {
