@@ -160,6 +160,7 @@ fn cycles_leave_nothing_behind() {
             for n in 0..50 {
                 exec(&shim, "c", &format!("w{n}")).await;
             }
+            rested(pid).await;
             let memory = anonymous(pid);
             for n in 0..150 {
                 exec(&shim, "c", &format!("x{n}")).await;
@@ -169,6 +170,7 @@ fn cycles_leave_nothing_behind() {
                 container(&mut shim, &format!("d{n}")).await;
             }
             base.again(pid).await;
+            rested(pid).await;
             let grown = anonymous(pid).saturating_sub(memory);
             assert!(grown <= 256, "{grown} KiB more than {memory}");
             shim.remove("c").await;
@@ -211,6 +213,7 @@ fn a_thousand_execs_and_fifty_containers_leave_nothing_behind() {
                 shim.events_until(exit).await;
                 exits += 1;
             }
+            rested(pid).await;
             memory.push(anonymous(pid));
         }
         let grows = memory.windows(2).all(|pair| pair[1] > pair[0] + 32);
@@ -224,6 +227,7 @@ fn a_thousand_execs_and_fifty_containers_leave_nothing_behind() {
             shim.remove(&id).await;
         }
         base.again(pid).await;
+        rested(pid).await;
         let grown = anonymous(pid).saturating_sub(memory);
         assert!(grown <= 256, "{grown} KiB more than {memory}");
         shim.remove("c").await;
@@ -253,9 +257,11 @@ fn connections_that_are_abandoned_leave_nothing_behind() {
         };
         abandon().await;
         base.again(pid).await;
+        rested(pid).await;
         let memory = anonymous(pid);
         abandon().await;
         base.again(pid).await;
+        rested(pid).await;
         let grown = anonymous(pid).saturating_sub(memory);
         assert!(grown <= 256, "{grown} KiB more than {memory}");
         shim.remove("c").await;
