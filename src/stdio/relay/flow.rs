@@ -1,7 +1,7 @@
 //! What is particular to a stream that flows: pipes that hold more, and others who go first.
 //!
-//! Invariant: it costs nothing while nothing flows. After the last bytes there is one wake-up, which gives
-//! the pipes their size back.
+//! Invariant: it costs nothing while nothing flows. The wake-ups after the last bytes are few, and the last
+//! of them, within two seconds, gives the pipes their size back.
 //!
 //! A relay that looks again at once finds what was written since, which is little: each page, or each line,
 //! is then a turn of the reactor and a switch of processes. So it lets its processes go first and then moves
@@ -12,8 +12,7 @@
 //! | pages | gives others its processor, once; seldom where many want it, as it is long gone then |
 //! | lines, and many of them | does not look for [`TICK`], nor is it woken by what is written |
 //!
-//! With pipes of [`FLOWING`] that is as fast as without a relay, for a fraction of its processor time
-//! (docs/bench.md has the figures).
+//! How fast that is, and for how much processor time, is in docs/bench.md.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
