@@ -113,6 +113,19 @@ pub async fn within_or<T: Send + 'static>(
     f: impl FnOnce() -> T + Send + 'static,
     undo: impl FnOnce(T) + Send + 'static,
 ) -> Result<T> {
+    in_steps(job, move |_| f(), undo).await
+}
+
+/// As [`within_or`], for work that can stop between its steps: it is given a question, whether
+/// somebody still waits for the answer.
+///
+/// # Errors
+/// As [`within`].
+pub async fn in_steps<T: Send + 'static>(
+    job: Job<'_>,
+    f: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+    undo: impl FnOnce(T) + Send + 'static,
+) -> Result<T> {
     let Job { name, what, limit } = job;
     let deadline = Instant::now() + limit;
     let mut ended = ENDED.subscribe();
@@ -126,7 +139,8 @@ pub async fn within_or<T: Send + 'static>(
     let (tx, mut rx) = oneshot::channel();
     spawn(name, move || {
         let _ended = Ended(number);
-        let answer = catch_unwind(AssertUnwindSafe(f));
+        let wanted = || !tx.is_closed();
+        let answer = catch_unwind(AssertUnwindSafe(|| f(&wanted)));
         if let Err(Ok(unwanted)) = tx.send(answer) {
             undo(unwanted);
         }
@@ -306,6 +320,25 @@ mod tests {
         });
         assert_eq!(undo.recv().unwrap(), Ok(7));
         assert!(!late().iter().any(named));
+    }
+
+    #[test]
+    fn work_in_steps_learns_that_nobody_waits() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (undone, undo) = std::sync::mpsc::channel();
+        timed(async {
+            let asked = in_steps(job("step", 60_000), |wanted| wanted(), drop).await;
+            assert_eq!(asked, Ok(true));
+            let work = move |wanted: &dyn Fn() -> bool| {
+                let _ = held.recv();
+                wanted()
+            };
+            let back = move |answer| undone.send(answer).unwrap();
+            let error = in_steps(job("step", 20), work, back).await.unwrap_err();
+            assert_eq!(error.code, Code::DeadlineExceeded);
+        });
+        release.send(()).unwrap();
+        assert_eq!(undo.recv(), Ok(false));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The process monitor on real processes. A monitor reaps every child of its process, so all
-//! scenarios run one after another in the single test of this binary.
+//! scenarios run one after another, on the first thread as in a shim: to it the kernel gives the
+//! strangers.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, clippy::print_stdout)]
 
 use std::future::Future;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -63,7 +64,20 @@ struct World {
     others: UnboundedReceiver<Exit>,
 }
 
-#[test]
+/// As the standard harness does it: words choose by name, and `--list` lists.
+fn main() {
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    if asked.iter().any(|word| word == "--list") {
+        return println!("monitor: test");
+    }
+    let mut words = asked.iter().filter(|word| !word.starts_with('-'));
+    if asked.iter().all(|word| word.starts_with('-')) || words.any(|word| "monitor".contains(word))
+    {
+        monitor();
+        println!("test monitor ... ok");
+    }
+}
+
 fn monitor() {
     let fds = open_fds();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -83,6 +97,7 @@ fn monitor() {
         storm(&world).await;
         fast_exits_from_threads(&world).await;
         failed_spawns(&world).await;
+        a_spawn_that_hangs(&mut world).await;
         statuses(&world).await;
         handles(&world).await;
         kill_after_the_reap(&world).await;
@@ -182,8 +197,91 @@ async fn failed_spawns(world: &World) {
     thread.join().expect("no panic in the standard library");
 }
 
+/// A child that is killed before it has become a program, while something holds its spawn up: nothing
+/// else waits for it, and its exit comes once it is known whose it is.
+async fn a_spawn_that_hangs(world: &mut World) {
+    let (mut pids, say) = std::io::pipe().expect("pipe");
+    let (wait, go_on) = std::io::pipe().expect("pipe");
+    let hang = move || -> std::io::Result<()> {
+        // SAFETY: one thread after a fork, which makes nothing but system calls.
+        unsafe {
+            let helper = libc::fork();
+            if helper == 0 {
+                // Holds what the standard library listens to, until it is told to let go.
+                let mut byte = 0u8;
+                libc::read(wait.as_raw_fd(), (&raw mut byte).cast(), 1);
+                libc::close_range(0, u32::MAX, 0);
+                // Should the test fail.
+                libc::alarm(120);
+            } else {
+                let both = [libc::getpid(), helper];
+                libc::write(
+                    say.as_raw_fd(),
+                    (&raw const both).cast(),
+                    size_of_val(&both),
+                );
+            }
+            loop {
+                libc::pause();
+            }
+        }
+    };
+    let mut command = sh("exit 9");
+    // SAFETY: as above.
+    unsafe { command.pre_exec(hang) };
+    let monitor = world.monitor.clone();
+    let hanging = tokio::task::spawn_blocking(move || monitor.spawn(&mut command));
+    let mut pid = || {
+        let mut bytes = [0; size_of::<Pid>()];
+        pids.read_exact(&mut bytes).expect("a pid");
+        Pid::from_ne_bytes(bytes)
+    };
+    let (slow, helper) = (pid(), pid());
+    let kill = |pid| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("there")
+    };
+
+    assert_eq!(world.monitor.live_children(), 0);
+    assert!(world.monitor.adopted().expect("children").is_empty());
+    kill(slow);
+    // Started here, by a thread that has ended, and by one that lives on.
+    let mut here = world.monitor.spawn(&mut sh("exit 4")).expect("spawn");
+    assert_eq!(within("here", here.exited()).await.status, 4);
+    let elsewhere = |code: u8| {
+        let monitor = world.monitor.clone();
+        move || {
+            let child = monitor.spawn(&mut sh(&format!("exit {code}")));
+            child.expect("spawn")
+        }
+    };
+    let thread = std::thread::spawn(elsewhere(5));
+    let mut ended = thread.join().expect("no panic");
+    assert_eq!(within("ended", ended.exited()).await.status, 5);
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let (end, until) = std::sync::mpsc::channel::<()>();
+    let start = elsewhere(6);
+    let thread = std::thread::spawn(move || {
+        send.send(start()).expect("the test listens");
+        let _ = until.recv();
+    });
+    let mut lives = receive.await.expect("a child");
+    assert_eq!(within("lives", lives.exited()).await.status, 6);
+    drop(end);
+    thread.join().expect("no panic");
+    strangers(world).await;
+
+    assert!(!hanging.is_finished(), "nothing of this is after it");
+    (&go_on).write_all(b"x").expect("it reads");
+    let mut child = hanging.await.expect("no panic").expect("spawn");
+    assert_eq!(child.pid(), slow);
+    assert_eq!(within("slow", child.exited()).await.status, 137);
+    kill(helper);
+    let other = within("helper", world.others.recv()).await.expect("open");
+    assert_eq!((other.pid, other.status), (helper, 137));
+}
+
 async fn statuses(world: &World) {
-    let real_time = u32::try_from(nix::libc::SIGRTMIN() + 3).expect("positive");
+    let real_time = u32::try_from(libc::SIGRTMIN() + 3).expect("positive");
     for (script, expected) in [
         ("exit 0".to_owned(), 0),
         ("exit 255".to_owned(), 255),
@@ -224,7 +322,7 @@ async fn kill_after_the_reap(world: &World) {
         child.kill_group(Signal::SIGKILL),
     ] {
         let error = refused.expect_err("reaped");
-        assert_eq!(error.raw_os_error(), Some(nix::libc::ESRCH));
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
     }
 }
 
@@ -379,6 +477,8 @@ async fn ends_and_starts_again() {
 }
 
 async fn survives_a_panic() {
+    // Its text would look like a failure of this test.
+    std::panic::set_hook(Box::new(|_| {}));
     let monitor = Monitor::start(|exit| panic!("handed {}", exit.pid)).expect("monitor");
     // A child the monitor doesn't know of, and one it does.
     #[expect(clippy::zombie_processes, reason = "the monitor reaps it")]
@@ -390,6 +490,7 @@ async fn survives_a_panic() {
         }
     })
     .await;
+    drop(std::panic::take_hook());
     let mut child = monitor.spawn(&mut sh("exit 2")).expect("spawn");
     assert_eq!(within("child", child.exited()).await.status, 2);
 }

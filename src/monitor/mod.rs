@@ -5,10 +5,15 @@
 //! child started with [`Monitor::spawn`] goes to its [`Child`]; every other exit (descendants that
 //! the subreaper flag brought here) goes to one callback. The loop waits for nobody.
 //!
-//! Spawning and reaping exclude each other by one lock. So no child can end before it is known,
-//! the `waitpid` with which the standard library collects a failed spawn is never robbed of its
-//! child, and a signal sent under the same lock never reaches a recycled pid. In a process with a
-//! single thread the lock is never contended.
+//! A child may be started on any thread, and starting one holds nothing up: while a spawn is under
+//! way somewhere, the loop takes only children of its own thread (`__WNOTHREAD`) and those that are
+//! known, by their pids. To the kernel a child belongs to the thread that started it, as long as
+//! that thread lives; so none is reaped before it is known, and the `waitpid` with which the standard
+//! library collects a failed spawn is never robbed of its child. Reaps and signals exclude each
+//! other by one lock, so that a signal never reaches a recycled pid.
+//!
+//! The kernel gives a subreaper's strangers to its first thread. A loop on another one, as in a
+//! test, sees their exits once no spawn is under way.
 //!
 //! Nothing else in the process may wait for children, but for one that it holds by a pidfd and whose
 //! exit it does not need (`mount::userns`): there it does not matter who is first. The module knows pids and statuses only;
@@ -37,7 +42,7 @@ use nix::sys::signal::{self, SigSet, Signal};
 use signal_hook::SigId;
 use signal_hook::low_level::{pipe, unregister};
 use tokio::io::AsyncReadExt;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// A process id as the kernel numbers them; positive.
 pub type Pid = i32;
@@ -63,6 +68,8 @@ pub struct Monitor {
 struct Shared {
     table: Mutex<Table>,
     signal: SigId,
+    /// Has the loop look again, without a signal.
+    again: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +78,10 @@ struct Table {
     children: HashMap<Pid, Entry>,
     /// Tells a child from a later one with the same pid.
     next_serial: u64,
+    /// Spawns that are under way. What they start is not in `children` yet.
+    starting: usize,
+    /// The loop has looked while some were.
+    looked_meanwhile: bool,
 }
 
 #[derive(Debug)]
@@ -103,12 +114,44 @@ impl Table {
         entry.is_some_and(|entry| entry.serial == serial)
     }
 
-    /// Children of this process that are not here. Under the lock a spawn is either in the kernel's list and
-    /// in the table, or in none of them.
+    /// Children of this process that are not here. The first thread gets those that others leave, and
+    /// those of its own threads when these end: by then they are in the table.
     fn adopted(&self) -> io::Result<Vec<Pid>> {
-        let mut all = children("self")?;
+        let first = std::process::id();
+        let list = fs::read_to_string(format!("/proc/self/task/{first}/children"))?;
+        let mut all = pids(&list);
         all.retain(|pid| !self.children.contains_key(pid));
         Ok(all)
+    }
+
+    /// Reaps one child that has ended, if its exit's owner is certain.
+    fn reap_one(&self) -> Option<Exit> {
+        if self.starting == 0 {
+            return wait_for(-1, 0);
+        }
+        let known = || self.children.keys().find_map(|&pid| wait_for(pid, 0));
+        wait_for(-1, libc::__WNOTHREAD).or_else(known)
+    }
+}
+
+/// A spawn that is under way.
+struct Starting<'a>(&'a Shared);
+
+impl<'a> Starting<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.lock().starting += 1;
+        Self(shared)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        let mut table = self.0.lock();
+        table.starting -= 1;
+        // What it started may have ended already, and the loop have passed it over.
+        if std::mem::take(&mut table.looked_meanwhile) {
+            self.0.again.notify_one();
+        }
     }
 }
 
@@ -130,7 +173,9 @@ impl Monitor {
         let (monitor, signals) = Self::register().inspect_err(|_| {
             RUNNING.store(false, Ordering::Release);
         })?;
-        runtime.spawn(reap_loop(signals, Arc::downgrade(&monitor.shared), others));
+        let again = Arc::clone(&monitor.shared.again);
+        let shared = Arc::downgrade(&monitor.shared);
+        runtime.spawn(reap_loop(signals, again, shared, others));
         Ok(monitor)
     }
 
@@ -143,6 +188,7 @@ impl Monitor {
         let shared = Arc::new(Shared {
             table: Mutex::default(),
             signal,
+            again: Arc::default(),
         });
         // A mask inherited over exec could keep the handler from ever running.
         SigSet::from(Signal::SIGCHLD).thread_unblock()?;
@@ -153,6 +199,9 @@ impl Monitor {
     ///
     /// The call returns once the child has called `execve`, as the standard library does. `command`
     /// keeps its descriptors: drop it to close the caller's copies.
+    ///
+    /// The calling thread waits, no other one does. Should it be one that soon ends, the child must
+    /// not ask for a signal at its parent's death (`PR_SET_PDEATHSIG`): the kernel means the thread.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let path = std::path::Path::new(command.get_program());
         let name = path.file_name().unwrap_or(path.as_os_str());
@@ -162,11 +211,12 @@ impl Monitor {
 
     /// [`spawn`](Self::spawn), with other words than the program's name for what it is.
     pub fn spawn_as(&self, command: &mut Command, what: String) -> io::Result<Child> {
-        let mut table = self.shared.lock();
+        let starting = Starting::new(&self.shared);
         let mut child = command.spawn()?;
         // A pid_t always fits: the kernel's limit is 2^22.
         let pid = Pid::try_from(child.id()).map_err(io::Error::other)?;
         let (exit, receiver) = oneshot::channel();
+        let mut table = self.shared.lock();
         let serial = table.next_serial;
         table.next_serial += 1;
         let entry = Entry {
@@ -177,6 +227,7 @@ impl Monitor {
         };
         table.children.insert(pid, entry);
         drop(table);
+        drop(starting);
         Ok(Child {
             pid,
             serial,
@@ -238,15 +289,19 @@ pub fn children(process: &str) -> io::Result<Vec<Pid>> {
     let mut all = Vec::new();
     // A child belongs to the thread that forked it or got it.
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        let list = match fs::read_to_string(thread?.path().join("children")) {
+        match fs::read_to_string(thread?.path().join("children")) {
             // The thread has just ended; its children went to another one.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            list => list?,
-        };
-        let pids = list.split_ascii_whitespace();
-        all.extend(pids.filter_map(|pid| pid.parse::<Pid>().ok()));
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            list => all.extend(pids(&list?)),
+        }
     }
     Ok(all)
+}
+
+/// What a `children` file lists.
+fn pids(list: &str) -> Vec<Pid> {
+    let pids = list.split_ascii_whitespace();
+    pids.filter_map(|pid| pid.parse().ok()).collect()
 }
 
 impl Shared {
@@ -254,11 +309,14 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reaps until no child is waiting to be reaped.
+    /// Reaps until no child is waiting to be reaped, but for what is being started elsewhere.
     fn reap(&self, others: &mut impl FnMut(Exit)) {
         loop {
             let mut table = self.lock();
-            let Some(exit) = reap_one() else { return };
+            let Some(exit) = table.reap_one() else {
+                table.looked_meanwhile = table.starting > 0;
+                return;
+            };
             let owner = table.children.remove(&exit.pid);
             drop(table);
             match owner {
@@ -286,6 +344,7 @@ impl Drop for Shared {
 
 async fn reap_loop(
     mut signals: tokio::net::UnixStream,
+    again: Arc<Notify>,
     shared: Weak<Shared>,
     mut others: impl FnMut(Exit),
 ) {
@@ -297,7 +356,11 @@ async fn reap_loop(
         };
         alive.reap(&mut others);
         drop(alive);
-        match signals.read(&mut buffer).await {
+        let read = tokio::select! {
+            read = signals.read(&mut buffer) => read,
+            () = again.notified() => continue,
+        };
+        match read {
             Ok(0) => return,
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -306,14 +369,16 @@ async fn reap_loop(
     }
 }
 
-/// One `waitpid(-1)` that does not block. Not nix's: it reaps first and then fails on a real-time
-/// signal, which its enum can't name, and the exit is lost (systemd uses such signals).
-fn reap_one() -> Option<Exit> {
+/// One `waitpid` that does not block, of one child or of any (-1). Not nix's: it reaps first and then
+/// fails on a real-time signal, which its enum can't name, and the exit is lost (systemd uses such
+/// signals).
+fn wait_for(child: Pid, options: libc::c_int) -> Option<Exit> {
+    let options = libc::WNOHANG | libc::__WALL | options;
     loop {
         let mut status = 0;
         // SAFETY: waitpid has no safe wrapper that keeps every status; it writes one int, to a
         // local that outlives the call.
-        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) };
+        let pid = unsafe { libc::waitpid(child, &raw mut status, options) };
         let at = SystemTime::now();
         match pid {
             -1 if Errno::last() == Errno::EINTR => {}

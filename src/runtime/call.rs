@@ -17,7 +17,7 @@ use super::argv::{self, Argv};
 use super::error::{Kind, Operation, RuntimeError};
 use super::log;
 use super::private_file::PrivateFile;
-use super::reach::reach;
+use super::spawn::spawn;
 use super::{Fds, Runtime};
 use crate::limits::since;
 use crate::monitor::{Child, Exit, Pid, children};
@@ -49,9 +49,6 @@ impl Runtime {
     ) -> Result<Vec<u8>, RuntimeError> {
         let limit = self.limit.unwrap_or_else(|| operation.limit());
         let begun = SystemTime::now();
-        reach(&self.binary, limit)
-            .await
-            .map_err(|e| RuntimeError::new(operation, Kind::Timeout, e.message))?;
         // Without a bundle there is no place for a log. A forced delete must work even then.
         let log = PrivateFile::beside(&self.log, "log");
         let mut command = Command::new(&self.binary);
@@ -71,10 +68,11 @@ impl Runtime {
         };
         let mut output = connect(&mut command, operation, streams).map_err(not_started)?;
         let what = format!("{} {} {id}", name(&self.binary), operation.name());
-        let child = self.monitor.spawn_as(&mut command, what);
-        let mut child = child.map_err(not_started)?;
-        // Only the child holds the streams now; else they would never end.
-        drop(command);
+        // Only the child holds the streams then; else they would never end.
+        let started = spawn(&self.monitor, &self.binary, command, what, limit).await;
+        let started =
+            started.map_err(|e| RuntimeError::new(operation, Kind::Timeout, e.message))?;
+        let mut child = started.map_err(not_started)?;
 
         let exit = timeout(limit, output.until_exit(&mut child)).await;
         if exit.is_err() {

@@ -24,7 +24,7 @@ mod error;
 mod log;
 mod pid_file;
 mod private_file;
-mod reach;
+mod spawn;
 
 pub use argv::{CheckpointOptions, CreateOptions, ExecOptions, RestoreOptions};
 pub(crate) use call::clean_environment;
@@ -32,7 +32,7 @@ pub use error::{Kind, Operation, RuntimeError};
 pub(crate) use log::last_error;
 pub(crate) use pid_file::parse as parse_pid;
 pub use pid_file::read_pid_file;
-pub(crate) use reach::reach;
+pub(crate) use spawn::reach;
 
 use std::fs;
 use std::io::{self, Seek, Write};

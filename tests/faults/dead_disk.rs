@@ -304,7 +304,7 @@ fn under_programs() {
         shim.bundle("run", Spec::new("run", ["sleep", "1000"]));
         let other = run_by(&shim, "run");
         let before = census(&shim);
-        let what = format!("read program {}", program.display());
+        let what = format!("start program {}", program.display());
         for request in [&logged, &other] {
             let held = later(&shim.tasks, {
                 let request = request.clone();
