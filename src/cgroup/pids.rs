@@ -12,6 +12,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use super::metrics::{keyed, number};
 use super::{Cgroup, Version, Watch, Watcher, below, is_gone};
@@ -62,19 +63,27 @@ impl Cgroup {
     /// # Errors
     /// What is not there, with its path.
     pub fn pids(&self) -> Result<Pids> {
+        let pids = self.pids_unread()?;
+        pids.hits()?;
+        Ok(pids)
+    }
+
+    /// As [`pids`](Self::pids), without a look at whether its count can be read.
+    ///
+    /// # Errors
+    /// The controller is nowhere.
+    pub fn pids_unread(&self) -> Result<Pids> {
         let place = self.place("pids")?;
         let counted_at = match place.version() {
             Version::V2 if !self.local_events && place.dir.join(LOCAL).exists() => CountedAt::Limit,
             _ => CountedAt::Forker,
         };
-        let pids = Pids {
+        Ok(Pids {
             dir: place.dir.clone(),
             top: place.mount_point.clone(),
             counted_at,
-            notified: notified(place.version(), &release()),
-        };
-        pids.hits()?;
-        Ok(pids)
+            notified: notified(place.version(), release()),
+        })
     }
 }
 
@@ -193,8 +202,10 @@ impl Pids {
 }
 
 /// The kernel's release, such as `6.1.0-50-cloud-amd64`; empty when it cannot be read.
-fn release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()
+fn release() -> &'static str {
+    static RELEASE: LazyLock<String> =
+        LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
+    &RELEASE
 }
 
 fn notified(version: Version, release: &str) -> Notified {

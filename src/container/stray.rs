@@ -9,6 +9,7 @@ use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::getsid;
 use tokio::time::{sleep, timeout};
 
@@ -145,14 +146,11 @@ fn since(pid: Pid) -> Option<u64> {
 
 /// The present in the same unit; 0 if it cannot be told, so that nothing is too old.
 fn now() -> u64 {
-    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    // Seconds with two decimals; the tick that the kernel shows to user space is 1/100 s.
-    let ticks = uptime
-        .split(' ')
-        .next()
-        .unwrap_or_default()
-        .replace('.', "");
-    ticks.parse().unwrap_or(0)
+    // The tick that the kernel shows to user space is 1/100 s (USER_HZ).
+    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    since_boot.map_or(0, |since| {
+        u64::try_from(since.as_millis() / 10).unwrap_or(0)
+    })
 }
 
 #[cfg(test)]

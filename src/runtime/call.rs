@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -233,6 +233,15 @@ fn leave_out_ours(command: &mut Command, inherited: impl Iterator<Item = OsStrin
 fn connect(command: &mut Command, operation: Operation, streams: Streams) -> io::Result<Output> {
     match streams {
         Streams::Container(fds) => {
+            // Readable and writable whichever stream it is: programs write to fd 0 and read from fd 2.
+            let null = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/null")?;
+            let or_null = |fd: Option<OwnedFd>| match fd {
+                Some(fd) => Ok(fd),
+                None => null.as_fd().try_clone_to_owned(),
+            };
             command
                 .stdin(or_null(fds.stdin)?)
                 .stdout(or_null(fds.stdout)?)
@@ -254,20 +263,6 @@ fn connect(command: &mut Command, operation: Operation, streams: Streams) -> io:
                 stdout: Tail::new(stdout, limit)?,
                 stderr: Tail::new(stderr, MESSAGE_LIMIT)?,
             })
-        }
-    }
-}
-
-/// Readable and writable whichever stream it is: programs write to fd 0 and read from fd 2.
-fn or_null(fd: Option<OwnedFd>) -> io::Result<Stdio> {
-    match fd {
-        Some(fd) => Ok(fd.into()),
-        None => {
-            let null = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open("/dev/null")?;
-            Ok(null.into())
         }
     }
 }

@@ -141,12 +141,13 @@ async fn live(
     started.map_err(|e| Error::unknown(format!("start the server: {e}")))?;
     log::debug!("serving {} of namespace {}", config.id, config.namespace);
 
+    // A task of its own: each wake-up of this one, the runtime's first, is a system call.
+    tokio::spawn(memory::at_rest(work));
     let look = || leave.unless_wanted();
     tokio::select! {
         () = asked(shutdown.clone()) => log::debug!("ending: asked to by the manager"),
         () = life::unneeded(registry, connections, shutdown, look) => {}
         _ = signals.read_u8() => log::info!("ending: by a signal"),
-        never = memory::at_rest(work) => match never {},
     }
 
     leave.now();

@@ -29,7 +29,10 @@ impl Container {
     /// The counts before a call of the runtime.
     pub(in crate::container) fn refused_so_far(&self) -> Before {
         let mut counts = Vec::new();
-        let mut at = self.cgroup.get().and_then(|cgroup| cgroup.pids().ok());
+        let mut at = self
+            .cgroup
+            .get()
+            .and_then(|cgroup| cgroup.pids_unread().ok());
         while let Some(pids) = at {
             let above = match pids.counted_at() {
                 CountedAt::Limit => pids.parent(),
