@@ -34,6 +34,8 @@ const SOME: usize = 4096;
 const FULL: usize = 48 * 1024;
 /// What the pipes hold while a stream flows. More is not faster, as it leaves the processor's caches.
 const FLOWING: u64 = 256 * 1024;
+/// The same of many lines: more than is written until the next look, which may be two [`TICK`]s away.
+const LINES: u64 = 512 * 1024;
 /// What a writer and a reader of such pipes are done in.
 const TURN: Duration = Duration::from_micros(500);
 /// How many moves the processor is kept for after others had it for longer.
@@ -44,9 +46,6 @@ const OVER: Duration = Duration::from_secs(1);
 const MANY: (u32, Duration) = (16, Duration::from_millis(4));
 /// Between two looks at a stream of many lines.
 const TICK: Duration = Duration::from_millis(1);
-/// Of what is written within a [`TICK`], so much is not lines any more.
-const FAST: usize = 192 * 1024;
-
 /// Of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
@@ -58,6 +57,8 @@ pub(super) struct Flow {
     small: Option<(Instant, u32)>,
     /// What the source and the target held before.
     before: [Option<u64>; 2],
+    /// What they hold now, while [`over`](Self::over) runs.
+    size: u64,
     /// Runs while they hold more, and how much had moved when it was started.
     over: Option<(Pin<Box<Sleep>>, u64)>,
 }
@@ -67,7 +68,7 @@ impl Relay {
     pub(super) fn flowed(&mut self, moved: usize, total: u64) -> Step {
         let again = std::mem::replace(&mut self.flow.full, moved >= FULL);
         if again && self.flow.full {
-            self.grow_pipes(total);
+            self.grow_pipes(FLOWING, total);
         }
         if moved >= SOME {
             return match self.flow.keep.checked_sub(1) {
@@ -78,7 +79,9 @@ impl Relay {
                 }
             };
         }
-        if self.is_one_of_many() && self.grow_pipes(total) {
+        if self.is_one_of_many()
+            && (self.grow_pipes(LINES, total) || self.grow_pipes(FLOWING, total))
+        {
             self.stop_watching();
         }
         Step::Again
@@ -108,16 +111,19 @@ impl Relay {
     }
 
     /// Has the pipes hold more, for as long as bytes move; not if a buffer so large is not wanted.
-    fn grow_pipes(&mut self, total: u64) -> bool {
-        if !self.patience.allows(FLOWING) {
+    fn grow_pipes(&mut self, size: u64, total: u64) -> bool {
+        if !self.patience.allows(size) {
             return false;
         }
-        if self.flow.over.is_none() {
+        if self.flow.over.is_none() || self.flow.size < size {
             let [source, target] = self.flow.before;
-            self.flow.before = [
-                source.or_else(|| grow(self.source()?)),
-                target.or_else(|| grow(self.to.as_fd())),
+            let grown = [
+                self.source().and_then(|pipe| grow(pipe, size)),
+                grow(self.to.as_fd(), size),
             ];
+            // The first size is the one to go back to.
+            self.flow.before = [source.or(grown[0]), target.or(grown[1])];
+            self.flow.size = size;
             self.flow.over = Some((Box::pin(sleep(OVER)), total));
         }
         true
@@ -172,7 +178,8 @@ impl Relay {
             Ok(moved) => {
                 tally.moved += moved as u64;
                 self.patience.renew();
-                match moved < FAST {
+                // Nearly as much as there is room for is not lines any more.
+                match (moved as u64) < self.flow.size / 4 * 3 {
                     true => self.rest(TICK),
                     false => self.watch_again(),
                 }
@@ -206,9 +213,9 @@ impl Relay {
 }
 
 /// Answers what it held before, unless that is as much or more cannot be had.
-fn grow(pipe: BorrowedFd<'_>) -> Option<u64> {
-    let before = sys::pipe_size(pipe).ok().filter(|size| *size < FLOWING)?;
-    sys::resize_pipe(pipe, FLOWING).ok()?;
+fn grow(pipe: BorrowedFd<'_>, size: u64) -> Option<u64> {
+    let before = sys::pipe_size(pipe).ok().filter(|now| *now < size)?;
+    sys::resize_pipe(pipe, size).ok()?;
     Some(before)
 }
 
