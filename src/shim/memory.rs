@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 /// How long nobody asks for anything before the shim counts as resting. Longer than the pauses within
-/// a burst: what is given back has to be taken again, page by page.
-const REST: Duration = Duration::from_millis(500);
+/// a burst: what is given back has to be taken again, page by page. It is given back within twice that.
+const REST: Duration = Duration::from_millis(400);
 
 /// Gives back what is free whenever the shim comes to rest; `work` is marked by all that it does for
 /// others. Wakes up at most once in [`REST`] while there is work, and not at all while there is none.
