@@ -119,6 +119,9 @@ impl Given {
 
     /// As [`read_elsewhere`](Self::read_elsewhere), for a caller that has no event loop.
     ///
+    /// After its limit the caller's process can end, unless the disk has taken the request and gives no answer (a FUSE
+    /// file system whose server hangs): nothing ends a process that waits for that.
+    ///
     /// # Errors
     /// As [`read_elsewhere`](Self::read_elsewhere).
     pub fn read_within(self, limit: Duration) -> Result<Options> {

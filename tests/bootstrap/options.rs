@@ -136,8 +136,7 @@ fn options_on_a_dead_disk_are_given_up() {
         let manager = Manager::new(&format!("dead-options-{action}-{dialect:?}"));
         let bundle = manager.bundle("c1", None);
         let before = entries(&bundle.path);
-        let disk = Disk::holding(b"Root = '/x'");
-        disk.dies();
+        let disk = Disk::that_never_answered();
         let file = disk.path().join("options.toml");
         let any = generic(&file, "");
         let (mut command, stdin) = match action {

@@ -81,12 +81,18 @@ impl Disk {
 
     /// The same, whose files hold this.
     pub fn holding(content: &[u8]) -> Self {
-        Self::mounted(content, None)
+        Self::mounted(content, None, Health::Good)
+    }
+
+    /// A disk that has never answered, not even the kernel's first request: whoever asks waits for that
+    /// answer, and can be killed. No process can end that waits for an answer to its own request.
+    pub fn that_never_answered() -> Self {
+        Self::mounted(b"", None, Health::Dead)
     }
 
     /// A disk over a directory of somebody else's.
     pub fn in_place_of(directory: &Path) -> Self {
-        Self::over(directory, None, b"", None)
+        Self::over(directory, None, b"", None, Health::Good)
     }
 
     /// The same, dead.
@@ -102,17 +108,23 @@ impl Disk {
         let file = image.path().join("image");
         File::create(&file).unwrap().set_len(1 << 20).unwrap();
         let made = run_command(Command::new("losetup").args(["-f", "--show"]).arg(&file));
-        Self::mounted(b"", Some(made.ok().trim().to_owned()))
+        Self::mounted(b"", Some(made.ok().trim().to_owned()), Health::Good)
     }
 
-    fn mounted(content: &[u8], device: Option<String>) -> Self {
+    fn mounted(content: &[u8], device: Option<String>, health: Health) -> Self {
         let dir = TempDir::new("cotter-disk");
         let at = dir.path().join("disk");
         std::fs::create_dir(&at).unwrap();
-        Self::over(&at, Some(dir), content, device)
+        Self::over(&at, Some(dir), content, device, health)
     }
 
-    fn over(at: &Path, dir: Option<TempDir>, content: &[u8], device: Option<String>) -> Self {
+    fn over(
+        at: &Path,
+        dir: Option<TempDir>,
+        content: &[u8],
+        device: Option<String>,
+        health: Health,
+    ) -> Self {
         let fuse = OpenOptions::new()
             .read(true)
             .write(true)
@@ -127,7 +139,7 @@ impl Disk {
             fuse: Arc::new(fuse),
             state: Arc::new(Mutex::new(State {
                 content: content.to_owned(),
-                health: Health::Good,
+                health,
                 waiting: Vec::new(),
             })),
             at: at.to_owned(),
