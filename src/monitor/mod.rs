@@ -21,13 +21,14 @@
 //!
 //! Pinned by `tests/monitor.rs`, in a process of its own.
 
+mod child;
 mod group;
 mod supervise;
 
+pub use child::Child;
 pub use supervise::{Action, Restart, Streak, Supervised, end, next, supervise};
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
@@ -212,7 +213,7 @@ impl Monitor {
     /// [`spawn`](Self::spawn), with other words than the program's name for what it is.
     pub fn spawn_as(&self, command: &mut Command, what: String) -> io::Result<Child> {
         let starting = Starting::new(&self.shared);
-        let mut child = command.spawn()?;
+        let child = command.spawn()?;
         // A pid_t always fits: the kernel's limit is 2^22.
         let pid = Pid::try_from(child.id()).map_err(io::Error::other)?;
         let (exit, receiver) = oneshot::channel();
@@ -228,15 +229,7 @@ impl Monitor {
         table.children.insert(pid, entry);
         drop(table);
         drop(starting);
-        Ok(Child {
-            pid,
-            serial,
-            monitor: self.clone(),
-            state: State::Running(receiver),
-            stdin: child.stdin.take().map(OwnedFd::from),
-            stdout: child.stdout.take().map(OwnedFd::from),
-            stderr: child.stderr.take().map(OwnedFd::from),
-        })
+        Ok(Child::new(self.clone(), (pid, serial), receiver, child))
     }
 
     /// Children of [`Monitor::spawn`] that are not reaped yet, dropped handles included.
@@ -400,81 +393,6 @@ fn decode(status: libc::c_int) -> u32 {
         libc::WEXITSTATUS(status)
     };
     status.unsigned_abs()
-}
-
-/// A child started by [`Monitor::spawn`]. Dropped, the process lives on, stays watched, and is
-/// reaped and forgotten when it ends.
-#[derive(Debug)]
-pub struct Child {
-    pid: Pid,
-    serial: u64,
-    monitor: Monitor,
-    state: State,
-    stdin: Option<OwnedFd>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-}
-
-#[derive(Debug)]
-enum State {
-    Running(oneshot::Receiver<Exit>),
-    Ended(Exit),
-}
-
-impl Child {
-    /// Its process id; another process may have it once this one is reaped.
-    pub fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    /// Waits for the end. Cancel safe; every later call returns the same exit.
-    pub async fn exited(&mut self) -> Exit {
-        match &mut self.state {
-            State::Ended(exit) => *exit,
-            State::Running(receiver) => match receiver.await {
-                Ok(exit) => {
-                    self.state = State::Ended(exit);
-                    exit
-                }
-                // The table, which this handle keeps alive, drops a sender only after use.
-                Err(_) => std::future::pending().await,
-            },
-        }
-    }
-
-    /// Sends a signal; `ESRCH` once the child is reaped, never to another process with its pid.
-    pub fn kill(&self, signal: Signal) -> io::Result<()> {
-        self.signal(self.pid, signal)
-    }
-
-    /// Sends a signal to the process group that the child leads (`CommandExt::process_group(0)`);
-    /// `ESRCH` once the child is reaped or if it leads none.
-    pub fn kill_group(&self, signal: Signal) -> io::Result<()> {
-        self.signal(-self.pid, signal)
-    }
-
-    fn signal(&self, target: Pid, signal: Signal) -> io::Result<()> {
-        let table = self.monitor.shared.lock();
-        if !table.unreaped(self.pid, self.serial) {
-            return Err(Errno::ESRCH.into());
-        }
-        Ok(signal::kill(nix::unistd::Pid::from_raw(target), signal)?)
-    }
-
-    /// The write end of its standard input, if it was piped.
-    pub fn take_stdin(&mut self) -> Option<OwnedFd> {
-        self.stdin.take()
-    }
-
-    /// The read end of its standard output, if it was piped.
-    pub fn take_stdout(&mut self) -> Option<OwnedFd> {
-        self.stdout.take()
-    }
-
-    /// The read end of its standard error, if it was piped.
-    pub fn take_stderr(&mut self) -> Option<OwnedFd> {
-        self.stderr.take()
-    }
 }
 
 #[cfg(test)]
