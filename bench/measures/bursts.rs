@@ -39,7 +39,10 @@ pub async fn storm(
     }
     let [short, long] = took;
     // Some take a minute to end after that, which is no part of this; what is left is swept away.
-    let _ = timeout(ENDS, session.finish()).await;
+    match timeout(ENDS, session.finish()).await {
+        Ok(ended) => ended?,
+        Err(_) => eprintln!("storm: {} had not ended {ENDS:?} after it", who.name),
+    }
     let each = |took: Duration, count: usize| took.as_secs_f64() / count as f64;
     Ok(vec![
         (format!("exit told behind {many} others (ms)"), ms(long)),

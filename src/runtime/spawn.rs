@@ -31,7 +31,7 @@ pub(crate) async fn reach(program: &Path, limit: Duration) -> Result<()> {
 }
 
 /// Starts `command`, whose program is `program` and which leads a process group of its own; to
-/// people it is `what`. The descriptors that it passes on are closed here when this returns.
+/// people it is `what`. The descriptors that it passes on are closed here when it runs.
 ///
 /// # Errors
 /// As [`reach`]; what may still be started then is killed. Within: that of the start.

@@ -8,7 +8,6 @@
 //! thread would keep of small blocks, and of threads that have ended their stacks, can be given back by
 //! nobody: there is none of that, which has to be said before the program starts ([`KEEP_NOTHING`]).
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -19,8 +18,9 @@ use tokio::time::sleep;
 const REST: Duration = Duration::from_millis(400);
 
 /// Gives back what is free whenever the shim comes to rest; `work` is marked by all that it does for
-/// others. Wakes up at most once in [`REST`] while there is work, and not at all while there is none.
-pub(super) async fn at_rest(mut work: watch::Receiver<()>) -> Infallible {
+/// others. Wakes up at most once in [`REST`] while there is work, and not at all while there is none. Ends
+/// with those who mark it.
+pub(super) async fn at_rest(mut work: watch::Receiver<()>) {
     while work.changed().await.is_ok() {
         while {
             sleep(REST).await;
@@ -30,7 +30,6 @@ pub(super) async fn at_rest(mut work: watch::Receiver<()>) -> Infallible {
         }
         trim();
     }
-    std::future::pending().await
 }
 
 /// A variable and its value (glibc's manual, "Tunables") for the server, and for nobody whom it starts.

@@ -46,6 +46,7 @@ const OVER: Duration = Duration::from_secs(1);
 const MANY: (u32, Duration) = (16, Duration::from_millis(4));
 /// Between two looks at a stream of many lines.
 const TICK: Duration = Duration::from_millis(1);
+
 /// Of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
