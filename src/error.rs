@@ -36,6 +36,28 @@ pub enum Code {
     Unavailable = 14,
 }
 
+impl Code {
+    /// The code of a number; none if it is no code's.
+    pub fn numbered(number: u8) -> Option<Self> {
+        [
+            Self::Canceled,
+            Self::Unknown,
+            Self::InvalidArgument,
+            Self::DeadlineExceeded,
+            Self::NotFound,
+            Self::AlreadyExists,
+            Self::PermissionDenied,
+            Self::ResourceExhausted,
+            Self::FailedPrecondition,
+            Self::Unimplemented,
+            Self::Internal,
+            Self::Unavailable,
+        ]
+        .into_iter()
+        .find(|code| *code as u8 == number)
+    }
+}
+
 /// A failure with the code it has on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {

@@ -21,6 +21,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod apart;
 pub mod blocking;
 pub mod cgroup;
 pub mod container;

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use crate::apart::apart;
 use crate::blocking::{Job, within};
 use crate::error::{Code, Error, Result};
 use crate::proto::runc_options::Options;
@@ -100,58 +101,51 @@ impl Given {
         }
     }
 
-    /// The options themselves; a file is read now.
+    /// The options themselves; a file is read now, within a limit. For the actions, which are to end
+    /// whatever becomes of the disk ([`mod@apart`]).
     ///
     /// # Errors
-    /// `InvalidArgument` when the file cannot be read or its TOML does not hold.
-    pub fn read(self) -> Result<Options> {
+    /// `InvalidArgument` when the file cannot be read or its TOML does not hold; `DeadlineExceeded`
+    /// naming the file.
+    pub fn read_within(self, limit: Duration) -> Result<Options> {
         let path = match self {
             Self::Here(options) => return Ok(*options),
             Self::In(path) => path,
         };
-        // Wherever a file's trouble lies: what is wrong with this request is the path.
-        let content = spec::read_bounded(&path, LONGEST).map_err(|e| {
-            let message = format!("options: {}", e.message.escape_debug());
-            Error::new(Code::InvalidArgument, message)
-        })?;
+        let content = apart(&reading(&path), limit, || content(&path))?;
         toml(&content, &path.to_string_lossy())
     }
 
-    /// As [`read_elsewhere`](Self::read_elsewhere), for a caller that has no event loop.
-    ///
-    /// After its limit the caller's process can end, unless the disk has taken the request and gives no answer (a FUSE
-    /// file system whose server hangs): nothing ends a process that waits for that.
+    /// As [`read_within`](Self::read_within), for the server: not on its only thread.
     ///
     /// # Errors
-    /// As [`read_elsewhere`](Self::read_elsewhere).
-    pub fn read_within(self, limit: Duration) -> Result<Options> {
-        if let Self::Here(options) = self {
-            return Ok(*options);
-        }
-        let event_loop = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build();
-        event_loop
-            .map_err(|e| Error::io("make an event loop to read options", &e))?
-            .block_on(self.read_elsewhere(limit))
-    }
-
-    /// As [`read`](Self::read), for the server: not on its only thread, and within a limit.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read), and `DeadlineExceeded` naming the file.
+    /// As [`read_within`](Self::read_within).
     pub async fn read_elsewhere(self, limit: Duration) -> Result<Options> {
-        let path = match &self {
-            Self::Here(_) => return self.read(),
-            Self::In(path) => path.to_string_lossy(),
+        let path = match self {
+            Self::Here(options) => return Ok(*options),
+            Self::In(path) => path,
         };
         let job = Job {
             name: "options",
-            what: format!("options: read {}", shown(&path)),
+            what: reading(&path),
             limit,
         };
-        within(job, || self.read()).await?
+        let read = move || toml(&content(&path)?, &path.to_string_lossy());
+        within(job, read).await?
     }
+}
+
+/// What is being done, for errors.
+fn reading(path: &Path) -> String {
+    format!("options: read {}", shown(&path.to_string_lossy()))
+}
+
+/// A file's content. Wherever its trouble lies: what is wrong with the request is the path.
+fn content(path: &Path) -> Result<Vec<u8>> {
+    spec::read_bounded(path, LONGEST).map_err(|e| {
+        let message = format!("options: {}", e.message.escape_debug());
+        Error::new(Code::InvalidArgument, message)
+    })
 }
 
 /// Where a value goes.

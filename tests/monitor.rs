@@ -2,7 +2,7 @@
 //! scenarios run one after another, on the first thread as in a shim: to it the kernel gives the
 //! strangers.
 
-#![allow(clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::expect_used)]
 
 use std::future::Future;
 use std::io::{Read, Write};
@@ -14,6 +14,9 @@ use std::time::{Duration, SystemTime};
 use cotter::monitor::{Child, Exit, Monitor, Pid, Restart, supervise};
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+#[path = "common/first_thread.rs"]
+mod first_thread;
 
 /// Far above what any step takes; running out is a failure.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -64,18 +67,8 @@ struct World {
     others: UnboundedReceiver<Exit>,
 }
 
-/// As the standard harness does it: words choose by name, and `--list` lists.
 fn main() {
-    let asked: Vec<String> = std::env::args().skip(1).collect();
-    if asked.iter().any(|word| word == "--list") {
-        return println!("monitor: test");
-    }
-    let mut words = asked.iter().filter(|word| !word.starts_with('-'));
-    if asked.iter().all(|word| word.starts_with('-')) || words.any(|word| "monitor".contains(word))
-    {
-        monitor();
-        println!("test monitor ... ok");
-    }
+    first_thread::test("monitor", monitor);
 }
 
 fn monitor() {

@@ -38,7 +38,7 @@ use crate::error::{Error, Result};
 use options::Options;
 use tree::Tree;
 pub use tree::kernel_maps_ids;
-pub use unmount::{mounted_below, unmount_all};
+pub use unmount::{mounted_below, nothing_mounted, unmount_all, unmount_all_in};
 
 const OVERLAY: &str = "overlay";
 

@@ -13,9 +13,9 @@ use nix::mount::{MntFlags, umount2};
 use super::mountinfo;
 use crate::error::{Error, Result};
 
-/// How often a busy mount is tried again.
-const TRIES: u32 = 50;
-/// The pause between two tries. Together 2.5 s, as in the Go implementation.
+/// How long a busy mount is tried again, as in the Go implementation.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Unmounts everything at and below `path`, mounts stacked on each other included. A path that
@@ -23,6 +23,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 ///
 /// Costs one reading of the mount table when nothing is mounted.
 pub fn unmount_all(path: &Path) -> Result<()> {
+    unmount_all_in(path, PATIENCE)
+}
+
+/// As [`unmount_all`], for one who has less time: a busy mount is an error after `patience`.
+pub fn unmount_all_in(path: &Path, patience: Duration) -> Result<()> {
     let Some(path) = canonical(path)? else {
         return Ok(());
     };
@@ -32,7 +37,7 @@ pub fn unmount_all(path: &Path) -> Result<()> {
         ));
     }
     let mut stuck = None;
-    for _ in 0..=TRIES {
+    for _ in 0..=tries(patience) {
         let mounts = points_below(&path)?;
         if mounts.is_empty() {
             // Kernels before 5.8 can leave a mount out of the table when another one goes while
@@ -66,6 +71,24 @@ pub fn unmount_all(path: &Path) -> Result<()> {
     }))
 }
 
+/// Whether certainly nothing is mounted at or below `path`. The kernel is asked, and the file system that
+/// its directory is on; none that may be mounted there, which could hang.
+pub fn nothing_mounted(path: &Path) -> bool {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return false;
+    };
+    let path = match directory.canonicalize() {
+        Ok(directory) => directory.join(name),
+        Err(why) => return why.kind() == io::ErrorKind::NotFound,
+    };
+    points_below(&path).is_ok_and(|points| points.is_empty())
+        && match path.symlink_metadata() {
+            // Kernels before 5.8 do not say of the place itself, and their table is not certain.
+            Ok(kind) => !kind.is_symlink() && is_mount_point(&path) == Some(false),
+            Err(why) => why.kind() == io::ErrorKind::NotFound,
+        }
+}
+
 /// The mount points at and below `path`, oldest first. None when the path does not exist.
 pub fn mounted_below(path: &Path) -> Result<Vec<PathBuf>> {
     match canonical(path)? {
@@ -76,7 +99,7 @@ pub fn mounted_below(path: &Path) -> Result<Vec<PathBuf>> {
 
 /// Takes the newest mount at a place away, retried while busy.
 pub(super) fn one(place: &Path) -> Result<()> {
-    let mut tries = TRIES;
+    let mut tries = tries(PATIENCE);
     loop {
         match unmount(place) {
             Ok(()) => return Ok(()),
@@ -87,6 +110,11 @@ pub(super) fn one(place: &Path) -> Result<()> {
             Err(why) => return Err(error(place, why)),
         }
     }
+}
+
+/// How often a busy mount is tried again in that time.
+fn tries(patience: Duration) -> u128 {
+    patience.as_millis() / PAUSE.as_millis()
 }
 
 fn unmount(place: &Path) -> nix::Result<()> {

@@ -1,27 +1,28 @@
 //! Runs a program to its end, for the actions that are short-lived themselves.
 //!
 //! Invariant: a call ends at its time limit, whatever the program or what it left behind does with
-//! its output, and what it was still doing then ends with it. Not for the server: there the monitor reaps every child.
+//! its output, and even if the program cannot be read; what it was still doing then ends with it. Not
+//! for the server: there the monitor reaps every child.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
+use crate::apart::apart;
+use crate::error::{Code, Error, Result};
 use crate::pidfd;
 
 /// Most bytes kept of each stream; the rest is read and forgotten.
 const MAX_OUTPUT: usize = 1 << 20;
 
 /// What a program left.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Output {
     /// How it ended.
     pub status: ExitStatus,
@@ -29,6 +30,68 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// What it complained.
     pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// As [`from_bytes`](Self::from_bytes) reads it: the status, the length of what was printed, that,
+    /// and the complaint.
+    fn into_bytes(self) -> Vec<u8> {
+        let mut bytes = self.status.into_raw().to_ne_bytes().to_vec();
+        bytes.extend(self.stdout.len().to_ne_bytes());
+        bytes.extend(self.stdout);
+        bytes.extend(self.stderr);
+        bytes
+    }
+
+    /// None of bytes that are none of [`into_bytes`](Self::into_bytes).
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (status, rest) = bytes.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (stdout, stderr) = rest.split_at_checked(usize::from_ne_bytes(*length))?;
+        Some(Self {
+            status: ExitStatus::from_raw(i32::from_ne_bytes(*status)),
+            stdout: stdout.to_vec(),
+            stderr: stderr.to_vec(),
+        })
+    }
+}
+
+/// Runs `command`, which is `what` to people, with standard input from /dev/null; at the time limit it
+/// is killed with all it has started in its process group.
+///
+/// # Errors
+/// When it cannot be started, and `DeadlineExceeded`.
+pub fn call(command: &mut Command, what: &str, limit: Duration) -> Result<Output> {
+    let bytes = apart(what, limit, || {
+        let output = output(command).map_err(|e| Error::io(what, &e))?;
+        Ok(output.into_bytes())
+    })?;
+    let odd = || Error::new(Code::Internal, format!("{what}: half an answer"));
+    Output::from_bytes(&bytes).ok_or_else(odd)
+}
+
+/// Runs a program to its end, however long it takes.
+fn output(command: &mut Command) -> io::Result<Output> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut out = Stream::new(child.stdout.take().map(OwnedFd::from))?;
+    let mut err = Stream::new(child.stderr.take().map(OwnedFd::from))?;
+    let ended = pidfd::open(child.id())?;
+    // Whatever still holds the pipes' other ends when the program itself has ended is not waited for.
+    while !wait(&ended, &out, &err)? {
+        out.read();
+        err.read();
+    }
+    out.read();
+    err.read();
+    Ok(Output {
+        status: child.wait()?,
+        stdout: out.bytes,
+        stderr: err.bytes,
+    })
 }
 
 struct Stream {
@@ -63,59 +126,13 @@ impl Stream {
     }
 }
 
-/// Runs `command` with standard input from /dev/null, in a process group of its own; at the time
-/// limit the group is killed.
-///
-/// # Errors
-/// When it cannot be started, or `TimedOut`.
-pub fn call(command: &mut Command, limit: Duration) -> io::Result<Output> {
-    let deadline = Instant::now() + limit;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let mut child = command.spawn()?;
-    let watched: io::Result<_> = (|| {
-        let mut out = Stream::new(child.stdout.take().map(OwnedFd::from))?;
-        let mut err = Stream::new(child.stderr.take().map(OwnedFd::from))?;
-        let ended = pidfd::open(child.id())?;
-        // Whatever still holds the pipes' other ends when the program itself has ended is not waited for.
-        while !wait(&ended, &out, &err, deadline)? {
-            out.read();
-            err.read();
-        }
-        out.read();
-        err.read();
-        Ok((out.bytes, err.bytes))
-    })();
-    if watched.is_err() {
-        // Not waited for yet, so the number is still the group's.
-        let group = Pid::from_raw(child.id().cast_signed());
-        let _ = nix::sys::signal::killpg(group, Signal::SIGKILL);
-    }
-    let status = child.wait()?;
-    let (stdout, stderr) = watched?;
-    Ok(Output {
-        status,
-        stdout,
-        stderr,
-    })
-}
-
 /// Waits for output or the end; true at the end.
-fn wait(ended: &OwnedFd, out: &Stream, err: &Stream, deadline: Instant) -> io::Result<bool> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
+fn wait(ended: &OwnedFd, out: &Stream, err: &Stream) -> io::Result<bool> {
     let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
     for fd in [&out.fd, &err.fd].into_iter().flatten() {
         fds.push(PollFd::new(fd.as_fd(), PollFlags::POLLIN));
     }
-    let millis = left.as_millis() + 1;
-    let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
-    match poll(&mut fds, timeout) {
+    match poll(&mut fds, PollTimeout::NONE) {
         Ok(_) => Ok(fds[0].any().unwrap_or(false)),
         Err(Errno::EINTR) => Ok(false),
         Err(e) => Err(e.into()),
@@ -126,53 +143,18 @@ fn wait(ended: &OwnedFd, out: &Stream, err: &Stream, deadline: Instant) -> io::R
 mod tests {
     use super::*;
 
-    fn sh(script: &str, limit: Duration) -> io::Result<Output> {
-        call(Command::new("/bin/sh").args(["-c", script]), limit)
-    }
-
-    const LONG: Duration = Duration::from_secs(60);
-
     #[test]
-    fn output_and_status() {
-        let output = sh("echo out; echo err >&2; exit 3", LONG).unwrap();
-        assert_eq!(output.status.code(), Some(3));
-        assert_eq!(
-            (&output.stdout[..], &output.stderr[..]),
-            (&b"out\n"[..], &b"err\n"[..])
-        );
-    }
-
-    #[test]
-    fn more_output_than_a_pipe_or_memory_should_hold() {
-        let output = sh("head -c 3000000 /dev/zero; echo end >&2", LONG).unwrap();
-        assert_eq!(output.stdout.len(), MAX_OUTPUT);
-        assert_eq!(output.stderr, b"end\n");
-    }
-
-    #[test]
-    fn a_child_left_with_the_output_is_not_waited_for() {
-        let begin = Instant::now();
-        let output = sh("sleep 30 & echo $!", LONG).unwrap();
-        assert!(begin.elapsed() < Duration::from_secs(20));
-        let pid = String::from_utf8(output.stdout)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
-    }
-
-    #[test]
-    fn the_limit() {
-        let begin = Instant::now();
-        let error = sh("exec sleep 30", Duration::from_millis(50)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(begin.elapsed() < Duration::from_secs(20));
-    }
-
-    #[test]
-    fn a_missing_program() {
-        let error = call(&mut Command::new("/nonexistent/program"), LONG).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    fn an_output_comes_back_as_it_was() {
+        for (stdout, stderr) in [("", ""), ("out\n", ""), ("", "err\n"), ("out\n", "err\n")] {
+            let output = || Output {
+                status: ExitStatus::from_raw(3 << 8),
+                stdout: stdout.into(),
+                stderr: stderr.into(),
+            };
+            let bytes = output().into_bytes();
+            assert_eq!(Output::from_bytes(&bytes), Some(output()));
+            let half = &bytes[..bytes.len() - stderr.len() - 1];
+            assert_eq!(Output::from_bytes(half), None);
+        }
     }
 }

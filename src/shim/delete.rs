@@ -13,7 +13,6 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
@@ -26,6 +25,7 @@ use super::call::call;
 use super::flags::Flags;
 use super::last_events::LastEvents;
 use super::{orphans, siblings, socket, start};
+use crate::apart::apart;
 use crate::cgroup::Cgroup;
 use crate::container::exit_file;
 use crate::error::{Error, Result};
@@ -51,6 +51,9 @@ const DYING: Duration = Duration::from_millis(150);
 /// How long the runtime may take, and then the unmounting. The manager gives up after 5 s.
 const RUNTIME_LIMIT: Duration = Duration::from_millis(2_500);
 const UNMOUNT_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// How long a mount may be busy, within that: the error then says so.
+const BUSY: Duration = Duration::from_millis(1_000);
 
 /// When the answer goes out, whoever has not been told.
 const ANSWER_LIMIT: Duration = Duration::from_millis(4_600);
@@ -139,7 +142,7 @@ fn clear(bundle: &Path, id: &str, flags: &Flags, warnings: &mut Vec<Error>) {
     let mut step = |result: Result<()>| warnings.extend(result.err());
     step(delete_container(bundle, id, flags));
     step(kill_leftovers(bundle, pid));
-    step(unmount(bundle.join("rootfs")));
+    step(unmount(&bundle.join("rootfs")));
 }
 
 /// Clears away the pod's other containers, while there is time; what is to be told of each goes to
@@ -259,15 +262,14 @@ fn delete_container(bundle: &Path, id: &str, flags: &Flags) -> Result<()> {
         command.arg("--systemd-cgroup");
     }
     command.args(["delete", "--force", id]);
-    let what = || format!("{binary} delete --force {id}");
-    let output = call(&mut command, RUNTIME_LIMIT).map_err(|e| Error::io(what(), &e))?;
+    let what = format!("{binary} delete --force {id}");
+    let output = call(&mut command, &what, RUNTIME_LIMIT)?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     if output.status.success() || complaint.contains("does not exist") {
         return Ok(());
     }
     Err(Error::unknown(format!(
-        "{}: {}: {}",
-        what(),
+        "{what}: {}: {}",
         output.status,
         complaint.trim()
     )))
@@ -325,17 +327,15 @@ pub(super) fn kill(process: impl AsFd) -> std::io::Result<()> {
     }
 }
 
-/// Unmounts the root file system, on a thread that is left behind if a file system hangs.
-fn unmount(rootfs: PathBuf) -> Result<()> {
-    let what = format!("unmount {}", rootfs.display());
-    let (done, result) = mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = done.send(mount::unmount_all(&rootfs));
-    });
-    match result.recv_timeout(UNMOUNT_LIMIT) {
-        Ok(result) => result,
-        Err(_) => Err(Error::deadline_exceeded(what)),
+/// Unmounts the root file system. Mostly nothing is mounted there, which the kernel tells without asking
+/// any file system.
+fn unmount(rootfs: &Path) -> Result<()> {
+    if mount::nothing_mounted(rootfs) {
+        return Ok(());
     }
+    let what = format!("unmount {}", rootfs.display());
+    let done = || mount::unmount_all_in(rootfs, BUSY).map(|()| Vec::new());
+    apart(&what, UNMOUNT_LIMIT, done).map(drop)
 }
 
 /// Where the dead shim's socket may be: as the bundle says it, and as `start` would name it.

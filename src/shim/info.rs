@@ -22,7 +22,7 @@ use serde_json::Value;
 use super::call::call;
 use super::{RUNTIME_NAME, start};
 use crate::container::DEFAULT_RUNTIME;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::limits::Limits;
 use crate::mount;
 use crate::options::Given;
@@ -86,10 +86,10 @@ pub fn info(stdin: impl Read) -> Result<Vec<u8>> {
 /// A runtime's features; none if it cannot tell them.
 fn features(binary: &str) -> Result<Option<Any>> {
     let limit = Limits::from_env().runtime_call.unwrap_or(LIMIT);
-    let output = match call(Command::new(binary).arg("features"), limit) {
-        Ok(output) => output,
-        Err(e) if e.kind() == std::io::ErrorKind::TimedOut => return Ok(None),
-        Err(e) => return Err(Error::io(format!("run {binary} features"), &e)),
+    let what = format!("run {binary} features");
+    let output = match call(Command::new(binary).arg("features"), &what, limit) {
+        Err(e) if e.code == Code::DeadlineExceeded => return Ok(None),
+        output => output?,
     };
     let json = serde_json::from_slice::<Value>(&output.stdout).ok();
     let features = json.filter(|json| json.is_object() && output.status.success());

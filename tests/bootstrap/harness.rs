@@ -86,7 +86,9 @@ impl Manager {
             };
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let args: Vec<&[u8]> = line.split(|b| *b == 0).collect();
-            if args.contains(&self.namespace.as_bytes()) && !args.contains(&&b"start"[..]) {
+            let acts = [&b"start"[..], b"delete", b"-info"];
+            let acts = acts.iter().any(|action| args.contains(action));
+            if args.contains(&self.namespace.as_bytes()) && !acts {
                 found.insert(pid);
             }
         }

@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod dead_disk;
 mod delete;
 mod delete_files;
 #[path = "../common/disk.rs"]

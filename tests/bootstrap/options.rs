@@ -6,13 +6,11 @@ use std::path::Path;
 use cotter::proto::runc_options::Options;
 use cotter::proto::{Any, pack, runtime_options};
 use nix::sys::signal::Signal;
-use protobuf::Message;
 
 use crate::DIALECTS;
-use crate::disk::Disk;
 use crate::harness::*;
 
-fn generic(path: &Path, body: &str) -> Any {
+pub fn generic(path: &Path, body: &str) -> Any {
     let options = runtime_options::Options {
         config_path: path.to_str().unwrap().into(),
         config_body: body.into(),
@@ -122,40 +120,5 @@ fn what_cannot_hold_starts_nothing() {
         }
         // Options that are another runtime's: the Create will say so, if they are sent there too.
         succeeded(&bundle.start_any(dialect, garbage("io.containerd.runhcs.v1.Options")));
-    }
-}
-
-/// They hold a start, and a question, for a limited time.
-#[test]
-fn options_on_a_dead_disk_are_given_up() {
-    for (action, dialect) in [
-        ("start", DIALECTS[0]),
-        ("start", DIALECTS[2]),
-        ("-info", DIALECTS[0]),
-    ] {
-        let manager = Manager::new(&format!("dead-options-{action}-{dialect:?}"));
-        let bundle = manager.bundle("c1", None);
-        let before = entries(&bundle.path);
-        let disk = Disk::that_never_answered();
-        let file = disk.path().join("options.toml");
-        let any = generic(&file, "");
-        let (mut command, stdin) = match action {
-            "start" => (bundle.command(action), bundle.stdin_any(dialect, any)),
-            _ => (bundle.command(action), any.write_to_bytes().unwrap()),
-        };
-        command.env("COTTER_LIMIT_DISK", "100ms");
-        let held = std::thread::spawn(move || run(command, &stdin));
-        // That the disk is asked shows in the error; a look in time could miss it.
-        eventually("it is given up", || held.is_finished());
-        let output = held.join().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!((output.status.code(), output.stdout), (Some(1), vec![]));
-        let told = format!("options: read {} hangs since 2", file.display());
-        assert!(
-            stderr.contains(&told) && stderr.lines().count() == 1,
-            "{stderr}"
-        );
-        assert!(manager.servers().is_empty());
-        assert_eq!(entries(&bundle.path), before);
     }
 }

@@ -301,7 +301,8 @@ fn answer(mut fuse: &File, content: &[u8], (unique, operation, node, size): Requ
 fn attributes(node: u64, size: usize) -> Vec<u8> {
     let mode = match node {
         ROOT | DIR => libc::S_IFDIR | 0o755,
-        _ => libc::S_IFREG | 0o644,
+        // A program may be kept there.
+        _ => libc::S_IFREG | 0o755,
     };
     let mut all = node.to_ne_bytes().to_vec();
     all.extend((size as u64).to_ne_bytes());

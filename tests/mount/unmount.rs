@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 
 use cotter::error::Code;
-use cotter::mount::unmount_all;
+use cotter::mount::{nothing_mounted, unmount_all};
 
 use crate::space::{Space, mount_all, tmpfs};
 
@@ -27,6 +27,30 @@ fn stacked_hidden_and_oddly_named_mounts_are_unmounted() {
     symlink("rootfs", &link).unwrap();
     unmount_all(&link).unwrap();
     assert_eq!(space.mounts(), [sibling]);
+}
+
+/// Where there may be something it says no: at the place, below it, behind a link.
+#[test]
+fn nothing_mounted_is_certain() {
+    let space = Space::new("certain");
+    let rootfs = space.rootfs();
+    for missing in ["rootfs/missing", "missing/rootfs"] {
+        assert!(nothing_mounted(&space.0.join(missing)), "{missing}");
+    }
+    assert!(nothing_mounted(&rootfs));
+    let link = space.0.join("link");
+    symlink("rootfs", &link).unwrap();
+    assert!(!nothing_mounted(&link));
+    let below = space.dir("rootfs/below");
+    for place in [&below, &rootfs] {
+        mount_all(&[tmpfs("")], place).unwrap();
+        assert!(!nothing_mounted(&rootfs), "{}", place.display());
+        unmount_all(place).unwrap();
+        assert!(nothing_mounted(&rootfs), "{}", place.display());
+    }
+    mount_all(&[tmpfs("")], &space.dir("rootfs2")).unwrap();
+    assert!(nothing_mounted(&rootfs), "its neighbour is another");
+    assert!(!nothing_mounted(Path::new("/")));
 }
 
 #[test]
