@@ -11,7 +11,17 @@ use cotter::shim::serve::Config;
 use cotter::shim::{RUNTIME_NAME, delete, fds, info, serve, start};
 
 fn main() -> ExitCode {
-    match run() {
+    let code = told(run());
+    // A thread that waits for a dead disk keeps what is left of the process, and with it every
+    // descriptor that is not closed by hand: the log, that the manager reads to its end.
+    // SAFETY: nothing is done with any after this, and a thread that is let go ends with the process.
+    unsafe { fds::close_from(0) };
+    code
+}
+
+/// Says what went wrong, to whoever listens.
+fn told(outcome: Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if log::max_level() > log::LevelFilter::Off => {
             log::error!("{e}");

@@ -20,7 +20,8 @@ pub const LISTENER: RawFd = 3;
 /// long as the shim, or reach a container. Failure (a kernel before 5.9) leaves them open.
 ///
 /// # Safety
-/// Nothing in the process may own one of these descriptors: call it before anything is opened.
+/// Nothing in the process may use one of these descriptors any more: call it before anything is opened,
+/// or last of all.
 pub unsafe fn close_from(first: RawFd) {
     // Needed because nix has no wrapper. The call touches no memory; that nobody uses the closed
     // descriptors afterwards is the caller's promise.

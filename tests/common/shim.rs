@@ -438,7 +438,7 @@ impl Shim {
 }
 
 /// Whether a process is gone, or a zombie, which is its parent's business.
-fn ended(pid: u32) -> bool {
+pub fn ended(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_none_or(|(_, state)| state.starts_with(['Z', 'X']))

@@ -9,12 +9,13 @@ use cotter::manager::spec::Spec;
 use cotter::proto::task::CreateTaskRequest;
 use cotter::proto::{pack, runtime_options};
 
+use crate::common::census::entries;
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::common::{LIMIT, eventually, signal};
 use crate::disk::Disk;
 use crate::runtime::Faulty;
 use crate::world::{
-    GOOD, alone, answers, bundle, census, good_works, later, nothing_new, says, until, world,
+    GOOD, alive, alone, answers, bundle, census, good_works, later, nothing_new, says, until, world,
 };
 
 /// Above what a Create takes on a loaded machine when nothing hangs.
@@ -31,7 +32,11 @@ fn hangs(error: &Error, what: &str) {
 
 /// The named threads of the shim that are there.
 fn threads(shim: &Shim) -> Vec<String> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", shim.pid())).unwrap();
+    threads_of(shim.pid())
+}
+
+fn threads_of(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let mut names: Vec<_> = tasks
         .flatten()
         .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
@@ -372,6 +377,38 @@ fn under_a_rootfs() {
         assert_eq!(shim.delete("c", "").await.unwrap().exit_status, 137);
         shim.remove(GOOD).await;
         shim.end().await;
+    });
+}
+
+/// A shim that is asked to go goes: what is left of it, a thread that the kernel does not let go, holds
+/// nothing that its manager waits for.
+#[test]
+fn under_a_shim_that_ends() {
+    run(async {
+        let (mut shim, faulty) = world("RUNC", &[("COTTER_LIMIT_DISK", "300ms")]).await;
+        let disk = Disk::new();
+        let mut request = bundle(&mut shim, &faulty, "c");
+        request.stdout = format!("file://{}", disk.path().join("log").display());
+        disk.dies();
+        let what = format!("open stdout {}", disk.path().join("log").display());
+        hangs(&shim.tasks.create(&request).await.unwrap_err(), &what);
+        shim.remove(GOOD).await;
+        let pid = shim.pid();
+        let asked = cotter::manager::request::shutdown(GOOD);
+        let _ = shim.tasks.shutdown(&asked).await;
+        until("the shim has ended", || !alive(pid)).await;
+
+        assert!(disk.waiting() > 0, "nothing has ended its thread");
+        assert_eq!(threads_of(pid), ["containerd-shim", "open-streams"]);
+        let held = || -> Vec<_> {
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            let tables = threads.flatten().map(|thread| thread.path().join("fd"));
+            tables.flat_map(|table| entries(&table)).collect()
+        };
+        assert_eq!(held(), Vec::<std::path::PathBuf>::new());
+        disk.is_back();
+        until("its thread has ended", || disk.waiting() == 0).await;
+        shim.end_of_the_gone().await;
     });
 }
 

@@ -13,7 +13,7 @@ use cotter::proto::types::Mount;
 use tokio::task::JoinHandle;
 
 use crate::common::census::{Census, Owner};
-use crate::common::shim::Shim;
+use crate::common::shim::{Shim, ended};
 use crate::common::{LIMIT, tool};
 use crate::runtime::Faulty;
 
@@ -146,9 +146,7 @@ pub async fn process_with(shim: &Shim, argv: &str) -> u32 {
 
 /// Whether a process is there and no zombie.
 pub fn alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))
+    !ended(pid)
 }
 
 /// What lies in a bundle, without what its manager put there, and the runtime's log.
