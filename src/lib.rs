@@ -16,8 +16,9 @@
 //! A newcomer may read the rooms in this order: [`lifecycle`], the heart, pure; [`monitor`], who
 //! reaps; [`container`], the operations; [`service`], their face to the manager; [`runtime`],
 //! [`stdio`], [`mount`] and [`cgroup`], the hands; [`events`], what is told; [`shim`], the
-//! process around it all; [`options`], what a manager may ask of it; [`manager`], the other side, for
-//! the `cotter` tool and the tests; [`proto`], the words both sides speak.
+//! process around it all; [`options`], what a manager may ask of it; [`blocking`] and [`mod@apart`], where
+//! what may hang is done; [`manager`], the other side, for the `cotter` tool and the tests; [`proto`], the
+//! words both sides speak.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
