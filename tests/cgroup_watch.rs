@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs;
-use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -31,6 +31,7 @@ fn again(test: &str, namespaces: &str, first: &str) {
 }
 
 /// A cgroup in which a process can come and go.
+#[derive(Debug)]
 struct Group(PathBuf);
 
 impl Group {
@@ -96,7 +97,7 @@ fn descriptors() -> (usize, usize) {
 async fn told(watch: &mut Watch) -> bool {
     timeout(Duration::from_secs(30), watch.changed())
         .await
-        .is_ok_and(|word| word.is_ok())
+        .is_ok_and(|word| word == Ok(true))
 }
 
 /// Takes the words that are on their way, and answers whether there were any.
@@ -187,8 +188,25 @@ async fn of_containers() {
     assert_eq!(descriptors(), (0, 0));
 }
 
-/// The instance is taken from under its reader: its number is that of a file that cannot be read, and the event loop
-/// goes on telling of it, since what it tells of is what the number stood for.
+/// Takes the instance from under its reader: its number is that of a file that cannot be read, and the event
+/// loop goes on telling of it, since what it tells of is what the number stood for: that is returned.
+fn lost_instance() -> OwnedFd {
+    let instance = instances()[0];
+    let unreadable = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/null")
+        .unwrap();
+    // SAFETY: the number stays open all the time, and whoever owns it goes on owning it.
+    unsafe {
+        let kept = nix::unistd::dup(BorrowedFd::borrow_raw(instance)).unwrap();
+        let _same = nix::unistd::dup2_raw(&unreadable, instance)
+            .unwrap()
+            .into_raw_fd();
+        kept
+    }
+}
+
+/// It fails: what it watched is polled, and who comes later has a new one.
 async fn an_instance_fails() {
     let watcher = Watcher::default();
     let groups: Vec<Group> = (0..MANY + 1).map(Group::new).collect();
@@ -202,19 +220,7 @@ async fn an_instance_fails() {
     assert!(told(&mut watches[MANY - 1]).await);
     while told_anything(&mut watches[MANY - 1]).await {}
 
-    let instance = instances()[0];
-    let unreadable = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/null")
-        .unwrap();
-    // SAFETY: the number stays open all the time, and whoever owns it goes on owning it.
-    let kept = unsafe {
-        let kept = nix::unistd::dup(BorrowedFd::borrow_raw(instance)).unwrap();
-        let _same = nix::unistd::dup2_raw(&unreadable, instance)
-            .unwrap()
-            .into_raw_fd();
-        kept
-    };
+    let kept = lost_instance();
     last.change();
     assert!(told(&mut watches[MANY - 1]).await, "it waits for ever");
     drop(kept);
@@ -238,6 +244,44 @@ async fn an_instance_fails() {
     drop((watches, new));
     tokio::task::yield_now().await;
     assert_eq!(descriptors(), (0, 0));
+}
+
+/// One watch cannot be polled instead, which is an error with its path; another one's cgroup goes, which is none.
+async fn nothing_is_left() {
+    let watcher = Watcher::default();
+    let mut groups: Vec<Group> = (0..MANY).map(Group::new).collect();
+    let mut watches: Vec<Watch> = groups
+        .iter()
+        .map(|group| watcher.watch(&group.events()).unwrap())
+        .collect();
+    let lost = groups[MANY - 1].events();
+    let (null, bind) = (Some("/dev/null"), nix::mount::MsFlags::MS_BIND);
+    nix::mount::mount(null, &lost, None::<&str>, bind, None::<&str>).unwrap();
+    let kept = lost_instance();
+    groups[MANY - 2].change();
+    for (n, group) in groups.iter().enumerate().skip(MANY - 2) {
+        let changed = timeout(Duration::from_secs(30), watches[n].changed()).await;
+        match n {
+            // It is polled from now on.
+            n if n == MANY - 2 => assert_eq!(changed.unwrap(), Ok(true)),
+            _ => {
+                let error = changed.unwrap().unwrap_err();
+                let why = format!(
+                    "watch {} any longer: Operation not permitted",
+                    lost.display()
+                );
+                assert!(error.message.starts_with(&why), "{error} {group:?}");
+            }
+        }
+    }
+    drop(kept);
+    nix::mount::umount(&lost).unwrap();
+    // Of one that is gone nothing is wrong, for whoever comes to look.
+    let first = groups.remove(0);
+    first.change();
+    drop(first);
+    let changed = timeout(Duration::from_secs(30), watches[0].changed()).await;
+    assert_eq!(changed.unwrap(), Ok(false));
 }
 
 #[test]
@@ -273,6 +317,14 @@ fn where_inotify_cannot_be_read_its_files_are_polled() {
             "-m",
             "",
         ),
+    }
+}
+
+#[test]
+fn what_cannot_be_polled_either_is_an_error() {
+    match std::env::var_os(ROOT) {
+        Some(_) => run(nothing_is_left()),
+        None => again("what_cannot_be_polled_either_is_an_error", "-m", ""),
     }
 }
 

@@ -201,19 +201,22 @@ fn whose(before: &[Option<u64>], now: &[Option<u64>]) -> (Scope, Option<usize>) 
 }
 
 impl OomWatch {
-    /// Waits until there may be something new to count, or the cgroup is gone.
+    /// Waits until there may be something new to count, or the cgroup is gone; answers whether there can
+    /// be more.
     ///
     /// # Errors
-    /// What the system said.
-    pub async fn changed(&mut self) -> io::Result<()> {
+    /// Why it is watched no longer.
+    pub async fn changed(&mut self) -> Result<bool> {
         let event = match &mut self.0 {
             Kind::Count(file) => return file.changed().await,
             Kind::Shortage(event) => event,
         };
-        event.ready(Interest::READABLE).await?.clear_ready();
+        let failed = |why: &io::Error| Error::io("wait for word of a shortage of memory", why);
+        let ready = event.ready(Interest::READABLE).await;
+        ready.map_err(|e| failed(&e))?.clear_ready();
         match nix::unistd::read(event.get_ref(), &mut [0; 8]) {
-            Ok(_) | Err(nix::errno::Errno::EAGAIN) => Ok(()),
-            Err(e) => Err(e.into()),
+            Ok(_) | Err(nix::errno::Errno::EAGAIN) => Ok(true),
+            Err(e) => Err(failed(&e.into())),
         }
     }
 

@@ -7,8 +7,8 @@
 //! a container or of a pod as pods mostly are has no instance, and one that gets none polls.
 //!
 //! Facts of the kernel (fs/kernfs/file.c): a file that notifies is ready for POLLPRI until it is read, and
-//! inotify has it modified. A file that vanishes with its cgroup is told to pollers only; inotify's
-//! mark stays until it is taken back.
+//! inotify has it modified. That a file vanishes with its cgroup is told to nobody (seen on Linux 6.18), and
+//! inotify's mark stays until it is taken back: whoever watches has to know when to stop.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,7 +41,10 @@ pub struct Watcher {
 
 /// The watch of a file.
 #[derive(Debug)]
-pub struct Watch(Kind);
+pub struct Watch {
+    path: PathBuf,
+    kind: Kind,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -57,7 +60,6 @@ struct Told {
     said: watch::Receiver<()>,
     mark: WatchDescriptor,
     reader: Arc<Reader>,
-    path: PathBuf,
     polled: Weak<()>,
 }
 
@@ -77,7 +79,8 @@ impl Watcher {
             Some(told) => Kind::Told(told),
             None => Kind::Polled(poll(path).map_err(failed)?, Arc::clone(&self.polled)),
         };
-        Ok(Watch(kind))
+        let path = path.to_owned();
+        Ok(Watch { path, kind })
     }
 
     fn told(&self, path: &Path) -> io::Result<Told> {
@@ -85,13 +88,13 @@ impl Watcher {
         if let Some(reader) = shared.upgrade()
             && let Some((mark, said)) = reader.mark(path)?
         {
-            return Ok(self.told_by(reader, mark, said, path));
+            return Ok(self.told_by(reader, mark, said));
         }
         let reader = Arc::new(Reader::start()?);
         // It has not been run yet, so it has not ended.
         let (mark, said) = reader.mark(path)?.ok_or(Errno::EBADF)?;
         *shared = Arc::downgrade(&reader);
-        Ok(self.told_by(reader, mark, said, path))
+        Ok(self.told_by(reader, mark, said))
     }
 
     fn told_by(
@@ -99,25 +102,35 @@ impl Watcher {
         reader: Arc<Reader>,
         mark: WatchDescriptor,
         said: watch::Receiver<()>,
-        path: &Path,
     ) -> Told {
         Told {
             said,
             mark,
             reader,
-            path: path.to_owned(),
             polled: Arc::downgrade(&self.polled),
         }
     }
 }
 
 impl Watch {
-    /// Waits until there may be something that was not there at the last return.
+    /// Waits until there may be something that was not there at the last return; answers whether the file
+    /// is still there.
     ///
     /// # Errors
-    /// The file is gone.
-    pub async fn changed(&mut self) -> io::Result<()> {
-        match &mut self.0 {
+    /// Why it is watched no longer, with the path.
+    pub async fn changed(&mut self) -> Result<bool> {
+        match self.word().await {
+            Ok(()) => Ok(true),
+            Err(why) if is_gone(&why) => Ok(false),
+            Err(why) => {
+                let path = self.path.display();
+                Err(Error::io(format!("watch {path} any longer"), &why))
+            }
+        }
+    }
+
+    async fn word(&mut self) -> io::Result<()> {
+        match &mut self.kind {
             Kind::Polled(file, _) => {
                 file.ready(Interest::PRIORITY).await?.clear_ready();
                 // Only before the caller reads: of what he has not read there must still be word.
@@ -128,14 +141,9 @@ impl Watch {
                     return Ok(());
                 }
                 // Nobody tells any more: the instance could not be read, or the file's mark is gone.
-                let file = poll(&told.path).inspect_err(|why| {
-                    if !is_gone(why) {
-                        let path = told.path.display();
-                        log::warn!("watch {path}: {why}; it is watched no longer");
-                    }
-                })?;
+                let file = poll(&self.path)?;
                 let polled = told.polled.upgrade().unwrap_or_default();
-                self.0 = Kind::Polled(file, polled);
+                self.kind = Kind::Polled(file, polled);
                 // What came before, nobody has told.
                 Ok(())
             }

@@ -14,6 +14,7 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Pid;
 
+use crate::common::limit_descriptors;
 use crate::harness::*;
 
 #[test]
@@ -182,16 +183,7 @@ fn a_server_out_of_descriptors_waits_for_better_times() {
     let socket = bundle.start(Dialect::Proto);
     assert!(answers(&socket));
     let server = manager.server();
-    let limit = |now: u64| {
-        let new = libc::rlimit {
-            rlim_cur: now,
-            rlim_max: 1024,
-        };
-        // SAFETY: reads one struct of ours; a null pointer asks for no old limit.
-        let done =
-            unsafe { libc::prlimit(server, libc::RLIMIT_NOFILE, &new, std::ptr::null_mut()) };
-        assert_eq!(done, 0);
-    };
+    let limit = |now: u64| limit_descriptors(server.cast_unsigned(), now);
     let mut text = String::new();
     let mut told = |what: &str| {
         eventually(what, || {

@@ -212,3 +212,22 @@ pub fn descriptors(pid: u32) -> Vec<String> {
     all.dedup_by(|a, b| a == b && a == "/dev/kmsg");
     all
 }
+
+/// Limits a process's descriptors, as the unit of its manager may; answers what the limit was.
+pub fn limit_descriptors(pid: u32, limit: u64) -> u64 {
+    let mut limits = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let pid = pid.cast_signed();
+    let none = std::ptr::null_mut();
+    // SAFETY: both calls read or write one limit that outlives them.
+    let (done, before) = unsafe {
+        let asked = libc::prlimit(pid, libc::RLIMIT_NOFILE, none, &mut limits);
+        let before = std::mem::replace(&mut limits.rlim_cur, limit);
+        let set = libc::prlimit(pid, libc::RLIMIT_NOFILE, &limits, none);
+        (asked == 0 && set == 0, before)
+    };
+    assert!(done, "{}", std::io::Error::last_os_error());
+    before
+}

@@ -5,26 +5,10 @@ use protobuf::Message;
 use tokio::io::AsyncWriteExt;
 use ttrpc::Request;
 
+use crate::common::limit_descriptors;
 use crate::common::shim::{Shim, a_moment};
 use crate::wire::{Raw, frame, state};
 use crate::world::{holds, rests, survives, works};
-
-/// Limits the descriptors of the shim, as the unit of its manager may.
-fn limit_files(shim: &Shim, files: u64) {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    let pid = shim.pid().cast_signed();
-    let none = std::ptr::null_mut();
-    // SAFETY: both calls read or write one limit that outlives them.
-    let done = unsafe {
-        let asked = libc::prlimit(pid, libc::RLIMIT_NOFILE, none, &mut limit);
-        limit.rlim_cur = files;
-        asked == 0 && libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, none) == 0
-    };
-    assert!(done, "{}", std::io::Error::last_os_error());
-}
 
 /// More connections than the shim has descriptors, each with half a request: those who were there
 /// before are served as ever, new processes included; and when the crowd is gone, so is its memory.
@@ -32,7 +16,7 @@ fn limit_files(shim: &Shim, files: u64) {
 fn a_crowd_takes_nothing_from_others() {
     survives(async |shim| {
         let files = 200;
-        limit_files(shim, files);
+        limit_descriptors(shim.pid(), files);
         let half = &frame(&state(), 1)[..20];
         let mut crowd = Vec::new();
         for _ in 0..2 * files {

@@ -10,8 +10,8 @@ use cotter::manager::spec::Spec;
 use serde_json::Value;
 
 use crate::cgroup;
-use crate::common::shim::{RUNTIMES, Shim, run};
-use crate::common::unique;
+use crate::common::shim::{RUNTIMES, Shim, run, until};
+use crate::common::{limit_descriptors, unique};
 
 /// A file of a cgroup that is there before the container, and says nothing.
 struct Blind {
@@ -21,6 +21,11 @@ struct Blind {
 
 impl Blind {
     fn new() -> Self {
+        Self::behind(Path::new("/dev/null"))
+    }
+
+    /// What the files say is what `source` says.
+    fn behind(source: &Path) -> Self {
         let path = format!("/{}", unique("cotter-blind"));
         let root = Path::new("/sys/fs/cgroup");
         let files = match cgroup(1).version() {
@@ -41,7 +46,7 @@ impl Blind {
             let dir = root.join(&path[1..]);
             fs::create_dir_all(&dir).unwrap();
             let mut mount = Command::new("mount");
-            mount.args(["--bind", "/dev/null"]).arg(dir.join(name));
+            mount.arg("--bind").arg(source).arg(dir.join(name));
             crate::common::run(&mut mount).ok();
             dir.join(name)
         };
@@ -126,4 +131,62 @@ fn files_that_say_nothing() {
             shim.end().await;
         });
     }
+}
+
+/// The containers of one shim from which on it has word from inotify.
+async fn until_inotify(shim: &mut Shim) {
+    let has = |shim: &Shim| {
+        let fds = fs::read_dir(format!("/proc/{}/fd", shim.pid())).unwrap();
+        let mut links = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+        links.any(|to| to == Path::new("anon_inode:inotify"))
+    };
+    for n in 0.. {
+        if has(shim) {
+            return;
+        }
+        assert!(n < 10, "no inotify for {n} containers");
+        let id = format!("other-{n}");
+        shim.run(&id, &["sleep", "1000"]).await;
+    }
+}
+
+/// The file is gone for inotify, and cannot be opened to be polled: there is nobody left to tell of it.
+#[test]
+#[ignore = "only with cgroup v2, or before Linux 6.11, are there files to be watched: make test-vm"]
+fn a_file_that_is_lost() {
+    run(async {
+        let file = unique("cotter-lost");
+        let file = std::env::temp_dir().join(file);
+        fs::write(&file, "max 0\noom_kill 0\n").unwrap();
+        let lost = Blind::behind(&file);
+        let [pids, memory] = [0, 1].map(|n| lost.files[n].display().to_string());
+        let mut shim = Shim::start("RUNC", "first", &["sleep", "1000"]).await;
+        shim.create("first").await.unwrap();
+        until_inotify(&mut shim).await;
+        let mut spec = Spec::new("c", ["sleep", "1000"]);
+        spec.cgroups_path.clone_from(&lost.path);
+        shim.bundle("c", spec);
+        shim.create("c").await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        works(&shim).await;
+        names(&shim, None, None);
+
+        let pid = shim.pid();
+        let before = limit_descriptors(pid, 4);
+        lost.lift();
+        fs::remove_file(&file).unwrap();
+        let told = |shim: &Shim, word: &str| shim.log().iter().any(|line| line.contains(word));
+        until("it is said", || {
+            told(&shim, "its limit of processes") && told(&shim, "its OOM kills")
+        })
+        .await;
+        limit_descriptors(pid, before);
+        let why = |path: &str| format!("watch {path} any longer: Too many open files");
+        names(&shim, Some(&why(&pids)), Some(&why(&memory)));
+        works(&shim).await;
+        for id in shim.ids() {
+            shim.remove(&id).await;
+        }
+        shim.end().await;
+    });
 }

@@ -153,9 +153,7 @@ impl Container {
         let watch = match (so_far, watch) {
             (Ok(_), Ok(Some(watch))) => watch,
             (Ok(_), Ok(None)) => return,
-            (Ok(_), Err(why)) => {
-                return self.unseen("those that are not its own process may be told late", &why);
-            }
+            (Ok(_), Err(why)) => return self.oom_seen_late(&why),
             (Err(why), _) => return self.oom_not_seen(&why),
         };
         self.spawn(follow(watch, Arc::downgrade(self)));
@@ -163,6 +161,10 @@ impl Container {
 
     pub(super) fn oom_not_seen(&self, why: &Error) {
         self.unseen("they are not seen", why);
+    }
+
+    fn oom_seen_late(&self, why: &Error) {
+        self.unseen("those that are not its own process may be told late", why);
     }
 
     fn unseen(&self, what: &str, why: &Error) {
@@ -380,7 +382,17 @@ impl Container {
 
 /// Looks when there is word, until the container is no more.
 async fn follow(mut watch: OomWatch, container: Weak<Container>) {
-    while watch.changed().await.is_ok() {
+    loop {
+        match watch.changed().await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(why) => {
+                if let Some(container) = container.upgrade() {
+                    container.oom_seen_late(&why);
+                }
+                return;
+            }
+        }
         let (mut early, mut unnamed) = (0, 0);
         for pause in looks() {
             let Some(container) = container.upgrade() else {

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::{Shared, log_once, unwatched};
 use crate::cgroup::{Pids, Refused, Watch};
+use crate::error::Result;
 
 /// Between two events of one limit.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -42,16 +43,19 @@ impl Follow {
         }
     }
 
-    /// Calls `look` when there may be news. It answers whether there was any, or none when there will
-    /// never be any more.
-    pub(super) async fn run(mut self, look: impl Fn() -> Option<bool>) {
+    /// Calls `look` when there may be news, until the cgroup is gone. It answers whether there was any,
+    /// or none when there will never be any more.
+    ///
+    /// # Errors
+    /// Why the cgroup is watched no longer.
+    pub(super) async fn run(mut self, look: impl Fn() -> Option<bool>) -> Result<()> {
         // What came before the watch.
-        let mut word = Word::Nobody;
-        while word != Word::Gone {
+        let mut word = Some(Word::Nobody);
+        while let Some(said) = word {
             let mut news = false;
             loop {
                 match look() {
-                    None => return,
+                    None => return Ok(()),
                     Some(false) => break,
                     Some(true) => {
                         news = true;
@@ -59,12 +63,14 @@ impl Follow {
                     }
                 }
             }
-            self.rhythm.had(word, news);
-            word = self.word(self.rhythm.pause()).await;
+            self.rhythm.had(said, news);
+            word = self.word(self.rhythm.pause()).await?;
         }
+        Ok(())
     }
 
-    async fn word(&mut self, pause: Option<Duration>) -> Word {
+    /// Who says that there may be news; none when the cgroup is gone.
+    async fn word(&mut self, pause: Option<Duration>) -> Result<Option<Word>> {
         let changed = async {
             match &mut self.watch {
                 Some(watch) => watch.changed().await,
@@ -85,12 +91,9 @@ impl Follow {
         };
         tokio::select! {
             biased;
-            changed = changed => match changed {
-                Ok(()) => Word::File,
-                Err(_) => Word::Gone,
-            },
-            () = refused => Word::Log,
-            () = pause => Word::Nobody,
+            there = changed => Ok(there?.then_some(Word::File)),
+            () = refused => Ok(Some(Word::Log)),
+            () = pause => Ok(Some(Word::Nobody)),
         }
     }
 }
@@ -101,7 +104,6 @@ enum Word {
     File,
     Log,
     Nobody,
-    Gone,
 }
 
 /// When to look without being told. Pure.

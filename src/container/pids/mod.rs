@@ -108,7 +108,12 @@ impl Container {
         }
         let me = Arc::downgrade(self);
         let follow = Follow::new(watch, &pids, &self.shared, &self.id);
-        self.spawn(follow.run(move || me.upgrade()?.tell_pids(&pids)));
+        self.spawn(async move {
+            let followed = follow.run(|| me.upgrade()?.tell_pids(&pids)).await;
+            if let (Err(why), Some(me)) = (followed, me.upgrade()) {
+                me.pids_not_watched(&why);
+            }
+        });
     }
 
     pub(super) fn pids_not_watched(&self, why: &Error) {

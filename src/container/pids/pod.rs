@@ -39,7 +39,12 @@ impl Pod {
                 });
                 let me = Arc::downgrade(&pod);
                 let follow = Follow::new(watch, &pod.pids, &container.shared, &container.id);
-                let task = tokio::spawn(follow.run(move || me.upgrade()?.tell()));
+                let task = tokio::spawn(async move {
+                    let followed = follow.run(|| me.upgrade()?.tell()).await;
+                    if let (Err(why), Some(me)) = (followed, me.upgrade()) {
+                        me.not_watched(&why);
+                    }
+                });
                 let _ = pod.task.set(task);
                 pods.insert(pod.pids.dir().to_owned(), Arc::downgrade(&pod));
                 pod
@@ -47,6 +52,17 @@ impl Pod {
         };
         lock(&pod.members).push(Arc::downgrade(container));
         Ok(pod)
+    }
+
+    /// All that have the limit are told of.
+    fn not_watched(&self, why: &Error) {
+        let members: Vec<_> = lock(&self.members)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for member in members {
+            member.pids_not_watched(why);
+        }
     }
 
     fn tell(&self) -> Option<bool> {
