@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use ttrpc::Request;
 
 use crate::common::limit_descriptors;
-use crate::common::shim::{Shim, a_moment};
+use crate::common::shim::a_moment;
 use crate::wire::{Raw, frame, state};
 use crate::world::{holds, rests, survives, works};
 
