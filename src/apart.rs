@@ -32,7 +32,7 @@ use crate::pidfd;
 const NAME: &std::ffi::CStr = c"cotter-apart";
 
 /// How long a process may take to be gone that has answered, or been killed.
-const GONE: Duration = Duration::from_millis(100);
+const GONE: Duration = Duration::from_millis(250);
 
 /// The first byte of an answer that is no error's code.
 const DONE: u8 = 0;

@@ -16,6 +16,9 @@ use crate::disk::Disk;
 use crate::harness::*;
 use crate::options::generic;
 
+/// The limit of what will not come; long enough for the disk to have been asked.
+const SHORT: &str = "1s";
+
 /// A disk whose death nothing survives that has asked it: it has answered the kernel's first request.
 fn dying(content: &[u8]) -> Disk {
     let disk = Disk::holding(content);
@@ -24,11 +27,11 @@ fn dying(content: &[u8]) -> Disk {
     disk
 }
 
-/// What an action said at its end; that it comes to it is the test.
-fn ends(bundle: &Bundle, action: &str, stdin: Vec<u8>) -> Output {
+/// What an action said at its end; that it comes to it is the test. The limit is of what is on a dead disk.
+fn ends(bundle: &Bundle, action: &str, stdin: Vec<u8>, limit: &str) -> Output {
     let mut command = bundle.command(action);
-    command.env("COTTER_LIMIT_DISK", "100ms");
-    command.env("COTTER_LIMIT_RUNTIME_CALL", "100ms");
+    command.env("COTTER_LIMIT_DISK", limit);
+    command.env("COTTER_LIMIT_RUNTIME_CALL", limit);
     let held = std::thread::spawn(move || run(command, &stdin));
     eventually("the action ends", || held.is_finished());
     held.join().unwrap()
@@ -46,8 +49,8 @@ fn left(bundle: &Bundle, action: &str) -> Vec<PathBuf> {
     all.map(|entry| entry.path()).filter(mine).collect()
 }
 
-/// That what `told` of is there, under a name of its own, and gone once the disk is back.
-fn gone_with(disk: &Disk, bundle: &Bundle, action: &str, told: &str) {
+/// That what is `told` of is there, under a name of its own; then the disk is back.
+fn there_until_it_is_back(disk: &Disk, bundle: &Bundle, action: &str, told: &str) {
     let there = left(bundle, action);
     let there: Vec<String> = there
         .iter()
@@ -59,7 +62,6 @@ fn gone_with(disk: &Disk, bundle: &Bundle, action: &str, told: &str) {
     let process = format!("; process {} is left behind", there[0]);
     assert!(told.contains(&process), "{told}");
     disk.is_back();
-    eventually("it is gone", || left(bundle, action).is_empty());
 }
 
 #[test]
@@ -84,7 +86,7 @@ fn under_the_options() {
                 "start" => bundle.stdin_any(dialect, any),
                 _ => any.write_to_bytes().unwrap(),
             };
-            let output = ends(&bundle, action, stdin);
+            let output = ends(&bundle, action, stdin, SHORT);
             let stderr = String::from_utf8(output.stderr).unwrap();
             assert_eq!((output.status.code(), output.stdout), (Some(1), vec![]));
             let told = format!("options: read {} hangs since 2", file.display());
@@ -94,10 +96,10 @@ fn under_the_options() {
             );
             assert!(manager.servers().is_empty());
             assert_eq!(entries(&bundle.path), before);
-            match answered {
-                false => assert!(!stderr.contains("left behind"), "{stderr}"),
-                true => gone_with(&disk, &bundle, action, &stderr),
+            if answered {
+                there_until_it_is_back(&disk, &bundle, action, &stderr);
             }
+            eventually("it is gone", || left(&bundle, action).is_empty());
         }
     }
 }
@@ -121,15 +123,15 @@ fn under_the_runtime_that_is_asked_for_its_features() {
         ..Options::default()
     };
     let any: Any = pack(&options).unwrap();
-    let ask = || {
-        let output = ends(&bundle, "-info", any.write_to_bytes().unwrap());
+    let ask = |limit: &str| {
+        let output = ends(&bundle, "-info", any.write_to_bytes().unwrap(), limit);
         succeeded(&output);
         RuntimeInfo::parse_from_bytes(&output.stdout).unwrap()
     };
-    assert!(ask().features.is_some());
+    assert!(ask("1m").features.is_some());
     fs::remove_file(&ran).unwrap();
     disk.dies();
-    assert!(ask().features.is_none());
+    assert!(ask(SHORT).features.is_none());
     disk.is_back();
     eventually("it is gone", || left(&bundle, "-info").is_empty());
     assert!(!ran.exists());
@@ -146,7 +148,7 @@ fn under_the_runtime_of_what_is_to_be_cleared_away() {
     let runtime = disk.path().join("runtime");
     let options = json!({ "root": root, "binary_name": runtime });
     fs::write(bundle.path.join("options.json"), options.to_string()).unwrap();
-    let output = ends(&bundle, "delete", Vec::new());
+    let output = ends(&bundle, "delete", Vec::new(), SHORT);
     let stderr = cleared(&output);
     let told = format!("{} delete --force c1 hangs since 2", runtime.display());
     assert!(
@@ -180,13 +182,14 @@ fn under_the_root_file_system() {
     // Then the container's is the last.
     nix::mount::umount2(&disk.path(), MntFlags::MNT_DETACH).unwrap();
     disk.dies();
-    let output = ends(&bundle, "delete", Vec::new());
+    let output = ends(&bundle, "delete", Vec::new(), SHORT);
     let stderr = cleared(&output);
     let told = format!("unmount {} hangs since 2", rootfs.display());
     assert!(
         stderr.starts_with(&told) && stderr.lines().count() == 1,
         "{stderr}"
     );
-    gone_with(&disk, &bundle, "delete", &stderr);
+    there_until_it_is_back(&disk, &bundle, "delete", &stderr);
+    eventually("it is gone", || left(&bundle, "delete").is_empty());
     assert!(cotter::mount::nothing_mounted(&rootfs));
 }

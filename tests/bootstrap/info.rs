@@ -14,11 +14,12 @@ use serde_json::Value;
 use crate::common::tool;
 use crate::harness::*;
 
-fn info_of(stdin: &[u8]) -> Output {
+/// With a limit that nothing should come to, or that of a test which waits for its end.
+fn info_of(stdin: &[u8], limit: &str) -> Output {
     let mut command = Command::new(SHIM);
     command
         .arg("-info")
-        .env("COTTER_LIMIT_RUNTIME_CALL", "200ms")
+        .env("COTTER_LIMIT_RUNTIME_CALL", limit)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -26,7 +27,11 @@ fn info_of(stdin: &[u8]) -> Output {
 }
 
 fn told(stdin: &[u8]) -> RuntimeInfo {
-    let output = info_of(stdin);
+    told_within(stdin, "1m")
+}
+
+fn told_within(stdin: &[u8], limit: &str) -> RuntimeInfo {
+    let output = info_of(stdin, limit);
     succeeded(&output);
     let info = RuntimeInfo::parse_from_bytes(&output.stdout).unwrap();
     assert_eq!(info.name, "io.containerd.cotter.v2");
@@ -36,7 +41,7 @@ fn told(stdin: &[u8]) -> RuntimeInfo {
 }
 
 fn refusal(stdin: &[u8]) -> String {
-    let output = info_of(stdin);
+    let output = info_of(stdin, "1m");
     assert_eq!((output.status.code(), output.stdout), (Some(1), vec![]));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
@@ -177,7 +182,7 @@ fn a_runtime_that_hangs_is_not_waited_for() {
         let path = script(&manager, name, &format!("#!/bin/sh\n{text}\n"));
         let any = runc(&path);
         let begin = Instant::now();
-        let info = told(&any.write_to_bytes().unwrap());
+        let info = told_within(&any.write_to_bytes().unwrap(), "1s");
         assert!(begin.elapsed() < Duration::from_secs(60), "{name}");
         assert_eq!(features(&info), None, "{name}");
         let pid = fs::read_to_string(format!("{path}.pid")).unwrap();
