@@ -74,7 +74,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk that answers.
+    /// A disk that answers, and has done so: no process can end that asks it once it is dead.
     pub fn new() -> Self {
         Self::holding(b"")
     }
@@ -85,7 +85,7 @@ impl Disk {
     }
 
     /// A disk that has never answered, not even the kernel's first request: whoever asks waits for that
-    /// answer, and can be killed. No process can end that waits for an answer to its own request.
+    /// answer, and can be killed.
     pub fn that_never_answered() -> Self {
         Self::mounted(b"", None, Health::Dead)
     }
@@ -156,6 +156,10 @@ impl Disk {
         .unwrap();
         let (fuse, state) = (Arc::clone(&disk.fuse), Arc::clone(&disk.state));
         thread::spawn(move || serve(&fuse, &state));
+        if health == Health::Good {
+            // Until the kernel's first request is answered, whoever asks can be killed.
+            std::fs::metadata(at).unwrap();
+        }
         disk
     }
 

@@ -390,8 +390,12 @@ fn under_a_shim_that_ends() {
         let mut request = bundle(&mut shim, &faulty, "c");
         request.stdout = format!("file://{}", disk.path().join("log").display());
         disk.dies();
+        let held = later(&shim.tasks, |tasks| async move {
+            tasks.create(&request).await.map(drop)
+        });
+        until("the disk is asked", || disk.waiting() > 0).await;
         let what = format!("open stdout {}", disk.path().join("log").display());
-        hangs(&shim.tasks.create(&request).await.unwrap_err(), &what);
+        hangs(&held.await.unwrap().unwrap_err(), &what);
         shim.remove(GOOD).await;
         let pid = shim.pid();
         let asked = cotter::manager::request::shutdown(GOOD);
