@@ -14,6 +14,16 @@ use crate::disk::Disk;
 use crate::runtime::Faulty;
 use crate::{ask, file, row, rows, state, taken, tidy};
 
+/// A program may be at work before the thread that started it has been let go on to say so.
+async fn known(shim: &Shim, what: &str) {
+    while !rows(&state(shim).await, "children")
+        .iter()
+        .any(|child| child["what"] == what)
+    {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
 fn a_runtime_that_hangs_is_named_with_its_age() {
     for runtime in RUNTIMES {
@@ -34,6 +44,7 @@ fn a_runtime_that_hangs_is_named_with_its_age() {
                 tokio::spawn(async move { tasks.start(&request).await })
             };
             faulty.arrived("start").await;
+            known(&shim, "runtime start bad").await;
 
             let seen = ask(&shim.endpoint, false).await;
             let call = row(&seen, "requests", &[("method", "start")]);
@@ -118,6 +129,7 @@ fn a_create_that_hangs_is_a_container_in_the_making() {
         let tasks = shim.tasks.clone();
         let create = tokio::spawn(async move { tasks.create(&request).await });
         faulty.arrived("create").await;
+        known(&shim, "runtime create bad").await;
         let seen = state(&shim).await;
         let bad = row(&seen, "containers", &[("id", "bad")]);
         assert_eq!(
