@@ -31,7 +31,7 @@ use crate::pidfd;
 /// How such a process is called. Not as the shim: to people who count shims it is none.
 const NAME: &std::ffi::CStr = c"cotter-apart";
 
-/// How long a process may take to be gone that has answered, or been killed.
+/// How long a process may take to be gone that has answered, or been killed; of a short limit, a quarter.
 const GONE: Duration = Duration::from_millis(250);
 
 /// The first byte of an answer that is no error's code.
@@ -68,12 +68,13 @@ pub fn apart(
     // Here as well as there: whoever is first.
     let _ = setpgid(child, child);
     let bytes = read(answer, deadline);
-    if matches!(&bytes, Ok(Some(_))) && gone(child) {
+    let patience = GONE.min(limit / 4);
+    if matches!(&bytes, Ok(Some(_))) && gone(child, patience) {
         return answered(what, bytes.ok().flatten().unwrap_or_default());
     }
     // Not waited for yet, so the number is still the group's.
     let _ = killpg(child, Signal::SIGKILL);
-    let left = !gone(child);
+    let left = !gone(child, patience);
     match bytes {
         Ok(Some(bytes)) => answered(what, bytes),
         Ok(None) => {
@@ -148,10 +149,10 @@ fn read(answer: OwnedFd, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Whether the process has ended, which it may take a moment to do; it is reaped then.
-fn gone(child: Pid) -> bool {
+fn gone(child: Pid, patience: Duration) -> bool {
     let held = pidfd::open(child.as_raw().cast_unsigned());
     if let Ok(held) = &held {
-        let timeout = PollTimeout::try_from(GONE).unwrap_or(PollTimeout::ZERO);
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
         let _ = poll(&mut [PollFd::new(held.as_fd(), PollFlags::POLLIN)], timeout);
     }
     // ECHILD: whoever started this process has the kernel reap its children.

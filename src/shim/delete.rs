@@ -48,18 +48,46 @@ const KILLED: u32 = 137;
 /// How long a shim may take to be dead whose connections have ended, if it may be dying at all.
 const DYING: Duration = Duration::from_millis(150);
 
-/// How long the runtime may take, and then the unmounting. The manager gives up after 5 s.
-const RUNTIME_LIMIT: Duration = Duration::from_millis(2_500);
-const UNMOUNT_LIMIT: Duration = Duration::from_millis(1_500);
+/// How long clearing everything away may take, the pod's other containers included. The manager gives up
+/// after 5 s; a process that has to be killed at its limit may take a moment more to be gone.
+const CLEAR_LIMIT: Duration = Duration::from_millis(3_600);
+
+/// The runtime's part of the time for a container, in eighths; the rest is the unmounting's.
+const RUNTIME_EIGHTHS: u32 = 5;
 
 /// How long a mount may be busy, within that: the error then says so.
-const BUSY: Duration = Duration::from_millis(1_000);
+const BUSY: Duration = Duration::from_millis(600);
 
 /// When the answer goes out, whoever has not been told.
 const ANSWER_LIMIT: Duration = Duration::from_millis(4_600);
 
-/// How long the pod's other containers may take, once the sandbox is cleared away.
-const SIBLINGS_LIMIT: Duration = Duration::from_millis(3_000);
+/// The time that is left to clear something away.
+#[derive(Clone, Copy)]
+struct Time {
+    end: Instant,
+}
+
+impl Time {
+    fn left(self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// The share that one of `all` has who have the same, one after the other. What one leaves the next
+    /// ones have.
+    fn share(self, all: usize) -> Self {
+        let all = u32::try_from(all).unwrap_or(u32::MAX).max(1);
+        let end = Instant::now() + self.left() / all;
+        Self { end }
+    }
+
+    /// So many eighths of it, if there is any.
+    fn eighths(self, of: u32, what: &str) -> Result<Duration> {
+        match self.left() * of / 8 {
+            Duration::ZERO => Err(Error::deadline_exceeded(format!("{what}: no time left"))),
+            some => Ok(some),
+        }
+    }
+}
 
 /// Clears away what is left of the container `-id` and says so.
 ///
@@ -73,7 +101,10 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
     let lives = outlives(&sockets);
     // After an orderly end, which is nearly always, there is neither.
     let died = sockets.iter().any(|path| path.exists()) || runtime(&bundle, &flags.id, flags).knows;
-    clear_all(&bundle, &flags.id, flags, lives, &mut warnings);
+    let time = Time {
+        end: begun + CLEAR_LIMIT,
+    };
+    clear_all(&bundle, &flags.id, flags, lives, time, &mut warnings);
     for path in sockets {
         warnings.extend(socket::remove_dead(&path).err());
     }
@@ -82,7 +113,7 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
         events.unpublished(&bundle, &flags.id);
     }
     if died && !lives {
-        clear_siblings(&bundle, flags, begun, &mut events, &mut warnings);
+        clear_siblings(&bundle, flags, time, &mut events, &mut warnings);
     }
     let address = Environment::read().ttrpc_address;
     let time = ANSWER_LIMIT.saturating_sub(begun.elapsed());
@@ -122,7 +153,14 @@ fn outlives(sockets: &[PathBuf]) -> bool {
 }
 
 /// Clears away one container, with the calls of its runtime that a dead shim has made.
-fn clear_all(bundle: &Path, id: &str, flags: &Flags, lives: bool, warnings: &mut Vec<Error>) {
+fn clear_all(
+    bundle: &Path,
+    id: &str,
+    flags: &Flags,
+    lives: bool,
+    time: Time,
+    warnings: &mut Vec<Error>,
+) {
     let interrupted = match lives {
         true => Vec::new(),
         false => orphans::logs(bundle),
@@ -130,39 +168,33 @@ fn clear_all(bundle: &Path, id: &str, flags: &Flags, lives: bool, warnings: &mut
     if !interrupted.is_empty() {
         warnings.extend(orphans::end(bundle).err());
     }
-    clear(bundle, id, flags, warnings);
+    clear(bundle, id, flags, time, warnings);
     if !interrupted.is_empty() {
         orphans::clear(bundle, &interrupted);
     }
 }
 
-/// Clears away one container, as far as it goes.
-fn clear(bundle: &Path, id: &str, flags: &Flags, warnings: &mut Vec<Error>) {
+/// Clears away one container, as far as it goes; its processes are killed however little time there is.
+fn clear(bundle: &Path, id: &str, flags: &Flags, time: Time, warnings: &mut Vec<Error>) {
     let pid = read_pid(bundle);
     let mut step = |result: Result<()>| warnings.extend(result.err());
-    step(delete_container(bundle, id, flags));
+    step(delete_container(bundle, id, flags, time));
     step(kill_leftovers(bundle, pid));
-    step(unmount(&bundle.join("rootfs")));
+    step(unmount(&bundle.join("rootfs"), time));
 }
 
-/// Clears away the pod's other containers, while there is time; what is to be told of each goes to
-/// `events`.
+/// Clears away the pod's other containers; what is to be told of each goes to `events`.
 fn clear_siblings(
     bundle: &Path,
     flags: &Flags,
-    begun: Instant,
+    time: Time,
     events: &mut LastEvents,
     warnings: &mut Vec<Error>,
 ) {
-    for sibling in siblings::of(bundle, &flags.id) {
-        if begun.elapsed() > SIBLINGS_LIMIT {
-            warnings.push(Error::deadline_exceeded(format!(
-                "container {} of sandbox {}: no time left to clear it away",
-                sibling.id, flags.id
-            )));
-            continue;
-        }
-        clear_all(&sibling.bundle, &sibling.id, flags, false, warnings);
+    let siblings = siblings::of(bundle, &flags.id);
+    for (n, sibling) in siblings.iter().enumerate() {
+        let time = time.share(siblings.len() - n);
+        clear_all(&sibling.bundle, &sibling.id, flags, false, time, warnings);
         events.unpublished(&sibling.bundle, &sibling.id);
         events.gone(&sibling.id, end_of(&sibling.bundle));
     }
@@ -238,7 +270,7 @@ fn runtime(bundle: &Path, id: &str, flags: &Flags) -> Runtime {
 }
 
 /// Has the runtime delete the container, if it knows it.
-fn delete_container(bundle: &Path, id: &str, flags: &Flags) -> Result<()> {
+fn delete_container(bundle: &Path, id: &str, flags: &Flags, time: Time) -> Result<()> {
     let Runtime {
         binary,
         root,
@@ -263,7 +295,8 @@ fn delete_container(bundle: &Path, id: &str, flags: &Flags) -> Result<()> {
     }
     command.args(["delete", "--force", id]);
     let what = format!("{binary} delete --force {id}");
-    let output = call(&mut command, &what, RUNTIME_LIMIT)?;
+    let limit = time.eighths(RUNTIME_EIGHTHS, &what)?;
+    let output = call(&mut command, &what, limit)?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     if output.status.success() || complaint.contains("does not exist") {
         return Ok(());
@@ -329,13 +362,13 @@ pub(super) fn kill(process: impl AsFd) -> std::io::Result<()> {
 
 /// Unmounts the root file system. Mostly nothing is mounted there, which the kernel tells without asking
 /// any file system.
-fn unmount(rootfs: &Path) -> Result<()> {
+fn unmount(rootfs: &Path, time: Time) -> Result<()> {
     if mount::nothing_mounted(rootfs) {
         return Ok(());
     }
     let what = format!("unmount {}", rootfs.display());
     let done = || mount::unmount_all_in(rootfs, BUSY).map(|()| Vec::new());
-    apart(&what, UNMOUNT_LIMIT, done).map(drop)
+    apart(&what, time.eighths(8, &what)?, done).map(drop)
 }
 
 /// Where the dead shim's socket may be: as the bundle says it, and as `start` would name it.
@@ -367,6 +400,27 @@ fn sockets(bundle: &Path, flags: &Flags) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn the_time_is_shared() {
+        let whole = Duration::from_secs(3600);
+        let time = Time {
+            end: Instant::now() + whole,
+        };
+        for all in [1, 2, 3, 100] {
+            let share = time.share(all as usize).left();
+            assert!(!share.is_zero() && share <= whole / all, "{all}");
+        }
+        assert!(time.eighths(5, "run").unwrap() <= whole * 5 / 8);
+        let none = Time {
+            end: Instant::now(),
+        };
+        assert_eq!(none.share(2).left(), Duration::ZERO);
+        let error = none.eighths(8, "unmount /x").unwrap_err();
+        let told = "unmount /x: no time left: context deadline exceeded";
+        assert_eq!(error, Error::new(Code::DeadlineExceeded, told));
+    }
 
     #[test]
     fn the_cgroup_of_a_container_by_its_name() {

@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use protobuf::Message;
 use serde_json::json;
 
+use crate::common::write_program;
 use crate::harness::*;
 
 /// Runs the action and returns the pid in its answer and what it warned of.
@@ -275,16 +276,9 @@ fn everything_at_once_is_given_up() {
     });
 }
 
-/// Written by a child: a file that any thread of this process has open for writing cannot be run.
+/// A shell script.
 pub fn write_script(path: &Path, script: &str) {
-    let text = format!("#!/bin/sh\n{script}\n");
-    let mut tee = Command::new("/bin/sh");
-    tee.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
-        .arg(path);
-    tee.stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    assert!(run(tee, text.as_bytes()).status.success());
+    write_program(path, format!("#!/bin/sh\n{script}\n"));
 }
 
 /// Runs a container in a bundle as a shim would that then died; returns its init.

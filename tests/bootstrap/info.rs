@@ -11,7 +11,7 @@ use cotter::proto::{Any, pack, runtime_options};
 use protobuf::Message;
 use serde_json::Value;
 
-use crate::common::tool;
+use crate::common::{tool, write_program};
 use crate::harness::*;
 
 /// With a limit that nothing should come to, or that of a test which waits for its end.
@@ -75,12 +75,7 @@ fn features(info: &RuntimeInfo) -> Option<Value> {
 /// A program in a directory of its own.
 fn script(manager: &Manager, name: &str, text: &str) -> String {
     let path = manager.dir.join(name);
-    let mut sh = Command::new("/bin/sh");
-    sh.args(["-c", "cat > \"$0\""]).arg(&path);
-    sh.stdin(Stdio::piped()).stdout(Stdio::piped());
-    // Not written by this process: no thread of it may have the file open when it is run.
-    assert!(run(sh, text.as_bytes()).status.success());
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&path, text);
     path.to_str().unwrap().to_owned()
 }
 

@@ -1,6 +1,5 @@
 //! Logging programs: small scripts of the host's busybox.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::shim::Shim;
@@ -29,8 +28,7 @@ impl Logger {
     pub fn new(shim: &Shim, name: &str, script: &str) -> Self {
         let path = shim.dir().join(name);
         let shebang = format!("#!{} sh\n", tool("BUSYBOX").display());
-        std::fs::write(&path, shebang + script).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        super::write_program(&path, shebang + script);
         Self {
             out: shim.dir().join(format!("{name}.out")),
             err: shim.dir().join(format!("{name}.err")),

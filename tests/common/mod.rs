@@ -132,6 +132,15 @@ pub fn run(command: &mut Command) -> Done {
     run_with_input(command, b"")
 }
 
+/// Makes a program of a text. A child writes it: what any thread of this process has open for writing, a child
+/// of another thread may have too for a moment, and then it cannot be run.
+#[track_caller]
+pub fn write_program(path: impl AsRef<Path>, text: impl AsRef<[u8]>) {
+    let mut write = Command::new("/bin/sh");
+    write.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]);
+    run_with_input(write.arg(path.as_ref()), text.as_ref()).ok();
+}
+
 /// Sends a signal, named as in `kill -l`; a process that is already gone is no error.
 pub fn signal(pid: u32, name: &str) {
     let number: nix::sys::signal::Signal = format!("SIG{name}").parse().unwrap();

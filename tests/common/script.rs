@@ -1,7 +1,6 @@
 //! A script that stands in for a runtime, and the gates in it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{TempDir, eventually};
@@ -17,8 +16,7 @@ impl Script {
     pub fn new(text: impl FnOnce(&Path) -> String) -> Self {
         let dir = TempDir::new("cotter-g");
         let path = dir.path().join("runtime");
-        fs::write(&path, text(dir.path())).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        super::write_program(&path, text(dir.path()));
         nix::unistd::mkfifo(&dir.path().join("open"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         Self { dir }
     }

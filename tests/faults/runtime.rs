@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cotter::proto::pack;
@@ -31,8 +30,7 @@ impl Faulty {
         fs::write(dir.join("real"), format!("{}\n", shim.options.binary_name)).unwrap();
         fs::write(dir.join("mark"), format!("{}\n", shim.namespace)).unwrap();
         let binary = dir.join("runtime");
-        fs::write(&binary, SCRIPT).unwrap();
-        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        crate::common::write_program(&binary, SCRIPT);
         let gate = |fault| {
             let path = dir.join(format!("gate-{fault}"));
             nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();

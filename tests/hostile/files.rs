@@ -2,7 +2,7 @@
 //! held up, and reads no more than makes sense.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use cotter::error::Code;
@@ -162,10 +162,9 @@ done
 {lie}
 "#
     );
-    // Renamed into its place: what is open for writing in some process cannot be executed.
+    // Renamed into its place, from which a shell may be reading.
     let new = path.with_extension("new");
-    fs::write(&new, script).unwrap();
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::common::write_program(&new, script);
     fs::rename(&new, &path).unwrap();
     Options {
         binary_name: path.to_string_lossy().into_owned(),

@@ -1,7 +1,6 @@
 //! File systems that a program mounts, with the real `mount.fuse3` and fuse-overlayfs.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cotter::error::Code;
@@ -66,8 +65,7 @@ fn its_words_are_in_the_error() {
 fn with_program(space: &Space, script: &str) -> cotter::error::Error {
     let bin = TempDir::new("bin");
     let program = bin.path().join("mount.fuse3");
-    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::common::write_program(&program, format!("#!/bin/sh\n{script}\n"));
     let mount = request("fuse3.x", "x", "", &["a=b"]);
     let before = space.mounts();
     let error = mount_with(&mount, &space.rootfs(), &program).unwrap_err();

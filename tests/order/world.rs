@@ -2,7 +2,6 @@
 //! stream of events can be judged.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -54,8 +53,7 @@ impl World {
             .replace("@HOOKS@", &hooks.path().to_string_lossy())
             .replace("@REAL@", &tool(runtime).to_string_lossy());
         let path = hooks.path().join("runtime");
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        crate::common::write_program(&path, script);
         let runtime = path.to_string_lossy().into_owned();
         Self::build(&runtime, pids, "c", args, env, Some(hooks)).await
     }

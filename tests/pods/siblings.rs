@@ -11,7 +11,7 @@ use cotter::proto::types::Mount;
 
 use crate::common::LIMIT;
 use crate::common::shim::{RUNTIMES, Shim, run, until};
-use crate::common::{signal, tool};
+use crate::common::{signal, tool, write_program};
 use crate::group::{member, pod};
 
 /// Adds a running container with a rootfs that the shim has mounted, noted as a member of `sandbox` as
@@ -108,6 +108,63 @@ fn are_cleared_away_and_told_of() {
             end(shim, &["pause", "one", "two", "foreign"]).await;
         });
     }
+}
+
+/// A runtime that hangs for each of them: the answer comes while the manager waits for it, and of each that
+/// is left its processes are dead, its rootfs is gone and its end is told.
+#[test]
+fn share_the_time_that_there_is() {
+    run(async {
+        let ids = ["pause", "one", "three", "two"];
+        let mut shim = pod("RUNC", &[]).await;
+        let mut pids = Vec::new();
+        for id in &ids[1..] {
+            pids.push(add(&mut shim, id, "pause").await);
+        }
+        let started = |e: &Event| matches!(e, Event::Start(s) if s.container_id == "two");
+        shim.events_until(started).await;
+        signal(shim.pid(), "KILL");
+        gone(&shim.endpoint, LIMIT).await.unwrap();
+        let hangs = shim.dir().join("hangs");
+        write_program(&hangs, "#!/bin/sh\nexec sleep 1000\n");
+        let noted = ids.map(|id| shim.bundle_path(id).join("runtime"));
+        let runtime = fs::read_to_string(&noted[0]).unwrap();
+        for note in &noted {
+            fs::write(note, hangs.to_str().unwrap()).unwrap();
+        }
+
+        let warnings = delete(&shim, "pause").await;
+        let lines: Vec<&str> = warnings.lines().collect();
+        assert_eq!(lines.len(), ids.len(), "{warnings}");
+        for (line, id) in lines.iter().zip(ids) {
+            let told = format!("{} delete --force {id} hangs since 2", hangs.display());
+            assert!(line.starts_with(&told), "{line}");
+        }
+        until("its processes are gone", || {
+            !pids.iter().any(|pid| alive(*pid))
+        })
+        .await;
+        let last = |e: &Event| matches!(e, Event::Delete(d) if d.container_id == "two");
+        let told = shim.events_until(last).await;
+        let told: Vec<_> = told
+            .iter()
+            .map(|told| (told.topic.as_str(), told.event.container()))
+            .collect();
+        let expected = ids[1..].iter();
+        let expected = expected.flat_map(|id| [("/tasks/exit", *id), ("/tasks/delete", *id)]);
+        assert_eq!(told, expected.collect::<Vec<_>>());
+        for id in &ids[1..] {
+            assert!(!mounted(&shim, id), "{id}");
+        }
+
+        for note in &noted {
+            fs::write(note, &runtime).unwrap();
+        }
+        for id in ids {
+            assert_eq!(delete(&shim, id).await, "", "{id}");
+        }
+        end(shim, &ids).await;
+    });
 }
 
 /// The sandbox is deleted first, as in every orderly end of a pod: the others live on in the shim.

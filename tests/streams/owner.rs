@@ -2,7 +2,6 @@
 //! without privileges can open `/dev/stdout` again.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use cotter::manager::spec::Spec;
 use cotter::proto::Any;
@@ -37,8 +36,7 @@ fn witness(shim_dir: &std::path::Path, runtime: &str) -> String {
         path.display(),
         tool(runtime).display()
     );
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::common::write_program(&path, script);
     path.to_string_lossy().into_owned()
 }
 

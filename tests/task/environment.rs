@@ -1,7 +1,6 @@
 //! Whose the variables are that a runtime is started with: the operator's, and none of the shim's own.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use cotter::manager::dialect::Dialect;
 use cotter::manager::spec::Spec;
@@ -22,8 +21,7 @@ async fn variables(operator: &[(&str, &str)]) -> [Vec<String>; 2] {
         seen.display(),
         runtime.display(),
     );
-    fs::write(&wrapper, script).unwrap();
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::common::write_program(&wrapper, script);
     let spec = Spec::new("c", ["sleep", "1000"]);
     let wrapper = wrapper.to_str().unwrap();
     let mut shim = Shim::start_with(Dialect::Proto23, wrapper, spec, "c", operator).await;

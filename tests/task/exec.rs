@@ -2,7 +2,6 @@
 //! and a process spec that reaches the runtime as it was written.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use cotter::error::Code::{AlreadyExists, FailedPrecondition, NotFound, Unknown};
 use cotter::manager::events::Event;
@@ -368,8 +367,7 @@ async fn unknown_fields_survive(runtime: &'static str) {
         dir.path().join("process").display(),
         tool(runtime).display(),
     );
-    fs::write(&wrapper, script).unwrap();
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::common::write_program(&wrapper, script);
     let mut shim = Shim::start(wrapper.to_str().unwrap(), "c", &SLEEP).await;
     shim.run("c", &SLEEP).await;
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cotter::manager::spec::Spec;
@@ -41,8 +40,7 @@ impl Recorder {
             path.display(),
             tool(runtime).display(),
         );
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        crate::common::write_program(&path, script);
         Self { path }
     }
 

@@ -1,7 +1,6 @@
 //! Root file systems that Create mounts: what is in them, where they go, what a failure leaves.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cotter::error::Code::Unknown;
@@ -333,8 +332,7 @@ async fn a_program_without_end(runtime: &'static str) {
     let script = format!(
         "#!/bin/sh\necho said >&2\nmount -t tmpfs t \"$2\"\ntail -f {fifo} & tail -f {fifo}\n"
     );
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::common::write_program(&program, script);
     let path = format!(
         "{}:{}",
         bin.path().display(),

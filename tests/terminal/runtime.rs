@@ -1,7 +1,6 @@
 //! Runtimes that do with the console socket what they should not.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,8 +32,7 @@ exec {} "$@"
         tool(runtime).display(),
         dir = dir.display(),
     );
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::common::write_program(&path, script);
     path
 }
 
