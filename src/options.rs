@@ -102,7 +102,7 @@ impl Given {
     }
 
     /// The options themselves; a file is read now, within a limit. For the actions, which are to end
-    /// whatever becomes of the disk ([`mod@apart`]).
+    /// whatever becomes of the disk ([`mod@crate::apart`]).
     ///
     /// # Errors
     /// `InvalidArgument` when the file cannot be read or its TOML does not hold; `DeadlineExceeded`

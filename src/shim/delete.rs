@@ -166,7 +166,7 @@ fn clear_all(
         false => orphans::logs(bundle),
     };
     if !interrupted.is_empty() {
-        warnings.extend(orphans::end(bundle).err());
+        warnings.extend(orphans::end(bundle, time.left()).err());
     }
     clear(bundle, id, flags, time, warnings);
     if !interrupted.is_empty() {

@@ -48,17 +48,17 @@ pub(super) fn logs(bundle: &Path) -> Vec<PathBuf> {
     files.filter(|path| is_log(path)).collect()
 }
 
-/// Waits for the calls that were made for the container of `bundle` to end, and ends those that do
-/// not, with what they have started.
+/// Waits for the calls that were made for the container of `bundle` to end, no longer than `limit`, and
+/// ends those that do not, with what they have started.
 ///
 /// # Errors
 /// When one cannot be killed or is still there in the end.
-pub(super) fn end(bundle: &Path) -> Result<()> {
+pub(super) fn end(bundle: &Path, limit: Duration) -> Result<()> {
     let bundles = [
         bundle.to_owned(),
         fs::canonicalize(bundle).unwrap_or_default(),
     ];
-    let grace = Instant::now() + GRACE;
+    let grace = Instant::now() + GRACE.min(limit);
     let deadline = grace + LIMIT;
     let mut quiet = None;
     // Again until there are none: one may have started another in between.
