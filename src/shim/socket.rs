@@ -181,6 +181,9 @@ pub fn is_alive(path: &Path) -> bool {
     }
 }
 
+/// How often a process is looked at that may only have been run at that moment, a millisecond apart.
+const LOOKS: u32 = 5;
+
 /// Whether the shim that listens on `path` is certainly not on its way out: its process runs, and is
 /// neither ending nor about to be killed. A process closes its connections only once it is marked
 /// as ending, so who saw a connection end is told the truth here. Of a socket that was set up by a
@@ -199,19 +202,29 @@ pub fn surely_lives(path: &Path) -> bool {
     let Ok(peer) = getsockopt(&fd, sockopt::PeerCredentials) else {
         return false;
     };
-    // 0 is a process that cannot be seen from here.
-    let runs = std::fs::read_to_string(format!("/proc/{}/stat", peer.pid()))
-        .is_ok_and(|stat| peer.pid() > 0 && goes_on(&stat));
+    // 0 is a process that cannot be seen from here. Of one that is just being run, to let us in for one,
+    // nothing is certain.
+    let stat = format!("/proc/{}/stat", peer.pid());
+    let goes_on = || std::fs::read_to_string(&stat).is_ok_and(|stat| goes_on(&stat));
+    let mut pauses = 1..LOOKS;
+    while !goes_on() {
+        if peer.pid() <= 0 || pauses.next().is_none() {
+            return false;
+        }
+        sleep(Duration::from_millis(1));
+    }
     // While nobody has hung up the number is still that of whoever listens.
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    runs && matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
 }
 
-/// Whether a process goes on, by its stat (proc(5)): not by its state, not marked as ending in its
-/// flags, and not by the pending SIGKILL that the kernel puts on every thread it is to end.
+/// Whether a process goes on, by its stat (proc(5)): it waits for something or is stopped, is marked neither
+/// as ending nor as killed, and has not the SIGKILL pending that the kernel puts on every thread it is to
+/// end. Between taking that and being marked it can only be in state R.
 fn goes_on(stat: &str) -> bool {
     /// Of linux/sched.h.
     const PF_EXITING: u64 = 0x4;
+    const PF_SIGNALED: u64 = 0x400;
     const KILLED: u64 = 1 << (libc::SIGKILL - 1);
     let Some((_, fields)) = stat.rsplit_once(") ") else {
         return false;
@@ -222,7 +235,8 @@ fn goes_on(stat: &str) -> bool {
     let (Some(state), Some(flags), Some(signals)) = (fields.first(), number(9), number(31)) else {
         return false;
     };
-    !matches!(*state, "Z" | "X") && flags & PF_EXITING == 0 && signals & KILLED == 0
+    let ending = flags & (PF_EXITING | PF_SIGNALED) != 0 || signals & KILLED != 0;
+    !ending && !matches!(*state, "R" | "Z" | "X")
 }
 
 /// Removes a dead shim's socket: a socket on which nobody listens. Anything else stays.
