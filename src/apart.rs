@@ -70,13 +70,13 @@ pub fn apart(
     let bytes = read(answer, deadline);
     let patience = GONE.min(limit / 4);
     if matches!(&bytes, Ok(Some(_))) && gone(child, patience) {
-        return answered(what, bytes.ok().flatten().unwrap_or_default());
+        return answered(what, &bytes.ok().flatten().unwrap_or_default());
     }
     // Not waited for yet, so the number is still the group's.
     let _ = killpg(child, Signal::SIGKILL);
     let left = !gone(child, patience);
     match bytes {
-        Ok(Some(bytes)) => answered(what, bytes),
+        Ok(Some(bytes)) => answered(what, &bytes),
         Ok(None) => {
             let left = match left {
                 true => format!("; process {child} is left behind"),
@@ -110,15 +110,9 @@ fn there(null: &File, tell: OwnedFd, work: impl FnOnce() -> Result<Vec<u8>>) -> 
         }),
         Err(e) => Err(Error::io("let go of the standard streams", &e.into())),
     };
-    let (first, rest) = match done {
-        Ok(bytes) => (DONE, bytes),
-        Err(e) => (e.code as u8, e.message.into_bytes()),
-    };
     let mut tell = File::from(tell);
     // If nobody listens any more there is nobody to complain to.
-    let _ = tell
-        .write_all(&[first])
-        .and_then(|()| tell.write_all(&rest));
+    let _ = tell.write_all(&answer(done));
     drop(tell);
     // Needed because the caller's own end, with its handlers and buffers, is not this process's to come to.
     // SAFETY: it takes a number and does not return.
@@ -159,15 +153,60 @@ fn gone(child: Pid, patience: Duration) -> bool {
     waitpid(child, Some(WaitPidFlag::WNOHANG)) != Ok(WaitStatus::StillAlive)
 }
 
-fn answered(what: &str, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
-    if bytes.is_empty() {
-        let message = format!("{what}: the process that did it ended without an answer");
-        return Err(Error::new(Code::Internal, message));
+/// What was done, with its length: of a process that was killed in the middle, half is no answer.
+fn answer(done: Result<Vec<u8>>) -> Vec<u8> {
+    let (first, rest) = match done {
+        Ok(bytes) => (DONE, bytes),
+        Err(e) => (e.code as u8, e.message.into_bytes()),
+    };
+    let mut bytes = vec![first];
+    bytes.extend(rest.len().to_ne_bytes());
+    bytes.extend(rest);
+    bytes
+}
+
+fn answered(what: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+    let whole = bytes.split_first().and_then(|(first, rest)| {
+        let (length, rest) = rest.split_first_chunk()?;
+        (usize::from_ne_bytes(*length) == rest.len()).then_some((*first, rest))
+    });
+    match whole {
+        Some((DONE, rest)) => Ok(rest.to_vec()),
+        Some((code, rest)) => {
+            let code = Code::numbered(code).unwrap_or(Code::Internal);
+            Err(Error::new(code, String::from_utf8_lossy(rest)))
+        }
+        None => {
+            let message = format!("{what}: the process that did it ended without an answer");
+            Err(Error::new(Code::Internal, message))
+        }
     }
-    let first = bytes.remove(0);
-    if first == DONE {
-        return Ok(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_an_answer_is_none() {
+        let none = Error::new(
+            Code::Internal,
+            "read: the process that did it ended without an answer",
+        );
+        for done in [
+            Ok(Vec::new()),
+            Ok(b"Root = '/r'\nSystemdCgroup = true\n".to_vec()),
+            Err(Error::not_found("/x")),
+        ] {
+            let whole = answer(done.clone());
+            assert_eq!(answered("read", &whole), done);
+            for half in 0..whole.len() {
+                assert_eq!(
+                    answered("read", &whole[..half]),
+                    Err(none.clone()),
+                    "{half}"
+                );
+            }
+        }
     }
-    let code = Code::numbered(first).unwrap_or(Code::Internal);
-    Err(Error::new(code, String::from_utf8_lossy(&bytes)))
 }
