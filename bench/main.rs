@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod board;
+mod charged;
 mod chart;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 #[path = "../tests/common/mod.rs"]
@@ -215,8 +216,8 @@ async fn run() -> Result<bool> {
     part!(resources::bare_marginal, &crun, 1, 30, &bare, board);
     part!(resources::marginal, &crun, 1, 130);
     board.above(
-        "memory of the machine per shim alone (KB)",
-        "memory of the machine per shim and container",
+        "memory charged per shim alone (KB)",
+        "memory charged per shim and container",
         BARE,
     );
     if only.is_empty() || only.iter().any(|only| only == "idle") {
@@ -321,8 +322,8 @@ const CHARTS: &[(&str, &str, &str)] = &[
     ),
     (
         "machine",
-        "memory of the machine per shim alone",
-        "What the machine has less of per shim (KB)",
+        "memory charged per shim alone",
+        "What a shim is charged for, the kernel's part included (KB)",
     ),
     ("threads", "threads, idle", "Threads of an idle shim"),
     (

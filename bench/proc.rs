@@ -8,7 +8,7 @@ fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).map_err(|e| Error::io(format!("read {path}"), &e))
 }
 
-fn number(text: &str, name: &str) -> f64 {
+pub fn number(text: &str, name: &str) -> f64 {
     text.lines()
         .filter_map(|line| line.strip_prefix(name))
         .filter_map(|rest| rest.trim_start_matches(':').split_whitespace().next())
@@ -90,9 +90,4 @@ pub fn cpu_of_children(pid: u32) -> Result<(f64, f64)> {
 /// CPU time of this process.
 pub fn own_cpu() -> Result<f64> {
     cpu(std::process::id())
-}
-
-/// Memory of the machine that is free to be used, in KB.
-pub fn available() -> Result<f64> {
-    Ok(number(&read("/proc/meminfo")?, "MemAvailable"))
 }

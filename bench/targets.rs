@@ -25,10 +25,7 @@ pub const TARGETS: &[(&str, Goal)] = &[
         Goal::Own(25.0),
     ),
     ("growth of private memory by execs (%)", Goal::Own(10.0)),
-    (
-        "memory of the machine per shim alone",
-        Goal::AtMost(1.0 / 8.0),
-    ),
+    ("memory charged per shim alone", Goal::AtMost(1.0 / 8.0)),
     ("threads, idle", Goal::Own(1.0)),
     ("wake-ups of an idle shim (1/min)", Goal::Own(0.0)),
     ("start to address, runc, p50 (ms)", Goal::AtMost(1.0 / 3.0)),

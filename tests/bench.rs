@@ -3,8 +3,12 @@
 
 #[path = "../bench/board.rs"]
 mod board;
+#[path = "../bench/charged.rs"]
+mod charged;
 #[path = "../bench/figures.rs"]
 mod figures;
+#[path = "../bench/proc.rs"]
+mod proc;
 #[path = "../bench/report.rs"]
 mod report;
 #[path = "../bench/targets.rs"]
@@ -120,8 +124,12 @@ fn the_floor_is_taken_off_round_by_round() {
     assert!(!rounds.contains_key("none"));
 }
 
+/// Held by who starts processes: one counts those of this process.
+static STARTS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[test]
 fn the_kernel_tells_every_process() {
+    let _starts = STARTS.lock().unwrap();
     let trace = Trace::start().unwrap();
     let mut child = Command::new("/bin/sh")
         .args(["-c", "/bin/true; exit 0"])
@@ -145,4 +153,51 @@ fn the_kernel_tells_every_process() {
         born.starts_with(&[pid]) && born.len() == 2,
         "{born:?} of {told:?}"
     );
+}
+
+#[test]
+fn where_memory_is_accounted() {
+    let v1 = "4:memory:/a/b\n3:cpuset:/\n1:name=systemd:/\n0::/\n";
+    assert_eq!(charged::place(v1), Some((false, "/a/b")));
+    let joined = "5:hugetlb,memory:/\n0::/x\n";
+    assert_eq!(charged::place(joined), Some((false, "/")));
+    assert_eq!(
+        charged::place("0::/user.slice\n"),
+        Some((true, "/user.slice"))
+    );
+    assert_eq!(charged::place("1:name=systemd:/\n"), None);
+}
+
+/// What a process has written is charged, in the kernel's part too, and a wrapped program is in there.
+#[test]
+fn what_a_process_takes_is_charged() {
+    let _starts = STARTS.lock().unwrap();
+    let dir = std::env::temp_dir().join(format!("cotter-charged-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let charged = charged::Charged::new(&format!("cotter-charged-{}", std::process::id())).unwrap();
+    let program = charged.program("/bin/sh".as_ref(), &dir).unwrap();
+    // Eight MiB as a string of the shell's, held until its input ends.
+    let script = "x=$(head -c 8388608 /dev/zero | tr '\\0' x); echo ready; read y";
+    let mut shell = Command::new(program)
+        .args(["-c", script])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    let mut out = std::io::BufReader::new(shell.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut out, &mut ready).unwrap();
+    let taken = charged.now().unwrap();
+    drop(shell.stdin.take());
+    shell.wait().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(ready, "ready\n");
+    assert!(taken.anonymous > 8192.0 && taken.kernel > 20.0, "{taken:?}");
+}
+
+#[test]
+fn a_shim_costs_what_it_has_written() {
+    assert!(charged::plausible(1500.0, 1400.0).is_ok());
+    let told = charged::plausible(122.0, 1404.0).unwrap_err();
+    assert_eq!(told, "122 KB are charged for 1404 KB of private memory");
 }

@@ -1,10 +1,12 @@
 //! What a shim has when it rests: memory, threads, descriptors, and how often it wakes up.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cotter::error::Result;
+use cotter::error::{Error, Result};
 
 use super::{Scale, Seen, many_execs};
+use crate::charged::{Charge, Charged, plausible};
 use crate::contestant::{Contestant, Place, Runtime, Session};
 use crate::proc;
 
@@ -61,43 +63,71 @@ pub async fn footprint(
     Ok(seen)
 }
 
-fn marginal_of(shims: usize) -> String {
-    format!("memory of the machine per shim and container, of {shims} (KB)")
-}
-
-/// What the machine has less of with many shims, each with a container.
+/// What many shims, each with a container, are charged for.
 pub async fn marginal(
     who: &Contestant,
     runtime: &Runtime,
     place: &mut Place,
     scale: &Scale,
 ) -> Result<Seen> {
+    let charged = Charged::new(&format!("cotter-bench-{}", std::process::id()))?;
+    let who = Contestant {
+        name: who.name.clone(),
+        binary: charged.program(&who.binary, &place.dir)?,
+        dialect: who.dialect,
+    };
     // One first: what all share is no shim's cost.
-    let mut sessions = vec![Session::running(who, runtime, place).await?];
+    let mut sessions = vec![Session::running(&who, runtime, place).await?];
     tokio::time::sleep(scale.rest).await;
-    let before = proc::available()?;
+    let before = charged.now()?;
+    let mut shims = BTreeSet::new();
     for _ in 0..scale.shims {
-        sessions.push(Session::running(who, runtime, place).await?);
+        let session = Session::running(&who, runtime, place).await?;
+        shims.insert(session.pid().await?);
+        sessions.push(session);
     }
     tokio::time::sleep(scale.rest).await;
-    let cost = (before - proc::available()?) / scale.shims as f64;
+    let after = charged.now()?;
+    // Of each on its own: another word for the same memory, by which the sum can be checked.
+    let mut private = 0.0;
+    for shim in &shims {
+        private += proc::memory(*shim)?.anonymous;
+    }
+    let apart = shims.len();
     for session in sessions {
         session.finish().await?;
     }
-    Ok(vec![(marginal_of(scale.shims), cost)])
+    let wanted = scale.shims;
+    if apart != wanted {
+        let told = format!("{wanted} starts made {apart} shims");
+        return Err(Error::failed_precondition(told));
+    }
+    let mut seen = charges(before, after, wanted);
+    let each = private / wanted as f64;
+    plausible(seen[0].1, each).map_err(Error::failed_precondition)?;
+    seen.push((
+        format!("private memory of the same shims, of {wanted} (KB)"),
+        each,
+    ));
+    Ok(seen)
 }
 
-/// What the machine has less of with as many containers and no shim.
+/// What as many containers are charged for when nobody but the runtime makes them.
 pub async fn bare_marginal(
     who: &Contestant,
     runtime: &Runtime,
     place: &mut Place,
     scale: &Scale,
 ) -> Result<Seen> {
+    let charged = Charged::new(&format!("cotter-bench-{}", std::process::id()))?;
+    let runtime = Runtime {
+        name: runtime.name,
+        binary: charged.program(&runtime.binary, &place.dir)?,
+    };
     // Its namespace, cgroups and directory, and what ends all of it if this fails.
-    let mut session = Session::running(who, runtime, place).await?;
+    let mut session = Session::running(who, &runtime, place).await?;
     tokio::time::sleep(scale.rest).await;
-    let before = proc::available()?;
+    let before = charged.now()?;
     let ids: Vec<String> = (0..scale.shims).map(|n| format!("h{n}")).collect();
     for id in &ids {
         session.bundle(id)?;
@@ -105,12 +135,25 @@ pub async fn bare_marginal(
         session.by_hand(&["run", "-d", "--bundle", &bundle.to_string_lossy(), id])?;
     }
     tokio::time::sleep(scale.rest).await;
-    let cost = (before - proc::available()?) / scale.shims as f64;
+    let after = charged.now()?;
     for id in &ids {
         session.by_hand(&["delete", "--force", id])?;
     }
     session.finish().await?;
-    Ok(vec![(marginal_of(scale.shims), cost)])
+    Ok(charges(before, after, scale.shims))
+}
+
+fn charges(before: Charge, after: Charge, count: usize) -> Seen {
+    let each = |after: f64, before: f64| (after - before) / count as f64;
+    let anonymous = each(after.anonymous, before.anonymous);
+    let kernel = each(after.kernel, before.kernel);
+    vec![
+        (
+            format!("memory charged per shim and container, of {count} (KB)"),
+            anonymous + kernel,
+        ),
+        (format!("the kernel's part of it, of {count} (KB)"), kernel),
+    ]
 }
 
 /// How often shims with one idle container each wake up, all in the same minute.
