@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 /// The longest config.json read, in bytes.
 pub(crate) const LONGEST: u64 = 10 << 20;
 
+/// As much of a name as a message shows.
+const LONGEST_SHOWN: usize = 250;
+
 /// Annotations that name the group a container belongs to, in order of precedence.
 const GROUP_KEYS: [&str; 2] = [
     "io.containerd.runc.v2.group",
@@ -120,12 +123,22 @@ fn cpus_in(list: &str) -> Option<u64> {
 }
 
 /// The group a container belongs to; its own id when no annotation names one.
-pub fn group(annotations: &Annotations, id: &str) -> String {
-    GROUP_KEYS
+///
+/// # Errors
+/// `InvalidArgument` when the name has a `/` or a control character or is `.` or `..`: it goes into a path
+/// behind the namespace, and would reach the shims of another.
+pub fn group(annotations: &Annotations, id: &str) -> Result<String> {
+    let (key, name) = GROUP_KEYS
         .iter()
-        .find_map(|key| annotations.get(*key))
-        .map_or(id, String::as_str)
-        .to_owned()
+        .find_map(|key| Some((*key, annotations.get(*key)?.as_str())))
+        .unwrap_or(("id", id));
+    if name == "." || name == ".." || name.contains(|c: char| c == '/' || c.is_control()) {
+        let shown: String = name.escape_debug().take(LONGEST_SHOWN).collect();
+        return Err(Error::invalid_argument(format!(
+            "group \"{shown}\" of {key}: it may hold no / and no control characters, nor be . or .."
+        )));
+    }
+    Ok(name.to_owned())
 }
 
 /// A process spec with the size that its terminal is to have from the first moment. One that is no
@@ -201,11 +214,24 @@ struct Namespace {
 /// # Errors
 /// Why it could not be read; `InvalidArgument` when it is longer.
 pub(crate) fn read_bounded(path: &Path, longest: u64) -> Result<Vec<u8>> {
+    read(path, 0, longest)
+}
+
+/// As [`read_bounded`], of a file that shims and managers keep in a bundle: one that is a link is none
+/// of theirs. config.json is not such a one: what the runtime reads, the shim reads.
+///
+/// # Errors
+/// As [`read_bounded`].
+pub(crate) fn read_own(path: &Path, longest: u64) -> Result<Vec<u8>> {
+    read(path, libc::O_NOFOLLOW, longest)
+}
+
+fn read(path: &Path, flags: i32, longest: u64) -> Result<Vec<u8>> {
     let fail = |why| Error::io(format!("read {}", path.display()), &why);
     // Non-blocking: opening a FIFO in its place would never return.
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NONBLOCK)
+        .custom_flags(libc::O_NONBLOCK | flags)
         .open(path)
         .map_err(fail)?;
     if !file.metadata().map_err(fail)?.is_file() {
@@ -347,10 +373,25 @@ mod tests {
             ("io.kubernetes.cri.sandbox-id".into(), "s".into()),
         ]
         .into();
-        assert_eq!(group(&both, "id"), "g");
+        let named = |name: &str| Ok(name.to_owned());
+        assert_eq!(group(&both, "id"), named("g"));
         let sandbox: Annotations = [("io.kubernetes.cri.sandbox-id".into(), "s".into())].into();
-        assert_eq!(group(&sandbox, "id"), "s");
-        assert_eq!(group(&Annotations::new(), "id"), "id");
+        assert_eq!(group(&sandbox, "id"), named("s"));
+        assert_eq!(group(&Annotations::new(), "id"), named("id"));
+        for good in ["", "a..b", "...", "a b", "ä:_-%2f\\"] {
+            let one: Annotations = [(GROUP_KEYS[1].into(), good.into())].into();
+            assert_eq!(group(&one, "id"), named(good));
+        }
+        let long = "../".repeat(1000);
+        for bad in [
+            ".", "..", "/", "a/b", "../a", "a\n", "\0", "\u{9b}", "\u{7f}", &long,
+        ] {
+            let one: Annotations = [(GROUP_KEYS[1].into(), bad.into())].into();
+            let error = group(&one, "id").unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument, "{bad:?}");
+            let said = error.message.chars();
+            assert!(said.clone().count() < 500 && !said.clone().any(char::is_control));
+        }
     }
 
     #[test]

@@ -354,6 +354,11 @@ pub(super) async fn unmount(rootfs: &Path, limit: Duration) -> Result<()> {
 
 /// Whether the directory was made by this call.
 fn make_rootfs_dir(rootfs: &Path) -> Result<bool> {
+    // What it leads to is not the container's, and would not be unmounted.
+    if rootfs.is_symlink() {
+        let what = "failed to mount rootfs component: the place is a link";
+        return Err(Error::unknown(format!("{what}: {}", rootfs.display())));
+    }
     match fs::DirBuilder::new().mode(0o711).create(rootfs) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),

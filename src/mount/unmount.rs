@@ -1,4 +1,7 @@
 //! Taking mounts away again: newest first, until the mount table has none left.
+//!
+//! Invariant: what is unmounted is at or below the place that was named, which is no link: a `rootfs`
+//! that leads out of its bundle has nothing unmounted (tests/bootstrap/trust.rs).
 
 use std::ffi::CString;
 use std::io;
@@ -19,7 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(2_500);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Unmounts everything at and below `path`, mounts stacked on each other included. A path that
-/// does not exist has no mounts. A busy mount is retried for 2.5 s and is then an error.
+/// does not exist has no mounts, nor has one that is a link: what that leads to is somebody else's. The
+/// way to it may lead over links. A busy mount is retried for 2.5 s and is then an error.
 ///
 /// Costs one reading of the mount table when nothing is mounted.
 pub fn unmount_all(path: &Path) -> Result<()> {
@@ -28,7 +32,7 @@ pub fn unmount_all(path: &Path) -> Result<()> {
 
 /// As [`unmount_all`], for one who has less time: a busy mount is an error after `patience`.
 pub fn unmount_all_in(path: &Path, patience: Duration) -> Result<()> {
-    let Some(path) = canonical(path)? else {
+    let Some(path) = place_of(path)? else {
         return Ok(());
     };
     if path == Path::new("/") {
@@ -83,15 +87,16 @@ pub fn nothing_mounted(path: &Path) -> bool {
     };
     points_below(&path).is_ok_and(|points| points.is_empty())
         && match path.symlink_metadata() {
-            // Kernels before 5.8 do not say of the place itself, and their table is not certain.
-            Ok(kind) => !kind.is_symlink() && is_mount_point(&path) == Some(false),
+            // On a link nothing is. Kernels before 5.8 do not say of the place itself, and their table is
+            // not certain.
+            Ok(kind) => kind.is_symlink() || is_mount_point(&path) == Some(false),
             Err(why) => why.kind() == io::ErrorKind::NotFound,
         }
 }
 
-/// The mount points at and below `path`, oldest first. None when the path does not exist.
+/// The mount points at and below `path`, oldest first. None when the path does not exist or is a link.
 pub fn mounted_below(path: &Path) -> Result<Vec<PathBuf>> {
-    match canonical(path)? {
+    match place_of(path)? {
         Some(path) => points_below(&path),
         None => Ok(Vec::new()),
     }
@@ -147,16 +152,30 @@ fn points_below(path: &Path) -> Result<Vec<PathBuf>> {
     .map_err(|why| Error::io("read /proc/self/mountinfo", &why))
 }
 
-fn canonical(path: &Path) -> Result<Option<PathBuf>> {
-    match path.canonicalize() {
+/// The path with the links on the way to it resolved; none when there is nothing, or a link. The place
+/// itself is asked only whether it is a link, which the root of a dead network or fuse mount, that
+/// cannot be looked at, yet has to be unmounted, never is: so says the kernel without its file system.
+fn place_of(path: &Path) -> Result<Option<PathBuf>> {
+    let resolved = |path: &Path| match path.canonicalize() {
         Ok(path) => Ok(Some(path)),
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
-        // The root of a dead network or fuse mount cannot be looked at, yet has to be unmounted;
-        // the directory it is in can.
-        Err(why) => match (path.parent().map(Path::canonicalize), path.file_name()) {
-            (Some(Ok(parent)), Some(name)) => Ok(Some(parent.join(name))),
-            _ => Err(Error::io(format!("resolve {}", path.display()), &why)),
-        },
+        Err(why) => Err(Error::io(format!("resolve {}", path.display()), &why)),
+    };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return resolved(path);
+    };
+    let here = Path::new(".");
+    let parent = match parent == Path::new("") {
+        true => here,
+        false => parent,
+    };
+    let Some(place) = resolved(parent)?.map(|parent| parent.join(name)) else {
+        return Ok(None);
+    };
+    match place.read_link() {
+        Ok(_) => Ok(None),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(_) => Ok(Some(place)),
     }
 }
 

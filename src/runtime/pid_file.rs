@@ -16,8 +16,8 @@ pub fn read_pid_file(path: &Path) -> Result<Pid> {
     let mut content = Vec::new();
     OpenOptions::new()
         .read(true)
-        // A FIFO in its place must not hang the shim.
-        .custom_flags(libc::O_NONBLOCK)
+        // A FIFO in its place must not hang the shim, nor a link have it open what is not its own.
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
         .open(path)
         .and_then(|file| file.take(READ_LIMIT).read_to_end(&mut content))
         .map_err(|e| Error::io(format!("read pid file {}", path.display()), &e))?;

@@ -215,7 +215,7 @@ fn bundle(flags: &Flags) -> PathBuf {
 
 /// A file of the bundle, trimmed; empty if there is none or it is no text of a sensible length.
 fn read(bundle: &Path, name: &str) -> String {
-    let content = spec::read_bounded(&bundle.join(name), LONGEST).unwrap_or_default();
+    let content = spec::read_own(&bundle.join(name), LONGEST).unwrap_or_default();
     let text = String::from_utf8(content).unwrap_or_default();
     text.trim().to_owned()
 }
@@ -385,11 +385,13 @@ fn sockets(bundle: &Path, flags: &Flags) -> Vec<PathBuf> {
         .map(PathBuf::from)
         .collect();
     let annotations = Spec::read(bundle).unwrap_or_default().annotations;
-    let group = spec::group(&annotations, &flags.id);
-    let name = socket::name(&flags.address, &flags.namespace, &group);
-    paths.push(Path::new(socket::DEFAULT_DIR).join(&name));
-    if let Ok(dir) = bundle.join(start::SOCKET_LINK).read_link() {
-        paths.push(dir.join(&name));
+    // A group that is none has no shim: `start` has refused it.
+    if let Ok(group) = spec::group(&annotations, &flags.id) {
+        let name = socket::name(&flags.address, &flags.namespace, &group);
+        paths.push(Path::new(socket::DEFAULT_DIR).join(&name));
+        if let Ok(dir) = bundle.join(start::SOCKET_LINK).read_link() {
+            paths.push(dir.join(&name));
+        }
     }
     paths.retain(|path| path.is_absolute());
     paths.sort();

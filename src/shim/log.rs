@@ -9,7 +9,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -32,22 +32,24 @@ pub static DROPPED: AtomicU64 = AtomicU64::new(0);
 const MAX_LINE: usize = libc::PIPE_BUF;
 
 /// Sends log records, panics, and whatever else is written to standard error, to the FIFO at `path`.
-/// Without one (the shim was started by hand) standard error stays what it is. `RUST_LOG` overrides
-/// the level.
+/// Without one (the shim was started by hand) standard error stays what it is, and so it does where
+/// something else is in its place: nothing is written through a link, nor to a file. `RUST_LOG`
+/// overrides the level.
 ///
 /// # Errors
 /// When the FIFO exists and cannot be opened.
 pub fn init(path: &Path, debug: bool) -> Result<()> {
-    let open = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path);
-    match open {
-        Ok(fifo) => nix::unistd::dup2_stderr(&fifo)
-            .map_err(|e| Error::io("put the log on standard error", &e.into()))?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::io(format!("open log {}", path.display()), &e)),
+    let kind = path.symlink_metadata();
+    let is_fifo = kind.as_ref().is_ok_and(|kind| kind.file_type().is_fifo());
+    if is_fifo {
+        let open = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+            .open(path);
+        let fifo = open.map_err(|e| Error::io(format!("open log {}", path.display()), &e))?;
+        nix::unistd::dup2_stderr(&fifo)
+            .map_err(|e| Error::io("put the log on standard error", &e.into()))?;
     }
     let level = if debug {
         LevelFilter::Debug
@@ -67,6 +69,13 @@ pub fn init(path: &Path, debug: bool) -> Result<()> {
     // Only a second call in one process fails, and then there is a logger.
     let _ = builder.try_init();
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    if kind.is_ok() && !is_fifo {
+        // The dump has it.
+        log::warn!(
+            "{} in the bundle is no FIFO and is left alone",
+            path.display()
+        );
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::spec::read_bounded;
+use crate::spec::read_own;
 
 /// File in the bundle of a container in which a manager notes the sandbox it belongs to.
 const SANDBOX: &str = "sandbox";
@@ -53,10 +53,6 @@ pub(super) fn of(bundle: &Path, id: &str) -> Vec<Sibling> {
 
 /// The sandbox that a bundle says it belongs to.
 fn sandbox(bundle: &Path) -> Option<String> {
-    let path = bundle.join(SANDBOX);
-    if !fs::symlink_metadata(&path).ok()?.is_file() {
-        return None;
-    }
-    let content = read_bounded(&path, LONGEST).ok()?;
+    let content = read_own(&bundle.join(SANDBOX), LONGEST).ok()?;
     Some(std::str::from_utf8(&content).ok()?.trim().to_owned())
 }

@@ -51,7 +51,7 @@ pub fn start(flags: &Flags, stdin: impl Read, stdout: &mut impl Write) -> Result
         None => None,
     };
     let annotations = spec::Spec::read(Path::new("."))?.annotations;
-    let group = spec::group(&annotations, &request.id);
+    let group = spec::group(&annotations, &request.id)?;
     let name = socket::name(&request.grpc_address, &request.namespace, &group);
     let dir = request.socket_dir.as_deref();
     let path = dir.unwrap_or(Path::new(socket::DEFAULT_DIR)).join(name);
@@ -233,21 +233,29 @@ impl Drop for Made {
 fn link(dir: &Path) -> Result<Made> {
     let path = PathBuf::from(SOCKET_LINK);
     let failed = |e: io::Error| Error::io(format!("link {SOCKET_LINK} to {}", dir.display()), &e);
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-        _ => {}
-    }
+    gone(&path).map_err(failed)?;
     std::os::unix::fs::symlink(dir, &path).map_err(failed)?;
     Ok(Made(path))
+}
+
+/// Removes what may be in a place, a link itself and not what it leads to.
+fn gone(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 /// Writes the address file in one step: a manager that restarts reads all of it or none.
 fn write_address(address: &str) -> Result<Made> {
     let failed = |e: io::Error| Error::io(format!("write {ADDRESS_FILE}"), &e);
-    let draft = Made(PathBuf::from(format!(".{ADDRESS_FILE}")));
+    let draft = PathBuf::from(format!(".{ADDRESS_FILE}"));
+    gone(&draft).map_err(failed)?;
+    // New, so never what a link leads to.
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&draft.0).map_err(failed)?;
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(&draft).map_err(failed)?;
+    let draft = Made(draft);
     file.write_all(address.as_bytes()).map_err(failed)?;
     std::fs::rename(&draft.0, ADDRESS_FILE).map_err(failed)?;
     draft.keep();

@@ -23,6 +23,8 @@ pub struct Manager {
     /// Short, whatever the temporary directory is: a socket's path is limited.
     sockets: PathBuf,
     pub namespace: String,
+    /// Whose containerd it is, if not its own.
+    pub grpc_of: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,11 +46,13 @@ impl Manager {
             dir,
             sockets,
             namespace,
+            grpc_of: None,
         }
     }
 
     pub fn grpc(&self) -> String {
-        format!("/run/{}.sock", self.namespace)
+        let own = || format!("/run/{}.sock", self.namespace);
+        self.grpc_of.clone().unwrap_or_else(own)
     }
 
     pub fn sockets(&self) -> PathBuf {

@@ -15,6 +15,7 @@ mod info;
 mod options;
 mod panics;
 mod serve;
+mod trust;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

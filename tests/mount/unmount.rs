@@ -22,14 +22,18 @@ fn stacked_hidden_and_oddly_named_mounts_are_unmounted() {
     mount_all(&[tmpfs(""), tmpfs("")], &space.rootfs()).unwrap();
     assert_eq!(space.mounts().len(), 6);
 
-    // The way there does not matter.
+    // Not by a link in its place; the way there does not matter.
     let link = space.0.join("link");
     symlink("rootfs", &link).unwrap();
     unmount_all(&link).unwrap();
+    assert_eq!(space.mounts().len(), 6);
+    let way = space.0.join("way");
+    symlink(".", &way).unwrap();
+    unmount_all(&way.join("rootfs")).unwrap();
     assert_eq!(space.mounts(), [sibling]);
 }
 
-/// Where there may be something it says no: at the place, below it, behind a link.
+/// Where there may be something it says no: at the place, or below it. A link is no such place.
 #[test]
 fn nothing_mounted_is_certain() {
     let space = Space::new("certain");
@@ -40,11 +44,11 @@ fn nothing_mounted_is_certain() {
     assert!(nothing_mounted(&rootfs));
     let link = space.0.join("link");
     symlink("rootfs", &link).unwrap();
-    assert!(!nothing_mounted(&link));
     let below = space.dir("rootfs/below");
     for place in [&below, &rootfs] {
         mount_all(&[tmpfs("")], place).unwrap();
         assert!(!nothing_mounted(&rootfs), "{}", place.display());
+        assert!(nothing_mounted(&link));
         unmount_all(place).unwrap();
         assert!(nothing_mounted(&rootfs), "{}", place.display());
     }

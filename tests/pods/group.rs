@@ -165,12 +165,13 @@ fn the_first_bundle_is_free_once_its_container_is() {
     });
 }
 
-/// Either annotation names a group, containerd's own before the CRI's, whatever its text. Its socket is not
+/// Either annotation names a group, containerd's own before the CRI's, whatever its text, but for what would lead to another
+/// namespace's (tests/bootstrap/trust.rs). Its socket is not
 /// named after a container, and goes with the shim all the same, also with one that was killed.
 #[test]
 fn a_group_has_any_name() {
     let long = "g".repeat(5000);
-    for name in ["web", "../../x", "a b\n\u{1}\"", &long] {
+    for name in ["web", "..x..", "a b\"ä%2f", &long] {
         for killed in [false, true] {
             run(async {
                 let of = |id: &str| {

@@ -383,23 +383,28 @@ async fn the_rest(runtime: &'static str) {
         };
         refuses(&shim, &request, code, "failed to mount rootfs component: ").await;
     }
-    // A link in the place of the rootfs.
+    // A link in the place of the rootfs, wherever it leads.
     let rootfs = shim.bundle_path("b").join("rootfs");
     fs::remove_dir(&rootfs).unwrap();
-    std::os::unix::fs::symlink("/nonexistent", &rootfs).unwrap();
-    let linked = CreateTaskRequest {
-        rootfs: vec![mount("tmpfs", "t", "", &[])],
-        ..request()
-    };
-    refuses(
-        &shim,
-        &linked,
-        Unknown,
-        "failed to mount rootfs component: ",
-    )
-    .await;
-    assert!(!Path::new("/nonexistent").exists());
-    fs::remove_file(&rootfs).unwrap();
+    let elsewhere = shim.dir().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    for target in [Path::new("/nonexistent"), &elsewhere] {
+        std::os::unix::fs::symlink(target, &rootfs).unwrap();
+        let linked = CreateTaskRequest {
+            rootfs: vec![mount("tmpfs", "t", "", &[])],
+            ..request()
+        };
+        refuses(
+            &shim,
+            &linked,
+            Unknown,
+            "failed to mount rootfs component: ",
+        )
+        .await;
+        assert!(!Path::new("/nonexistent").exists());
+        assert!(cotter::mount::nothing_mounted(&elsewhere));
+        fs::remove_file(&rootfs).unwrap();
+    }
     // Made by the failed Create, it goes with it.
     let failing = CreateTaskRequest {
         rootfs: vec![mount("nosuchfs", "n", "", &[])],
