@@ -42,5 +42,6 @@ pub mod proto;
 pub mod runtime;
 pub mod service;
 pub mod shim;
+pub mod shown;
 pub mod spec;
 pub mod stdio;

@@ -9,6 +9,7 @@ use cotter::shim::bootstrap::Environment;
 use cotter::shim::flags::{Flags, USAGE};
 use cotter::shim::serve::Config;
 use cotter::shim::{RUNTIME_NAME, delete, fds, info, serve, start};
+use cotter::shown;
 
 fn main() -> ExitCode {
     let code = told(run());
@@ -29,6 +30,7 @@ fn told(outcome: Result<()>) -> ExitCode {
         }
         Err(e) => {
             // No log, no server. The manager puts these bytes into its own error message: no newline.
+            let e = shown::line(&e.to_string());
             let _ = write!(io::stderr(), "{RUNTIME_NAME}: {e}");
             ExitCode::FAILURE
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // It is made to be read.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use cotter::error::{Error, Result};
 use cotter::manager::args::{HELP, Verb, parse};
 use cotter::manager::home::Home;
 use cotter::manager::{dump, list, run, stats};
+use cotter::shown;
 
 /// What the field returns when the container could not be run, the command not be started, the
 /// command not be found.
@@ -18,14 +20,20 @@ const NOT_RUNNABLE: u8 = 126;
 const NOT_THERE: u8 = 127;
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    let own = env_logger::Env::default().default_filter_or("error");
+    env_logger::Builder::from_env(own)
+        .format(|out, record| {
+            let text = record.args().to_string();
+            writeln!(out, "{}: {}", record.level(), shown::line(&text))
+        })
+        .init();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
     {
         Ok(runtime) => runtime,
         Err(why) => {
-            eprintln!("cotter: {why}");
+            eprintln!("cotter: {}", shown::line(&why.to_string()));
             return ExitCode::from(FAILED);
         }
     };
@@ -35,7 +43,7 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(why) => {
-            eprintln!("cotter: {why}");
+            eprintln!("cotter: {}", shown::line(&why.to_string()));
             ExitCode::from(blame(&why))
         }
     }
@@ -53,20 +61,13 @@ async fn obey(verb: Verb) -> Result<u8> {
             return Ok(u8::try_from(status).unwrap_or(u8::MAX));
         }
         Verb::Ps => {
-            println!("{:<16} {:>8}  {:<14} COMMAND", "ID", "PID", "STATUS");
-            for row in list::ps(&home()?).await? {
-                let command = row.command.join(" ");
-                println!(
-                    "{:<16} {:>8}  {:<14} {command}",
-                    row.id, row.pid, row.status
-                );
-            }
+            print!("{}", list::text(&list::ps(&home()?).await?));
         }
         Verb::Kill { id, signal } => list::kill(&home()?, &id, signal).await?,
         Verb::Stats(ask) => {
             let report = stats::stats(&ask, &own()).await?;
             match ask.json {
-                true => println!("{}", report.json()),
+                true => println!("{}", shown::json(&report.json().to_string())),
                 false => print!("{}", report.text()),
             }
         }

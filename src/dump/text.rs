@@ -8,9 +8,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::Dump;
-
-/// The longest a value in a table is shown.
-const WIDE: usize = 120;
+use crate::shown;
 
 /// The text of a whole dump.
 pub fn text(dump: &Dump) -> String {
@@ -25,7 +23,7 @@ pub fn text(dump: &Dump) -> String {
 }
 
 fn section(out: &mut String, name: &str, section: &Value) {
-    let name = clean(name);
+    let name = shown::line(name);
     match section {
         Value::Array(rows) if rows.is_empty() => line(out, format_args!("{name}: none")),
         Value::Array(rows) => {
@@ -38,10 +36,10 @@ fn section(out: &mut String, name: &str, section: &Value) {
             let width = names.iter().map(|name| columns(name)).max().unwrap_or(0);
             for (name, (key, value)) in names.iter().zip(facts) {
                 let pad = " ".repeat(width - columns(name));
-                line(out, format_args!("  {name}{pad}  {}", shown(key, value)));
+                line(out, format_args!("  {name}{pad}  {}", told(key, value)));
             }
         }
-        value => line(out, format_args!("{name}: {}", shown("", value))),
+        value => line(out, format_args!("{name}: {}", told("", value))),
     }
 }
 
@@ -62,14 +60,14 @@ fn table(out: &mut String, rows: &[Value]) {
     }
     let head: Vec<String> = keys.iter().map(|key| title(key).to_uppercase()).collect();
     let cell = |row: &Value, key: &str| {
-        let text = row.get(key).map_or_else(|| "-".into(), |v| shown(key, v));
-        shorten(text)
+        let text = row.get(key).map_or_else(|| "-".into(), |v| told(key, v));
+        shown::short(&text)
     };
     let lines: Vec<Vec<String>> = rows
         .iter()
         .map(|row| match row.is_object() {
             true => keys.iter().map(|key| cell(row, key)).collect(),
-            false => vec![shown("", row)],
+            false => vec![told("", row)],
         })
         .collect();
     let widths: Vec<usize> = (0..keys.len())
@@ -98,53 +96,34 @@ fn columns(text: &str) -> usize {
     text.chars().count()
 }
 
-fn shorten(text: String) -> String {
-    match text.char_indices().nth(WIDE) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
-}
-
 /// A field's name without its unit, in words.
 fn title(key: &str) -> String {
     let bare = key
         .strip_suffix("_ms")
         .or_else(|| key.strip_suffix("_bytes"))
         .unwrap_or(key);
-    clean(bare).replace('_', " ")
+    shown::line(bare).replace('_', " ")
 }
 
 /// A value by its field's unit.
-fn shown(key: &str, value: &Value) -> String {
+fn told(key: &str, value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::Bool(true) => "yes".into(),
         Value::Bool(false) => "no".into(),
         Value::String(text) if text.is_empty() => "-".into(),
-        Value::String(text) => clean(text),
+        Value::String(text) => shown::line(text),
         Value::Number(number) => match number.as_u64() {
             Some(n) if key.ends_with("_ms") => time(n),
             Some(n) if key.ends_with("_bytes") => size(n),
             _ => number.to_string(),
         },
         Value::Array(all) => {
-            let all: Vec<String> = all.iter().map(|value| shown("", value)).collect();
+            let all: Vec<String> = all.iter().map(|value| told("", value)).collect();
             all.join(", ")
         }
-        Value::Object(_) => clean(&value.to_string()),
+        Value::Object(_) => shown::line(&value.to_string()),
     }
-}
-
-/// Without what would act on a terminal or break the line.
-pub fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
-        }
-    }
-    out
 }
 
 /// A time to two units.
@@ -268,9 +247,6 @@ answer: 42
         let mut dump = Dump::default();
         dump.add("t", json!([{"a": "ö".repeat(500), "b": 1}]));
         let text = text(&dump);
-        assert!(
-            text.contains(&format!("{}…  1", "ö".repeat(WIDE))),
-            "{text}"
-        );
+        assert!(text.contains(&format!("{}…  1", "ö".repeat(120))), "{text}");
     }
 }

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::proto::cotter_pids::{PidsLevel, PidsLimit};
 use crate::proto::events_ttrpc::{Events, ForwardRequest, create_events};
 use crate::proto::{Empty, Timestamp};
+use crate::shown;
 
 /// What happened. `Other` is none of these, or bytes that are not what the type says.
 pub type Event = crate::events::Event<Any>;
@@ -30,9 +31,9 @@ impl Event {
         Self::known(&any).ok().flatten().unwrap_or(Self::Other(any))
     }
 
-    /// What it says besides the container, for people.
+    /// What it says besides the container, for people: one line.
     pub fn details(&self) -> String {
-        match self {
+        let text = match self {
             Self::Create(event) => format!("pid {}", event.pid),
             Self::Start(event) => format!("pid {}", event.pid),
             Self::Exit(event) if event.id == event.container_id => {
@@ -50,7 +51,8 @@ impl Event {
             Self::OomKill(event) => crate::events::describe(event),
             Self::Oom(_) | Self::Paused(_) | Self::Resumed(_) => String::new(),
             Self::Other(any) => any.type_url.clone(),
-        }
+        };
+        shown::line(&text)
     }
 }
 
@@ -189,7 +191,7 @@ impl Drop for EventServer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::events::{TaskExit, TaskPaused};
+    use crate::proto::events::{TaskCheckpointed, TaskExit, TaskPaused};
     use crate::proto::pack;
 
     #[test]
@@ -223,6 +225,32 @@ mod tests {
         );
         let paused = Event::decode(pack(&TaskPaused::default()).unwrap());
         assert_eq!(paused, Event::Paused(TaskPaused::default()));
+    }
+
+    #[test]
+    fn what_it_says_is_one_line() {
+        let evil = "a\u{1b}[2J\nb\u{202e}\u{2028}".to_owned();
+        let other = Any {
+            type_url: evil.clone(),
+            ..Any::default()
+        };
+        let exit = TaskExit {
+            id: evil.clone(),
+            ..TaskExit::default()
+        };
+        let checkpointed = TaskCheckpointed {
+            checkpoint: evil.clone(),
+            ..TaskCheckpointed::default()
+        };
+        for event in [
+            Event::Other(other),
+            Event::Exit(exit),
+            Event::Checkpointed(checkpointed),
+        ] {
+            let told = event.details();
+            assert!(!told.contains(shown::acts), "{told:?}");
+            assert!(told.contains("\\u{1b}[2J\\nb"), "{told}");
+        }
     }
 
     #[test]

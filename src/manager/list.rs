@@ -5,6 +5,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::proto::task::Status;
+use crate::shown;
 
 use super::bundle::Bundle;
 use super::client::Tasks;
@@ -25,6 +26,25 @@ pub struct Row {
     pub status: String,
     /// The command.
     pub command: Vec<String>,
+}
+
+/// Rows for people, under their columns.
+pub fn text(rows: &[Row]) -> String {
+    let head = ["ID", "PID", "STATUS", "COMMAND"].map(str::to_owned);
+    let cells = rows.iter().map(|row| {
+        let command = row.command.join(" ");
+        let pid = row.pid.to_string();
+        [
+            shown::short(&row.id),
+            pid,
+            shown::short(&row.status),
+            shown::short(&command),
+        ]
+    });
+    let line = |[id, pid, status, command]: [String; 4]| {
+        format!("{id:<16} {pid:>8}  {status:<14} {command}\n")
+    };
+    [head].into_iter().chain(cells).map(line).collect()
 }
 
 /// All containers.

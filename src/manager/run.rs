@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::error::{Code, Error, Result};
 use crate::proto::pack;
 use crate::proto::task::*;
+use crate::shown;
 use crate::spec::{LONGEST, read_bounded};
 
 use super::bundle::Bundle;
@@ -99,7 +100,7 @@ pub async fn run(home: &Home, options: &Options) -> Result<u32> {
     let ended = session.end().await;
     if options.debug || result.is_err() {
         for line in bundle.log() {
-            let _ = writeln!(stderr(), "shim: {line}");
+            let _ = writeln!(stderr(), "shim: {}", shown::line(&line));
         }
     }
     let status = result?;
@@ -226,7 +227,7 @@ fn show(timeline: Option<Instant>, told: &Told) {
             stderr(),
             "{:>9.1} ms  {:<20} {}",
             after.as_secs_f64() * 1000.0,
-            told.topic,
+            shown::line(&told.topic),
             told.event.details()
         );
     }

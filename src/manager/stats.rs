@@ -20,6 +20,7 @@ use crate::monitor::children;
 use crate::proto::cgroups_v2::{PSIData, PSIStats};
 use crate::proto::task::Status;
 use crate::proto::{Any, cgroups_v1, cgroups_v2, unpack};
+use crate::shown;
 
 use super::client::Tasks;
 use super::dialect::Endpoint;
@@ -242,7 +243,8 @@ impl Report {
 
     /// For people.
     pub fn text(&self) -> String {
-        let mut text = format!("{}  {}, pid {}\n", self.id, self.status, self.pid);
+        let id = shown::line(&self.id);
+        let mut text = format!("{id}  {}, pid {}\n", self.status, self.pid);
         let mut line = |part: &str, rest: &[Option<String>]| {
             let rest: Vec<&str> = rest.iter().flatten().map(String::as_str).collect();
             if !rest.is_empty() {

@@ -34,6 +34,7 @@ use crate::mount;
 use crate::pidfd;
 use crate::proto::Timestamp;
 use crate::proto::task::DeleteResponse;
+use crate::shown;
 use crate::spec::{self, Spec};
 
 /// Where runtimes keep their state unless the options say otherwise.
@@ -119,7 +120,7 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
     let time = ANSWER_LIMIT.saturating_sub(begun.elapsed());
     warnings.extend(events.tell(&address, &flags.namespace, time).err());
     for warning in warnings {
-        let _ = writeln!(stderr, "{warning}");
+        let _ = writeln!(stderr, "{}", shown::line(&warning.message));
     }
     let exit = end_of(&bundle);
     let answer = DeleteResponse {

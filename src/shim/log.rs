@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use super::RUNTIME_NAME;
 use crate::dump::recent::Recent;
 use crate::error::{Error, Result};
+use crate::shown;
 
 /// The latest errors and warnings, also those that found no room in the FIFO.
 pub static ERRORS: Recent = Recent::new();
@@ -103,7 +104,7 @@ fn line(at: SystemTime, level: Level, text: &str) -> String {
     line + &tail
 }
 
-/// Writes a character as Go's `%q` does.
+/// Writes a character as Go's `%q` does; of those that are not seen, those that act.
 fn quote(out: &mut String, c: char) {
     match c {
         '"' | '\\' => out.extend(['\\', c]),
@@ -111,7 +112,7 @@ fn quote(out: &mut String, c: char) {
         '\r' => out.push_str("\\r"),
         '\t' => out.push_str("\\t"),
         c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-        c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+        c if shown::acts(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
         c => out.push(c),
     }
 }
@@ -190,11 +191,11 @@ mod tests {
 
     #[test]
     fn a_record_is_one_quoted_line() {
-        let text = "a \"b\" c\\d\ne\tf\x1b\u{85} ö";
+        let text = "a \"b\" c\\d\ne\tf\x1b\u{85} ö\u{202e}\u{2028}\u{2029}\u{2066}";
         assert_eq!(
             line(SystemTime::UNIX_EPOCH, Level::Warn, text),
             "time=\"1970-01-01T00:00:00.000000000Z\" level=warning \
-             msg=\"a \\\"b\\\" c\\\\d\\ne\\tf\\x1b\\u0085 ö\" runtime=io.containerd.cotter.v2\n"
+             msg=\"a \\\"b\\\" c\\\\d\\ne\\tf\\x1b\\u0085 ö\\u202e\\u2028\\u2029\\u2066\" runtime=io.containerd.cotter.v2\n"
         );
     }
 

@@ -8,6 +8,7 @@
 
 mod bad;
 mod library;
+mod shown;
 mod tool;
 
 use std::fs;

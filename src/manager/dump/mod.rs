@@ -20,6 +20,7 @@ use ttrpc::context::Context;
 use crate::dump::{Dump, FILE, ms, text as dump_text};
 use crate::error::{Code, Error, Result};
 use crate::proto::introspection::{DumpRequest, IntrospectionClient};
+use crate::shown;
 
 use super::client::error;
 use super::dialect::Endpoint;
@@ -220,7 +221,7 @@ fn last(bundles: &[Bundle]) -> Option<Last> {
 /// For programs.
 pub fn json(shims: &[Shim]) -> String {
     // Text keys and plain values cannot fail.
-    serde_json::to_string_pretty(shims).unwrap_or_default()
+    shown::json(&serde_json::to_string_pretty(shims).unwrap_or_default())
 }
 
 /// For people.
@@ -235,7 +236,7 @@ pub fn text(shims: &[Shim]) -> String {
         let mut part = |head: &str, dump: Option<&Dump>| {
             let gap = if out.is_empty() { "" } else { "\n" };
             let body = dump.map(dump_text::text).unwrap_or_default();
-            let head = dump_text::clean(head);
+            let head = shown::line(head);
             out.push_str(&format!("{gap}=== {head}\n\n{body}"));
         };
         match &shim.problem {
