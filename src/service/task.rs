@@ -96,7 +96,8 @@ impl TaskService {
     }
 
     async fn pids(&self, req: PidsRequest) -> Result<PidsResponse> {
-        let members = self.registry.get(&req.id)?.pids()?;
+        let container = self.registry.get(&req.id)?;
+        let members = container.with_its_end(container.pids())?;
         Ok(PidsResponse {
             processes: members.into_iter().map(convert::process_info).collect(),
             ..Default::default()

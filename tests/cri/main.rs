@@ -57,6 +57,6 @@ cases! {
     resources::out_of_memory: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
     resources::refused_forks: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
     resources::update: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
-    death::containerd_restarts: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC");
+    death::containerd_restarts: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC"), v1_6(V1_6, "RUNC"), crun(V2_1, "CRUN_1_21");
     death::shim_killed: v2_1(V2_1, "RUNC");
 }

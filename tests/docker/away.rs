@@ -161,3 +161,46 @@ pub fn containerd_killed(line: Line, runtime: &str) {
     engine.passed("containerd killed");
     engine.passed("exit while containerd is away");
 }
+
+/// Both are away while containers end, and find them as they ended; what goes on is served as before.
+pub fn both_killed(line: Line, runtime: &str) {
+    let mut engine =
+        Engine::start_with(line, Form::DropIn, runtime, json!({ "live-restore": true }));
+    let before = engine.census();
+    let ends = |code| format!("trap 'exit {code}' TERM; echo ready; while :; do sleep 0.05; done");
+    engine.up("stays", &[], &["sleep", "1000"]);
+    engine.up("failed", &[], &["sh", "-c", &ends(5)]);
+    engine.up("done", &[], &["sh", "-c", &ends(0)]);
+    let stays = engine.pid("stays");
+    let ending = ["failed", "done"].map(|name| {
+        engine.said(name, "ready");
+        engine.pid(name)
+    });
+
+    engine.end("KILL");
+    engine.containerd.kill();
+    for pid in ending {
+        signal(pid, "TERM");
+        gone(&engine, pid);
+    }
+    engine.containerd.relaunch();
+    engine.launch_with(true);
+
+    // Of a shim that names no process of what has ended, as Go's, the newer containerd has forgotten how.
+    if !go_shim() || line == Line::V20_10 {
+        assert_eq!(engine.exited("failed"), 5);
+        assert_eq!(engine.exited("done"), 0);
+    }
+    let top = engine.docker(&["top", "failed"]);
+    assert!(top.err.contains("is not running"), "{top:?}");
+    assert_eq!(engine.pid("stays"), stays);
+    assert_eq!(engine.exec(&[], "stays", &["echo", "on"]).ok(), "on\n");
+    // Its name is free for the same container again.
+    engine.docker(&["start", "failed"]).ok();
+    engine.said("failed", "ready\nready\n");
+    for name in ["failed", "done", "stays"] {
+        engine.remove(name);
+    }
+    engine.nothing_left_since(&before);
+    engine.passed("exit while dockerd and containerd are away");
+}

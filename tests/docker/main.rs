@@ -74,5 +74,6 @@ alone! {
     daemon_killed: away::daemon_killed;
     daemon_stopped: away::daemon_stopped;
     containerd_killed: away::containerd_killed;
+    both_killed: away::both_killed;
     user_namespaces: userns::remapped;
 }

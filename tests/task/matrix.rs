@@ -293,7 +293,9 @@ async fn stopped(shim: &Shim) {
         Unknown,
         "cannot start a stopped process",
     );
-    assert_eq!(pids(shim, "c").await.unwrap().processes, []);
+    let left = pids(shim, "c").await.unwrap().processes;
+    let init = shim.state("c", "").await.unwrap().pid;
+    assert_eq!(left.iter().map(|p| p.pid).collect::<Vec<_>>(), [init]);
     no_checkpoint(shim, "cannot checkpoint a stopped container").await;
     let none = shim.exec_request("c", "", &["true"]);
     refused(

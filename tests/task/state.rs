@@ -2,14 +2,18 @@
 
 use std::time::SystemTime;
 
+use cotter::error::Code::NotFound;
+use cotter::manager::dialect::Dialect;
+use cotter::manager::spec::Spec;
 use cotter::proto::runc_options::ProcessDetails;
-use cotter::proto::task::{ConnectRequest, ExecProcessRequest, StateResponse, Status};
+use cotter::proto::task::{ConnectRequest, ExecProcessRequest, ProcessInfo, StateResponse, Status};
 use cotter::proto::unpack;
 
-use crate::client::{NO_TIME, SLEEP, pids, recent, until, with_each_runtime};
+use crate::client::{NO_TIME, SLEEP, pids, recent, refused, until, with_each_runtime, works};
 use crate::common::shim::Shim;
 
-with_each_runtime! { fields_of_an_init, fields_of_an_exec, connect_tells_the_pids, pids_tells_execs_apart, }
+with_each_runtime! { fields_of_an_init, fields_of_an_exec, connect_tells_the_pids, pids_tells_execs_apart,
+pids_of_what_has_ended, }
 
 /// All that State answers, in an order easy to compare: id, exec id, pid, status, exit status,
 /// whether it has a time of exit.
@@ -181,7 +185,53 @@ async fn pids_tells_execs_apart(runtime: &'static str) {
     assert!(details().await.iter().all(|(pid, _)| *pid != y));
     shim.kill("c", "", 9).await.unwrap();
     shim.wait("c", "").await.unwrap();
-    assert_eq!(details().await, []);
+    assert_eq!(details().await, [(init, None)]);
     shim.delete("c", "").await.unwrap();
     shim.end().await;
+}
+
+/// A container that has ended names its init, and that alone, until it is deleted: a manager that comes
+/// back takes one without processes for a shim that never had a task, and clears it away. One that was
+/// killed before its start, too. The neighbour in the same shim has its own.
+async fn pids_of_what_has_ended(runtime: &'static str) {
+    for host in [false, true] {
+        let mut spec = Spec::new("c", ["sh", "-c", "sleep 1000 & wait"]);
+        spec.host_pids = host;
+        let mut shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
+        let details = async |shim: &Shim, id: &str| {
+            let all = pids(shim, id).await.unwrap().processes;
+            let plain = |p: &ProcessInfo| (p.pid, p.info.is_some());
+            all.iter().map(plain).collect::<Vec<_>>()
+        };
+        let init = shim.create("c").await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        shim.exec("c", "x", &SLEEP).await.unwrap();
+        let neighbour = shim.run("n", &SLEEP).await;
+        shim.bundle("never", Spec::new("never", SLEEP));
+        let never = shim.create("never").await.unwrap();
+
+        shim.kill("c", "", 9).await.unwrap();
+        assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+        // With the host's pids, what init left behind is killed in a moment.
+        until("only init is named", async || {
+            details(&shim, "c").await == [(init, false)]
+        })
+        .await;
+        shim.kill("never", "", 9).await.unwrap();
+        assert_eq!(shim.wait("never", "").await.unwrap().exit_status, 137);
+        assert_eq!(details(&shim, "never").await, [(never, false)]);
+        assert_eq!(details(&shim, "n").await, [(neighbour, false)]);
+
+        for id in ["c", "never"] {
+            shim.delete(id, "").await.unwrap();
+            refused(
+                pids(&shim, id).await,
+                NotFound,
+                "container not created: not found",
+            );
+        }
+        works(&shim, "n").await;
+        shim.remove("n").await;
+        shim.end().await;
+    }
 }
