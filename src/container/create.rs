@@ -191,8 +191,8 @@ async fn build(
         no_new_keyring: create.options.no_new_keyring,
     };
     files::remove(&options.pid_file);
-    runtime
-        .create(&create.id, bundle, &options, fds)
+    let called = runtime.create(&create.id, bundle, &options, fds);
+    io.during(called)
         .await
         .map_err(|e| e.about_spec(&spec.oci_version, &runtime.binary))?;
     let pid = read_pid_file(&options.pid_file)

@@ -152,7 +152,14 @@ impl Container {
         let fds = restore.fds().try_clone();
         let fds = fds.map_err(|e| Error::io("hand over the streams", &e))?;
         let called = self.runtime.restore(&self.id, &self.bundle, &options, fds);
-        called.await.map_err(|why| one_line(why.into()))?;
+        let called = io.during(called).await;
+        // A terminal that has been taken already is that of the call that failed.
+        let failed = called.inspect_err(|_| {
+            if io.has_terminal() {
+                init.close_io();
+            }
+        });
+        failed.map_err(|why| one_line(why.into()))?;
         let pid = read_pid_file(&options.pid_file).map_err(no_pid)?;
         // At once: it runs already, and may be gone soon.
         let cgroup = create::cgroup_of(&self.id, pid);

@@ -189,7 +189,8 @@ impl Container {
             .filter(|_| exec.stdio.terminal)
             .map(|size| spec::with_console_size(&exec.spec, size.width, size.height));
         let spec = sized.as_ref().unwrap_or(&exec.spec);
-        let called = self.runtime.exec(&self.id, spec, &options, fds).await;
+        let called = self.runtime.exec(&self.id, spec, &options, fds);
+        let called = io.during(called).await;
         let pid = read_pid_file(&options.pid_file);
         files::remove(&options.pid_file);
         called?;

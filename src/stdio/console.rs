@@ -9,8 +9,10 @@
 
 use std::fs;
 use std::io::{self, IoSliceMut};
+use std::mem::take;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -20,6 +22,7 @@ use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use super::sys;
 use crate::error::{Error, Result};
 
 /// `sun_path` of unix(7), with its final NUL.
@@ -59,8 +62,19 @@ impl Size {
 /// enter.
 #[derive(Debug)]
 pub(super) struct ConsoleSocket {
+    /// What has come before it was waited for.
+    early: Early,
     listener: UnixListener,
     directory: Directory,
+}
+
+/// How much of a terminal's coming has been seen.
+#[derive(Debug, Default)]
+enum Early {
+    #[default]
+    Nothing,
+    Connected(UnixStream),
+    Came(io::Result<OwnedFd>),
 }
 
 /// A directory that is removed with its socket.
@@ -104,6 +118,7 @@ impl ConsoleSocket {
                 let directory = Directory(dir);
                 let listener = UnixListener::bind(directory.socket())?;
                 Ok(Self {
+                    early: Early::Nothing,
                     listener,
                     directory,
                 })
@@ -124,7 +139,11 @@ impl ConsoleSocket {
     /// The master end that the runtime has sent or is about to, not blocking.
     pub(super) async fn receive(self, limit: Duration) -> Result<OwnedFd> {
         let received = timeout(limit, async {
-            let (stream, _) = self.listener.accept().await?;
+            let stream = match self.early {
+                Early::Came(came) => return came,
+                Early::Connected(stream) => stream,
+                Early::Nothing => self.listener.accept().await?.0,
+            };
             receive(&stream).await
         });
         match received.await {
@@ -135,17 +154,48 @@ impl ConsoleSocket {
             ))),
         }
     }
+
+    /// Looks whether a terminal has come, and takes it if so many bytes have been written to it.
+    pub(super) fn shows(&mut self, bytes: usize, cx: &mut Context<'_>) -> Option<OwnedFd> {
+        if matches!(self.early, Early::Nothing)
+            && let Poll::Ready(Ok((stream, _))) = self.listener.poll_accept(cx)
+        {
+            self.early = Early::Connected(stream);
+        }
+        if let Early::Connected(stream) = &self.early {
+            match message(stream) {
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                fds => self.early = Early::Came(fds.and_then(the_master)),
+            }
+        }
+        match take(&mut self.early) {
+            Early::Came(Ok(master)) if sys::unread(&master) >= bytes => Some(master),
+            early => {
+                self.early = early;
+                None
+            }
+        }
+    }
+
+    /// Forgets all that has come so far.
+    pub(super) fn forget(&mut self, cx: &mut Context<'_>) {
+        self.early = Early::Nothing;
+        while let Poll::Ready(Ok(_)) = self.listener.poll_accept(cx) {}
+    }
 }
 
 /// One message with exactly one descriptor, which is a terminal's master end.
 async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
     stream.readable().await?;
-    let mut fds = loop {
+    loop {
         match stream.try_io(Interest::READABLE, || message(stream)) {
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
-            received => break received?,
+            received => return received.and_then(the_master),
         }
-    };
+    }
+}
+
+fn the_master(mut fds: Vec<OwnedFd>) -> io::Result<OwnedFd> {
     let (Some(master), true) = (fds.pop(), fds.is_empty()) else {
         return Err(io::Error::other(
             "not exactly one descriptor in the message",

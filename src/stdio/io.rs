@@ -3,13 +3,13 @@
 //! Invariant: whatever state its relays are in, [`Io::close`] closes every descriptor before it
 //! returns, and each relay's task ends at its next turn.
 
+mod early;
 mod loggers;
 mod open;
 mod terminal;
 
 use std::future::poll_fn;
-use std::mem::take;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::mem::{replace, take};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -41,7 +41,6 @@ pub(super) const STREAMS: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::
 #[derive(Debug)]
 pub struct Io {
     pub(super) shared: Arc<Shared>,
-    started: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -60,6 +59,8 @@ pub(super) struct Shared {
 pub(super) struct Lane {
     /// `None` if the process has no such stream, or it has ended.
     pub(super) relay: Option<Relay>,
+    /// It has a task.
+    started: bool,
     /// Of the relay's task.
     waker: Option<Waker>,
     pub(super) tally: Tally,
@@ -67,7 +68,7 @@ pub(super) struct Lane {
 
 impl Io {
     /// Opens the FIFOs and makes the pipes; the container's ends are owned by `uid:gid`. Nothing
-    /// moves before [`Io::start`]. On error nothing stays open.
+    /// moves before [`Io::start`], but for much output [`during`](Self::during) the runtime's call. On error nothing stays open.
     ///
     /// An output that is a regular file or a character device is appended to. A stdin that is one
     /// becomes the container's as it is, opened for reading.
@@ -98,7 +99,6 @@ impl Io {
         };
         let io = Self {
             shared: Arc::new(shared),
-            started: AtomicBool::new(false),
         };
         Ok((io, opening.fds))
     }
@@ -137,15 +137,8 @@ impl Io {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(&self) {
-        if self.started.swap(true, Ordering::Relaxed) {
-            return;
-        }
         for stream in STREAMS {
-            if self.shared.lane(stream).relay.is_some() {
-                let shared = Arc::clone(&self.shared);
-                // Ends by itself when its relay does, which `close` sees to.
-                tokio::spawn(poll_fn(move |cx| shared.turn(stream, cx)));
-            }
+            self.shared.start(stream);
         }
     }
 
@@ -241,6 +234,15 @@ impl Shared {
         lane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn start(self: &Arc<Self>, stream: Stream) {
+        let mut lane = self.lane(stream);
+        if lane.relay.is_some() && !replace(&mut lane.started, true) {
+            let shared = Arc::clone(self);
+            // Ends by itself when its relay does, which `close` sees to.
+            tokio::spawn(poll_fn(move |cx| shared.turn(stream, cx)));
+        }
+    }
+
     fn loggers(&self) -> MutexGuard<'_, Loggers> {
         self.loggers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -256,6 +258,7 @@ impl Shared {
             relay: slot,
             waker,
             tally,
+            ..
         } = &mut *lane;
         let Some(relay) = slot else {
             return Poll::Ready(());

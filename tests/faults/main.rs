@@ -23,6 +23,7 @@ mod hang;
 mod held;
 mod init;
 mod outage;
+mod output;
 mod recycled;
 mod restore;
 mod runtime;

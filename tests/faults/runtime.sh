@@ -26,6 +26,10 @@ hold() {
     here
     read -r _ <"$me/gate-$fault"
 }
+print() {
+    head -c "$1" /dev/zero | tr '\0' o
+    head -c "$1" /dev/zero | tr '\0' e >&2
+}
 say() { printf '{"level":"error","msg":"%s"}\n' "$1" >>"$log"; }
 
 fault=''
@@ -74,6 +78,23 @@ half)
     mkdir -p "$root/$id"
     say 'it broke half-way'
     exit 1
+    ;;
+prints=*)
+    print "${fault#prints=}"
+    exec "$real" "$@"
+    ;;
+# Not at once, so that it is looked at meanwhile.
+prints-fails=*)
+    print "${fault#prints-fails=}"
+    sleep 0.5
+    say 'it broke on purpose'
+    exit 1
+    ;;
+# It returns when what it has started has ended.
+until-end)
+    "$real" "$@" || exit
+    read -r pid <"$pid_file"
+    while [ -e "/proc/$pid" ]; do sleep 0.01; done
     ;;
 nothing) exit 0 ;;
 no-pid)

@@ -13,6 +13,18 @@ use crate::error::Code;
 const SHORT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(30);
 
+/// A runtime that sends these, one message each, and goes.
+fn send(socket: &ConsoleSocket, messages: &[&[&OwnedFd]]) {
+    let runtime = StdStream::connect(socket.path()).unwrap();
+    for fds in messages {
+        let raw: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights };
+        let name = [IoSlice::new(b"/dev/ptmx")];
+        sendmsg::<()>(runtime.as_raw_fd(), &name, control, MsgFlags::empty(), None).unwrap();
+    }
+}
+
 /// What comes when a runtime sends these, one message each.
 async fn sent(messages: &[&[&OwnedFd]]) -> Result<OwnedFd> {
     let socket = ConsoleSocket::listen().unwrap();
@@ -22,15 +34,7 @@ async fn sent(messages: &[&[&OwnedFd]]) -> Result<OwnedFd> {
         std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
         0o700
     );
-    let runtime = StdStream::connect(socket.path()).unwrap();
-    for fds in messages {
-        let raw: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
-        let rights = [ControlMessage::ScmRights(&raw)];
-        let control = if raw.is_empty() { &[][..] } else { &rights };
-        let name = [IoSlice::new(b"/dev/ptmx")];
-        sendmsg::<()>(runtime.as_raw_fd(), &name, control, MsgFlags::empty(), None).unwrap();
-    }
-    drop(runtime);
+    send(&socket, messages);
     let received = socket.receive(LONG).await;
     assert!(!directory.exists());
     received
@@ -71,6 +75,84 @@ async fn what_is_no_terminal() {
         slave[0].revents(),
         Some(PollFlags::POLLHUP | PollFlags::POLLERR)
     );
+}
+
+fn nobody() -> Context<'static> {
+    Context::from_waker(std::task::Waker::noop())
+}
+
+/// Looks as often as it takes.
+async fn shown(socket: &mut ConsoleSocket, bytes: usize) -> OwnedFd {
+    let looks = async {
+        loop {
+            if let Some(master) = socket.shows(bytes, &mut nobody()) {
+                return master;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LONG, looks).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_that_much_is_written_to_is_taken_early() {
+    let pty = openpty(None, None).unwrap();
+    let mut socket = ConsoleSocket::listen().unwrap();
+    assert!(socket.shows(0, &mut nobody()).is_none());
+    send(&socket, &[&[&pty.master]]);
+    nix::unistd::write(&pty.slave, b"some").unwrap();
+    // It has come, and is kept for who waits for it.
+    until_come(&mut socket).await;
+    assert!(socket.shows(5, &mut nobody()).is_none());
+    let master = shown(&mut socket, 4).await;
+    assert_eq!(number(&master), number(&pty.master));
+}
+
+#[tokio::test]
+async fn one_that_came_early_is_received() {
+    let pty = openpty(None, None).unwrap();
+    let mut socket = ConsoleSocket::listen().unwrap();
+    send(&socket, &[&[&pty.master]]);
+    until_come(&mut socket).await;
+    let master = socket.receive(SHORT).await.unwrap();
+    assert_eq!(number(&master), number(&pty.master));
+
+    let mut socket = ConsoleSocket::listen().unwrap();
+    send(&socket, &[&[]]);
+    until_come(&mut socket).await;
+    let error = socket.receive(SHORT).await.unwrap_err();
+    assert!(error.message.contains("not exactly one"), "{error}");
+}
+
+async fn until_come(socket: &mut ConsoleSocket) {
+    let looks = async {
+        while !matches!(socket.early, Early::Came(_)) {
+            assert!(socket.shows(usize::MAX, &mut nobody()).is_none());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LONG, looks).await.unwrap();
+}
+
+/// What a call that failed has sent is not taken for the next one's.
+#[tokio::test]
+async fn an_earlier_one_is_forgotten() {
+    let [old, new] = [(); 2].map(|()| openpty(None, None).unwrap());
+    let mut socket = ConsoleSocket::listen().unwrap();
+    for seen in [true, false] {
+        send(&socket, &[&[&old.master]]);
+        if seen {
+            until_come(&mut socket).await;
+        } else {
+            // For the reactor, which only then has seen it.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        socket.forget(&mut nobody());
+        assert!(matches!(socket.early, Early::Nothing));
+    }
+    send(&socket, &[&[&new.master]]);
+    let master = socket.receive(LONG).await.unwrap();
+    assert_eq!(number(&master), number(&new.master));
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ pub(super) enum Terminal {
         stdout: Opened,
     },
     Open(Arc<OwnedFd>),
+    /// What came early could not be used.
+    Failed(Error),
 }
 
 impl Terminal {
@@ -57,7 +59,7 @@ impl Io {
     pub fn console_socket(&self) -> Option<PathBuf> {
         match &*self.shared.terminal() {
             Terminal::Awaited { socket, .. } => Some(socket.path()),
-            Terminal::None | Terminal::Open(_) => None,
+            Terminal::None | Terminal::Open(_) | Terminal::Failed(_) => None,
         }
     }
 
@@ -66,34 +68,22 @@ impl Io {
     /// # Errors
     /// `DeadlineExceeded` when it did not come within `limit`, or what came instead.
     pub async fn connect_terminal(&self, limit: Duration) -> Result<()> {
-        let awaited = take(&mut *self.shared.terminal());
-        let Terminal::Awaited {
-            socket,
-            stdin,
-            stdout,
-        } = awaited
-        else {
-            return Ok(());
+        let terminal = take(&mut *self.shared.terminal());
+        let (socket, stdin, stdout) = match terminal {
+            Terminal::Awaited {
+                socket,
+                stdin,
+                stdout,
+            } => (socket, stdin, stdout),
+            Terminal::Failed(why) => return Err(why),
+            other => {
+                *self.shared.terminal() = other;
+                return Ok(());
+            }
         };
         let failed = "failed to retrieve console master";
         let master = socket.receive(limit).await.map_err(|e| e.context(failed))?;
-        let master = Arc::new(master);
-        let relays = || {
-            let output = match stdout {
-                Opened::Fifo(fifo) => Relay::terminal_to_fifo(Arc::clone(&master), fifo)?
-                    .buffered(self.shared.buffering),
-                Opened::File(file, kind) => {
-                    Relay::terminal_to_file(Arc::clone(&master), file, kind)?
-                }
-            };
-            let input = stdin.map(|fifo| Relay::to_terminal(fifo, Arc::clone(&master)));
-            std::io::Result::Ok((input.transpose()?, output))
-        };
-        let (input, output) = relays().map_err(|why| Error::io("watch the terminal", &why))?;
-        self.shared.lane(Stream::Stdin).relay = input;
-        self.shared.lane(Stream::Stdout).relay = Some(output);
-        *self.shared.terminal() = Terminal::Open(master);
-        Ok(())
+        self.shared.open_terminal(master, stdin, stdout)
     }
 
     /// Sets the terminal's size. Without a terminal, or when it is closed, does nothing.
@@ -104,7 +94,7 @@ impl Io {
         match &*self.shared.terminal() {
             Terminal::Open(master) => console::resize(master, size)
                 .map_err(|why| Error::io(format!("resize the terminal to {size:?}"), &why)),
-            Terminal::None | Terminal::Awaited { .. } => Ok(()),
+            Terminal::None | Terminal::Awaited { .. } | Terminal::Failed(_) => Ok(()),
         }
     }
 
@@ -116,6 +106,33 @@ impl Io {
 }
 
 impl Shared {
+    /// Makes the relays of a terminal that has come.
+    pub(super) fn open_terminal(
+        &self,
+        master: OwnedFd,
+        stdin: Option<OwnedFd>,
+        stdout: Opened,
+    ) -> Result<()> {
+        let master = Arc::new(master);
+        let relays = || {
+            let output = match stdout {
+                Opened::Fifo(fifo) => {
+                    Relay::terminal_to_fifo(Arc::clone(&master), fifo)?.buffered(self.buffering)
+                }
+                Opened::File(file, kind) => {
+                    Relay::terminal_to_file(Arc::clone(&master), file, kind)?
+                }
+            };
+            let input = stdin.map(|fifo| Relay::to_terminal(fifo, Arc::clone(&master)));
+            std::io::Result::Ok((input.transpose()?, output))
+        };
+        let (input, output) = relays().map_err(|why| Error::io("watch the terminal", &why))?;
+        self.lane(Stream::Stdin).relay = input;
+        self.lane(Stream::Stdout).relay = Some(output);
+        *self.terminal() = Terminal::Open(master);
+        Ok(())
+    }
+
     /// Has the relays close the terminal, if it is open; the other owner is here.
     pub(super) fn end_terminal(&self) {
         {

@@ -40,6 +40,19 @@ impl Relay {
         }
     }
 
+    /// Whether so much waits in its source that who writes may have to wait soon: a pipe may be full
+    /// with half of what it can hold, and one of a single page with any byte.
+    pub(in crate::stdio) fn is_filling(&self) -> bool {
+        const PAGE: u64 = 4096;
+        let Some(source) = &self.from else {
+            return false;
+        };
+        let unread = sys::unread(source.get_ref()) as u64;
+        // No pipe: a terminal, which is only here once much was written to it.
+        let size = sys::pipe_size(source.get_ref().as_fd()).unwrap_or(0);
+        unread > size.saturating_sub(PAGE) / 4
+    }
+
     /// Bytes that it has handed on and nobody has read yet, as far as its target counts them.
     pub(in crate::stdio) fn unread(&self) -> Option<usize> {
         match self.target {
