@@ -9,8 +9,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Read;
 use std::time::Duration;
 
 use cotter::cgroup::Version;
@@ -428,32 +427,6 @@ fn an_idle_shim_sleeps() {
     }
 }
 
-/// The kernel's log from here on.
-struct KernelLog(fs::File);
-
-impl KernelLog {
-    fn follow() -> Self {
-        let mut open = fs::OpenOptions::new();
-        open.read(true).custom_flags(libc::O_NONBLOCK);
-        let mut log = open.open("/dev/kmsg").unwrap();
-        log.seek(SeekFrom::End(0)).unwrap();
-        Self(log)
-    }
-
-    /// How many records there were.
-    fn records(&mut self) -> u64 {
-        let mut records = 0;
-        loop {
-            match self.0.read(&mut [0; 8192]) {
-                Ok(_) => records += 1,
-                Err(why) if why.kind() == ErrorKind::WouldBlock => return records,
-                // Overwritten before they were read.
-                Err(why) => assert_eq!(why.kind(), ErrorKind::BrokenPipe),
-            }
-        }
-    }
-}
-
 /// Waits until nothing happens, and answers how often the shim has been switched by then.
 async fn comes_to_rest(pid: u32) -> u64 {
     let mut last = switches(pid);
@@ -496,8 +469,8 @@ fn needed(containers: usize, version: Version) -> Kinds {
     }
 }
 
-/// The memory and the processes of all of them are watched. On v1 Linux since 6.11 tells of refused forks in
-/// its log only, each line of which, whosesoever, wakes those who follow it.
+/// The memory and the processes of all of them are watched. On v1 Linux since 6.11 tells nobody of refused
+/// forks: there a shim looks, once a second at most, for all its containers at once.
 #[test]
 fn a_hundred_containers_wake_nobody_and_cost_few_descriptors() {
     run(async {
@@ -521,11 +494,10 @@ fn a_hundred_containers_wake_nobody_and_cost_few_descriptors() {
             }
             made = count;
             let before = comes_to_rest(pid).await;
-            let mut log = KernelLog::follow();
             let begun = switches(pid);
             assert!(begun >= before);
             sleep(Duration::from_secs(3)).await;
-            let (woken, lines) = (switches(pid) - begun, log.records());
+            let woken = switches(pid) - begun;
             let (all, mut watches) = (common::descriptors(pid), watches(pid));
             for (kind, count) in &without {
                 *watches.get_mut(kind).unwrap() -= count;
@@ -533,14 +505,15 @@ fn a_hundred_containers_wake_nobody_and_cost_few_descriptors() {
             watches.retain(|_, count| *count > 0);
             eprintln!(
                 "idle: {count:>3} containers, {} descriptors, {watches:?} of them to watch, \
-                 {woken} switches in 3 s with {lines} lines of the kernel",
+                 {woken} switches in 3 s",
                 all.len()
             );
-            let per_line = match version {
-                Version::V1 => 2,
+            // Each may be switched away from once more than it waits.
+            let looks = match version {
+                Version::V1 => 2 * 3,
                 Version::V2 => 0,
             };
-            assert!(woken <= per_line * lines, "{woken}");
+            assert!(woken <= looks, "{woken}");
             assert_eq!(watches, needed(count, version), "{count}");
             // Of all else there is no more for many than for one.
             let others = all.len() - watches.values().sum::<usize>();

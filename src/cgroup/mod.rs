@@ -12,7 +12,6 @@ mod manage;
 mod metrics;
 mod oom;
 mod pids;
-mod refused;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -31,7 +30,6 @@ pub use manage::{add_process, remove};
 pub use metrics::{Metrics, host_pressure};
 pub use oom::{Hit, OomWatch, Scope};
 pub use pids::{CountedAt, Level, Pids, fullest};
-pub use refused::{Refusals, Refused};
 pub use watch::{Watch, Watcher};
 
 /// The cgroup a process was in when it was looked at, in every hierarchy.

@@ -6,7 +6,8 @@
 //! - `pids.events` counts refused forks where the forking task is: on v1, on v2 before Linux 6.11, and since
 //!   when cgroup2 is mounted with `pids_localevents`. Else it counts at the level whose limit was
 //!   reached and above, and `pids.events.local` at that level alone.
-//! - On v1, Linux since 6.11 counts but notifies nobody ([`super::refused`] fills that gap).
+//! - On v1, Linux since 6.11 counts but notifies nobody (since "cgroup/pids: Make event counters
+//!   hierarchical" it notifies a file that v1 does not have).
 //! - A fork is refused at any level; moving a process into a cgroup, never.
 //! - A process that has ended counts until it is waited for, and is in no list of its cgroup.
 
@@ -101,7 +102,7 @@ impl Pids {
         self.counted_at
     }
 
-    /// Whether the kernel surely notifies who watches. Else [`super::Refusals`] tells of the first time.
+    /// Whether the kernel surely notifies who watches. Else the count has to be looked at.
     pub fn is_notified(&self) -> bool {
         self.notified == Notified::Always
     }

@@ -76,8 +76,9 @@ impl Container {
         init_allows(state, InitOp::Delete)?;
         self.kills.over().await;
 
-        // The kernel's count goes with the cgroup.
+        // The kernel's counts go with the cgroup.
         self.tell_oom(None);
+        self.last_look_at_pids();
         // The runtime has nothing of one that was not restored, but for what a failed try left.
         if state != State::CreatedCheckpoint || self.runtime.knows(&self.id) {
             let force = matches!(state, State::Created | State::CreatedCheckpoint);

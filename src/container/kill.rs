@@ -29,11 +29,13 @@ impl Container {
     /// signal could not be sent.
     pub async fn kill(&self, exec_id: &str, signal: u32, all: bool) -> Result<()> {
         let process = self.process(exec_id)?;
-        if process.is_init() {
+        let sent = if process.is_init() {
             self.kill_init(&process, signal, all).await
         } else {
             self.kill_exec(&process, signal)
-        }
+        };
+        self.look_at_pids();
+        sent
     }
 
     async fn kill_init(&self, init: &Process, signal: u32, all: bool) -> Result<()> {

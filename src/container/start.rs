@@ -78,7 +78,9 @@ impl Container {
             return self.restore_init(init, restore, start).await;
         }
         let refused = self.refused_so_far();
-        if let Err(why) = self.runtime.start(&self.id).await {
+        let called = self.runtime.start(&self.id).await;
+        self.look_at_pids();
+        if let Err(why) = called {
             if !self.has_started(facts.pid, &why).await {
                 return Err(refused.explain(why.into()));
             }
@@ -136,6 +138,7 @@ impl Container {
             let announced = tracker.announce(start, pid, exec, None);
             announced.map(|()| pid).map_err(no_pid)
         });
+        self.look_at_pids();
         match started {
             Ok(pid) => {
                 // It came up after the kill of all that init left behind: that kill missed it.

@@ -44,6 +44,7 @@ impl Container {
         let _turn = self.turn("update").await?;
         allowed()?;
         self.runtime.update(&self.id, resources).await?;
+        self.look_at_pids();
         Ok(())
     }
 }

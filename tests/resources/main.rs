@@ -9,6 +9,7 @@
 mod common;
 mod gate;
 mod go;
+mod kernel_log;
 mod mixed;
 mod oom;
 mod oom_storm;

@@ -18,9 +18,9 @@ use crate::common::{containers, eventually, unique};
 use crate::{cgroup, read};
 
 /// Forks until it is refused, and once more: then there is no room at all.
-const BOMB: &str = "sh -c 'while :; do sleep 1000 & done'; sleep 1000 & exec sleep 1000";
+pub const BOMB: &str = "sh -c 'while :; do sleep 1000 & done'; sleep 1000 & exec sleep 1000";
 
-fn limited(id: &str, limit: i64, script: &str) -> Spec {
+pub fn limited(id: &str, limit: i64, script: &str) -> Spec {
     let mut spec = Spec::new(id, ["sh", "-c", script]);
     spec.pids_limit = Some(limit);
     spec
@@ -37,7 +37,7 @@ fn pids_limit(told: Told) -> Option<PidsLimit> {
     }
 }
 
-async fn next(shim: &mut Shim) -> PidsLimit {
+pub async fn next(shim: &mut Shim) -> PidsLimit {
     let told = shim
         .events_until(|e| matches!(e, Event::PidsLimit(_)))
         .await;
@@ -364,11 +364,15 @@ fn a_cgroup_that_is_gone_is_watched_no_more() {
     });
 }
 
-/// 50 containers in one shim, whose limits are hit one after the other. Prints how long it took from the
+/// Fifty containers in one shim, whose limits are hit one after the other. Prints how long it took from the
 /// refused fork to our event, as the manager has it.
 #[test]
 fn fifty_containers_in_one_shim() {
-    let count = containers(50);
+    // On v1, where Linux since 6.11 notifies nobody, each may take a second.
+    let count = containers(match cgroup(1).version() {
+        Version::V1 => 10,
+        Version::V2 => 50,
+    });
     run(async {
         let ids: Vec<String> = (0..count).map(|n| format!("c{n}")).collect();
         let spec = limited(&ids[0], 10, BOMB);

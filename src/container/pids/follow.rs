@@ -1,45 +1,48 @@
 //! When to look at what the kernel has counted.
 //!
-//! Invariant: at once when there is word, then once a second while there is news. Where the kernel tells of
-//! a cgroup's first refusal only, a limit that has been reached is looked at again without word, ever
-//! more rarely; one that has not been reached, never.
+//! Invariant: at once when there is word, then once a second while there is news. Where the kernel notifies
+//! nobody (cgroup v1 since Linux 6.11) a limit is looked at once a second while the number of processes
+//! changes, ever more rarely while it does not, and never where there is no limit. All such looks of a shim fall
+//! together, so that it is woken for them once a second at most, and every sixteen seconds when it is idle
+//! (`tests/resources/kernel_log.rs`). A client that starts, execs, signals or updates is a reason to look.
+//!
+//! The kernel's log says when a cgroup is refused a fork for the first time. It is not listened to: each line of
+//! it, whosesoever, would wake every shim of the machine.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Shared, log_once, unwatched};
-use crate::cgroup::{Pids, Refused, Watch};
+use crate::cgroup::{Level, Pids, Watch};
 use crate::error::Result;
 
-/// Between two events of one limit.
+/// Between two events of one limit, and the shortest time between two looks without word.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest time between two looks at a limit that has been reached, on systems that only tell of the
-/// first time; the first look is after [`PAUSE`], and the time doubles.
-const LONGEST_PAUSE: Duration = Duration::from_secs(64);
+/// The longest time between two looks without word; it doubles from [`PAUSE`] on.
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+
+/// Looks come at whole multiples of their pauses, counted from here.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Waits for word of one cgroup.
 pub(super) struct Follow {
+    pids: Pids,
     /// None where the cgroup's own file is silent.
     watch: Option<Watch>,
     rhythm: Rhythm,
-    /// The kernel's log, where that file is or may be silent.
-    refused: Option<Refused>,
+    /// Somebody has a reason to look.
+    asked: Arc<Notify>,
 }
 
 impl Follow {
-    pub(super) fn new(watch: Option<Watch>, pids: &Pids, shared: &Shared, id: &str) -> Self {
-        let follow = || shared.pids.refusals.follow();
-        let refused = (!pids.is_notified()).then(follow);
-        let refused = refused.and_then(|refused| {
-            refused
-                .inspect_err(|why| log_once(shared, id, &unwatched(why)))
-                .ok()
-        });
+    pub(super) fn new(watch: Option<Watch>, pids: &Pids, asked: &Arc<Notify>) -> Self {
         Self {
+            pids: pids.clone(),
             watch,
             rhythm: Rhythm::new(pids.is_notified()),
-            refused,
+            asked: Arc::clone(asked),
         }
     }
 
@@ -63,38 +66,50 @@ impl Follow {
                     }
                 }
             }
-            self.rhythm.had(said, news);
-            word = self.word(self.rhythm.pause()).await?;
+            self.rhythm.had(said, news, || fill(&self.pids.levels()));
+            word = self.word().await?;
         }
         Ok(())
     }
 
     /// Who says that there may be news; none when the cgroup is gone.
-    async fn word(&mut self, pause: Option<Duration>) -> Result<Option<Word>> {
+    async fn word(&mut self) -> Result<Option<Word>> {
         let changed = async {
             match &mut self.watch {
                 Some(watch) => watch.changed().await,
                 None => std::future::pending().await,
             }
         };
-        let refused = async {
-            match &mut self.refused {
-                Some(refused) => refused.anywhere().await,
-                None => std::future::pending().await,
-            }
-        };
         let pause = async {
-            match pause {
-                Some(pause) => sleep(pause).await,
+            match self.rhythm.pause() {
+                Some(pause) => sleep_until(*BEGINNING + next(BEGINNING.elapsed(), pause)).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
             there = changed => Ok(there?.then_some(Word::File)),
-            () = refused => Ok(Some(Word::Log)),
+            () = self.asked.notified() => Ok(Some(Word::Asked)),
             () = pause => Ok(Some(Word::Nobody)),
         }
+    }
+}
+
+/// The next multiple of a pause. Pauses are each other's multiples: the longer ones fall on the shorter ones.
+fn next(now: Duration, pause: Duration) -> Duration {
+    let pauses = now.as_nanos() / pause.as_nanos().max(1) + 1;
+    pause.saturating_mul(u32::try_from(pauses).unwrap_or(u32::MAX))
+}
+
+/// How many processes a cgroup has if there is a limit for it, or may be one. The cgroup first, then those above.
+fn fill(levels: &[Level]) -> Option<u64> {
+    match levels {
+        // Not to be read just now.
+        [] => Some(0),
+        [own, ..] => levels
+            .iter()
+            .any(|level| level.limit.is_some())
+            .then_some(own.current),
     }
 }
 
@@ -102,7 +117,7 @@ impl Follow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
     File,
-    Log,
+    Asked,
     Nobody,
 }
 
@@ -111,7 +126,10 @@ enum Word {
 struct Rhythm {
     /// There is word of all that is new.
     file_speaks: bool,
+    /// None where there is no limit.
     pause: Option<Duration>,
+    /// How many processes there were at the last look.
+    processes: Option<u64>,
 }
 
 impl Rhythm {
@@ -119,6 +137,7 @@ impl Rhythm {
         Self {
             file_speaks,
             pause: None,
+            processes: None,
         }
     }
 
@@ -126,70 +145,131 @@ impl Rhythm {
         self.pause.filter(|_| !self.file_speaks)
     }
 
-    fn had(&mut self, word: Word, news: bool) {
+    /// There was a look; `fill` answers how many processes there are under a limit.
+    fn had(&mut self, word: Word, news: bool, fill: impl FnOnce() -> Option<u64>) {
         self.file_speaks |= word == Word::File && news;
-        self.pause = match (self.pause, news) {
-            (_, true) => Some(PAUSE),
-            (Some(pause), false) if word == Word::Nobody => Some((2 * pause).min(LONGEST_PAUSE)),
-            (pause, false) => pause,
+        if self.file_speaks {
+            return;
+        }
+        let before = std::mem::replace(&mut self.processes, fill());
+        self.pause = match (self.processes, self.pause) {
+            (None, _) => None,
+            (now, Some(pause)) if now == before && !news && word != Word::Asked => {
+                Some((2 * pause).min(LONGEST_PAUSE))
+            }
+            (Some(_), _) => Some(PAUSE),
         };
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
-    fn a_limit_that_was_reached_is_looked_at_where_the_file_is_silent() {
+    fn a_limit_is_looked_at_where_the_file_is_silent() {
         let s = |n| Some(Duration::from_secs(n));
-        for (what, said, expected) in [
-            ("nothing was refused", &[(Word::Log, false)][..], None),
-            ("first refusal", &[(Word::Log, true)], s(1)),
-            ("the file speaks", &[(Word::File, true)], None),
+        let nobody = |news, fill| (Word::Nobody, news, fill);
+        for (what, looks, expected) in [
+            ("no limit", &[nobody(false, None)][..], None),
+            ("a limit", &[nobody(false, Some(1))], s(1)),
+            ("idle", &[nobody(false, Some(1)); 3], s(4)),
             (
-                "the file speaks, later than the log",
-                &[(Word::Log, true), (Word::File, false), (Word::File, true)],
-                None,
-            ),
-            (
-                "quiet",
+                "it forks",
                 &[
-                    (Word::Log, true),
-                    (Word::Nobody, false),
-                    (Word::Nobody, false),
-                ],
-                s(4),
-            ),
-            (
-                "again",
-                &[
-                    (Word::Log, true),
-                    (Word::Nobody, false),
-                    (Word::Nobody, true),
+                    nobody(false, Some(1)),
+                    nobody(false, Some(1)),
+                    nobody(false, Some(2)),
                 ],
                 s(1),
             ),
             (
-                "somebody else's",
-                &[(Word::Log, true), (Word::Nobody, false), (Word::Log, false)],
-                s(2),
+                "refused",
+                &[nobody(false, Some(9)), nobody(true, Some(9))],
+                s(1),
+            ),
+            (
+                "quiet again",
+                &[
+                    nobody(true, Some(9)),
+                    nobody(false, Some(9)),
+                    nobody(false, Some(9)),
+                ],
+                s(4),
+            ),
+            (
+                "somebody asked",
+                &[
+                    nobody(false, Some(9)),
+                    nobody(false, Some(9)),
+                    (Word::Asked, false, Some(9)),
+                ],
+                s(1),
+            ),
+            (
+                "the limit was taken away",
+                &[nobody(true, Some(9)), nobody(false, None)],
+                None,
+            ),
+            (
+                "and set again",
+                &[nobody(false, None), (Word::Asked, false, Some(1))],
+                s(1),
+            ),
+            (
+                "the file speaks",
+                &[nobody(false, Some(1)), (Word::File, true, Some(9))],
+                None,
             ),
         ] {
             let mut rhythm = Rhythm::new(false);
-            for (word, news) in said {
-                rhythm.had(*word, *news);
+            for (word, news, fill) in looks {
+                rhythm.had(*word, *news, || *fill);
             }
             assert_eq!(rhythm.pause(), expected, "{what}");
         }
         let mut rhythm = Rhythm::new(true);
-        rhythm.had(Word::File, true);
+        rhythm.had(Word::File, true, || unreachable!("all is told"));
         assert_eq!(rhythm.pause(), None, "all is told");
         let mut rhythm = Rhythm::new(false);
-        rhythm.had(Word::Log, true);
         for _ in 0..20 {
-            rhythm.had(Word::Nobody, false);
+            rhythm.had(Word::Nobody, false, || Some(1));
         }
         assert_eq!(rhythm.pause(), Some(LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn looks_fall_together() {
+        let s = Duration::from_secs;
+        let ms = Duration::from_millis;
+        for (now, pause, expected) in [
+            (ms(0), s(1), s(1)),
+            (ms(999), s(1), s(1)),
+            (ms(1000), s(1), s(2)),
+            (ms(1001), s(4), s(4)),
+            (ms(4001), s(4), s(8)),
+            (ms(17_000), s(16), s(32)),
+        ] {
+            assert_eq!(next(now, pause), expected, "{now:?} {pause:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_limit_is_a_reason() {
+        let level = |current, limit| Level {
+            dir: PathBuf::new(),
+            current,
+            limit,
+        };
+        for (levels, expected) in [
+            (vec![], Some(0)),
+            (vec![level(3, None), level(9, None)], None),
+            (vec![level(3, Some(5)), level(9, None)], Some(3)),
+            (vec![level(3, None), level(9, Some(10))], Some(3)),
+        ] {
+            assert_eq!(fill(&levels), expected, "{levels:?}");
+        }
     }
 }

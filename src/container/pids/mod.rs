@@ -2,7 +2,7 @@
 //!
 //! Invariant: the first refusal is told at once, those of a second later at most once a second,
 //! together and with their number; none is told twice, and watching costs nothing while nothing is
-//! refused. What cannot be watched is logged once, and the container runs on.
+//! refused, but for rare looks where the kernel notifies nobody ([`follow`]). What cannot be watched is logged once, and the container runs on.
 
 mod default;
 mod follow;
@@ -15,9 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 
+use tokio::sync::Notify;
+
 use super::Container;
 use super::registry::Shared;
-use crate::cgroup::{CountedAt, Level, Pids, Refusals, fullest};
+use crate::cgroup::{CountedAt, Level, Pids, fullest};
 use crate::error::Error;
 use crate::events::Event;
 use crate::proto::cotter_pids::{PidsLevel, PidsLimit};
@@ -30,7 +32,6 @@ use pod::Pod;
 /// What a shim needs for all its containers.
 #[derive(Debug, Default)]
 pub struct Watching {
-    refusals: Refusals,
     pods: Mutex<BTreeMap<PathBuf, Weak<Pod>>>,
     /// The limit of containers that have none.
     pub(super) asked: Option<Asked>,
@@ -55,6 +56,8 @@ pub(super) struct Limits {
     before: AtomicU64,
     /// Its count up to which has been told.
     told: AtomicU64,
+    /// Told when there is a reason to look.
+    asked: Arc<Notify>,
     /// Held so that the pod's limit is watched.
     pod: OnceLock<Arc<Pod>>,
     /// Why nobody watches.
@@ -107,13 +110,31 @@ impl Container {
             self.join_pod(&pids);
         }
         let me = Arc::downgrade(self);
-        let follow = Follow::new(watch, &pids, &self.shared, &self.id);
+        let follow = Follow::new(watch, &pids, &self.pids.asked);
         self.spawn(async move {
             let followed = follow.run(|| me.upgrade()?.tell_pids(&pids)).await;
             if let (Err(why), Some(me)) = (followed, me.upgrade()) {
                 me.pids_not_watched(&why);
             }
         });
+    }
+
+    /// Has the limit looked at, by who has seen that it may have been reached or changed.
+    pub(super) fn look_at_pids(&self) {
+        self.pids.asked.notify_one();
+    }
+
+    /// The cgroup is about to go: tells what nobody had notice of.
+    pub(super) fn last_look_at_pids(&self) {
+        let pids = self
+            .cgroup
+            .get()
+            .and_then(|cgroup| cgroup.pids_unread().ok());
+        if let Some(pids) =
+            pids.filter(|pids| !pids.is_notified() && self.pids.unwatched.get().is_none())
+        {
+            self.tell_pids(&pids);
+        }
     }
 
     pub(super) fn pids_not_watched(&self, why: &Error) {

@@ -38,7 +38,7 @@ impl Pod {
                     pids,
                 });
                 let me = Arc::downgrade(&pod);
-                let follow = Follow::new(watch, &pod.pids, &container.shared, &container.id);
+                let follow = Follow::new(watch, &pod.pids, &Arc::default());
                 let task = tokio::spawn(async move {
                     let followed = follow.run(|| me.upgrade()?.tell()).await;
                     if let (Err(why), Some(me)) = (followed, me.upgrade()) {
