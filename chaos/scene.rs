@@ -99,6 +99,15 @@ impl Scene {
         Self::with_call_limit(Duration::from_secs(20)).await
     }
 
+    /// With the good container running under this runtime, a name in the tools' list.
+    pub async fn under(runtime: &'static str) -> Self {
+        let call = Duration::from_secs(20);
+        Self::bare_under(runtime, GOOD, &["sleep", "100000"], call)
+            .await
+            .furnished()
+            .await
+    }
+
     /// With this limit on calls of the runtime, which our shim keeps and the Go shim does not know.
     pub async fn with_call_limit(call: Duration) -> Self {
         Self::bare(GOOD, &["sleep", "100000"], call)
@@ -132,6 +141,10 @@ impl Scene {
 
     /// Without a container; the bundle of `id`, which is the shim's too, runs `args`.
     pub async fn bare(id: &str, args: &[&str], call: Duration) -> Self {
+        Self::bare_under("CRUN", id, args, call).await
+    }
+
+    async fn bare_under(runtime: &str, id: &str, args: &[&str], call: Duration) -> Self {
         let dir = TempDir::new("cotter-line");
         let front = dir.path().join("events.sock");
         let address = front.to_string_lossy().into_owned();
@@ -145,7 +158,7 @@ impl Scene {
         let dialect = Dialect::Json17;
         let spec = Spec::new(id, args.iter().copied());
         let line = Line::new(&front).await;
-        let mut shim = Shim::start_with(dialect, "CRUN", spec, id, &environment).await;
+        let mut shim = Shim::start_with(dialect, runtime, spec, id, &environment).await;
         line.lead_to(&shim.events.address());
         let limit = match go_shim() {
             true => GO_CALL + GO_MARGIN,
@@ -220,9 +233,19 @@ impl Scene {
 
     /// Makes a bundle and a container that runs `args`, and starts it.
     pub async fn run(&mut self, id: &str, args: &[&str]) -> u32 {
-        self.shim.bundle(id, Spec::new(id, args.iter().copied()));
+        self.run_as(id, Spec::new(id, args.iter().copied())).await
+    }
+
+    /// The same with a spec of the fault's.
+    pub async fn run_as(&mut self, id: &str, spec: Spec) -> u32 {
+        self.shim.bundle(id, spec);
         self.create(&self.shim.create_request(id)).await.unwrap();
         self.start(id, "").await.unwrap()
+    }
+
+    /// A container may run out of memory: that is no event uncalled for.
+    pub fn starves(&self, id: &str) {
+        self.ledger.starves(id);
     }
 
     /// Registers an exec.
@@ -284,6 +307,11 @@ impl Scene {
     /// Has `count` execs, named `prefix` and a number, run to their ends, some at a time; none may
     /// fail, and no more are begun when it takes too long, or when too many have failed.
     pub async fn burst(&self, prefix: &str, count: usize) {
+        self.burst_in(GOOD, prefix, count).await;
+    }
+
+    /// The same in this container.
+    pub async fn burst_in(&self, id: &str, prefix: &str, count: usize) {
         let end = Instant::now() + PATIENCE + Duration::from_millis(40) * count as u32;
         let enough = if go_shim() { GO_ENOUGH } else { ENOUGH };
         let (done, failed) = (Cell::new(0), Cell::new(0));
@@ -295,7 +323,7 @@ impl Scene {
                 }
                 let exec = format!("{prefix}{n}");
                 let args = ["sh", "-c", "exit 7"];
-                match self.exec_to_end(GOOD, &exec, &args).await {
+                match self.exec_to_end(id, &exec, &args).await {
                     Ok(7) => {}
                     other => {
                         failed.set(failed.get() + 1);
@@ -498,7 +526,10 @@ impl Scene {
             let fact = facts.processes.get(&key(&id, ""));
             // Without an answer to Create there may have been no container.
             if fact.is_some_and(|fact| fact.pid.is_some() && fact.deleted.is_none()) {
-                let told = |d: DeleteResponse| d.exit_status == 137 && d.exited_at.is_some();
+                // What a client was told is what every client is told.
+                let end = fact.and_then(|fact| fact.waited.as_ref());
+                let status = end.map_or(137, |end| end.status);
+                let told = |d: DeleteResponse| d.exit_status == status && d.exited_at.is_some();
                 let mut outcome = self.outcome.borrow_mut();
                 outcome.expected += 1;
                 outcome.received += usize::from(answer.is_ok_and(told));

@@ -38,6 +38,11 @@ impl Ledger {
         note(facts.processes.entry(key(id, exec)).or_default());
     }
 
+    /// Notes that a container may run out of memory.
+    pub fn starves(&self, id: &str) {
+        self.0.borrow_mut().starving.insert(id.to_owned());
+    }
+
     /// Create; the pid.
     pub async fn create(&self, shim: &Shim, request: &CreateTaskRequest) -> Result<u32> {
         let after = self.facts().answered.len();

@@ -54,6 +54,8 @@ pub struct Facts {
     pub processes: BTreeMap<Key, Fact>,
     /// Whose Waits were answered with an exit, in the order of the answers.
     pub answered: Vec<Key>,
+    /// Containers that may run out of memory.
+    pub starving: BTreeSet<String>,
 }
 
 /// An event as it arrived.
@@ -184,6 +186,11 @@ impl Judge<'_> {
                 self.must(same, place, event, "not the end that its exit told");
                 self.execs_over(place, event);
                 "/tasks/delete"
+            }
+            Event::Oom(_) | Event::OomKill(_) if self.facts.starving.contains(&id) => {
+                let alive = self.lives.get(&init).is_some_and(alive);
+                self.must(alive, place, event, "out of memory without an init");
+                return;
             }
             Event::Oom(_)
             | Event::OomKill(_)

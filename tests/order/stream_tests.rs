@@ -241,6 +241,26 @@ fn what_does_not_fit_is_seen() {
 }
 
 #[test]
+fn who_may_run_out_of_memory_is_told_of_while_it_lives() {
+    let oom = || {
+        Event::Oom(TaskOOM {
+            container_id: good()[0].container().to_owned(),
+            ..TaskOOM::default()
+        })
+    };
+    let mut facts = facts();
+    facts.starving.insert(good()[0].container().to_owned());
+    let mut events = good();
+    events.insert(4, oom());
+    assert!(check(&stream(events.clone()), &facts).is_empty());
+    events.push(oom());
+    complains(
+        "out of memory without an init",
+        &check(&stream(events), &facts),
+    );
+}
+
+#[test]
 fn what_was_answered_counts() {
     let with = |change: fn(&mut Facts)| {
         let mut facts = facts();
