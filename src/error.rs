@@ -4,6 +4,7 @@
 //! Codes and key phrases follow the Go shim (containerd `errgrpc.ToGRPC`), so that a client which
 //! recognises its errors recognises ours.
 
+use crate::errno::Words;
 use std::fmt;
 use std::io;
 
@@ -130,7 +131,7 @@ impl Error {
         } else {
             Code::Unknown
         };
-        Self::new(code, format!("{what}: {why}"))
+        Self::new(code, format!("{what}: {why}", why = why.words()))
     }
 
     /// The same error with the step that failed put in front.

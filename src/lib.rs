@@ -27,6 +27,7 @@ pub mod blocking;
 pub mod cgroup;
 pub mod container;
 pub mod dump;
+pub mod errno;
 pub mod error;
 pub mod events;
 #[doc(hidden)]

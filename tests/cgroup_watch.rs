@@ -267,7 +267,7 @@ async fn nothing_is_left() {
             _ => {
                 let error = changed.unwrap().unwrap_err();
                 let why = format!(
-                    "watch {} any longer: Operation not permitted",
+                    "watch {} any longer: operation not permitted",
                     lost.display()
                 );
                 assert!(error.message.starts_with(&why), "{error} {group:?}");

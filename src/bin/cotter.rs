@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use cotter::errno::Words;
 use cotter::error::{Error, Result};
 use cotter::manager::args::{HELP, Verb, parse};
 use cotter::manager::home::Home;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(why) => {
-            eprintln!("cotter: {}", shown::line(&why.to_string()));
+            eprintln!("cotter: {}", why.words());
             return ExitCode::from(FAILED);
         }
     };

@@ -360,7 +360,7 @@ fn files(name: &str, files: &[(&str, &str)]) -> (PathBuf, Cgroup) {
 #[test]
 fn what_cannot_be_watched_is_named() {
     for (name, content, expected) in [
-        ("missing", &[][..], "pids.events: No such file"),
+        ("missing", &[][..], "pids.events: no such file"),
         (
             "strange",
             &[("pids.events", "min 7\n")],

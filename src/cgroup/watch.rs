@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::is_gone;
+use crate::errno::Words;
 use crate::error::{Error, Result};
 
 /// Files with a descriptor of their own: as many as three containers have on cgroup v2, a pod's sandbox,
@@ -247,7 +248,10 @@ async fn read(inotify: Arc<AsyncFd<Instance>>, reading: Reading) {
             Err(Errno::EAGAIN) => ready.clear_ready(),
             Err(Errno::EINTR) => {}
             Err(why) => {
-                log::warn!("read inotify: {why}; what it watched is polled");
+                log::warn!(
+                    "read inotify: {why}; what it watched is polled",
+                    why = why.words()
+                );
                 return;
             }
         }

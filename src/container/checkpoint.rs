@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::Container;
 use super::state::{InitOp, State, init_allows};
 use crate::blocking::{Job, within};
+use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::proto::events::TaskCheckpointed;
@@ -192,7 +193,12 @@ fn keep_log(work: &Path, kept: &Path) -> bool {
         Ok(_) => true,
         Err(e) if e.kind() == io::ErrorKind::NotFound => false,
         Err(e) => {
-            log::warn!("copy {} to {}: {e}", from.display(), kept.display());
+            log::warn!(
+                "copy {} to {}: {e}",
+                from.display(),
+                kept.display(),
+                e = e.words()
+            );
             false
         }
     }

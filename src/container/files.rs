@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::proto::runc_options::Options;
 
@@ -80,7 +81,7 @@ pub fn forget(bundle: &Path) {
 pub fn remove(path: &Path) {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            log::warn!("remove {}: {e}", path.display())
+            log::warn!("remove {}: {e}", path.display(), e = e.words())
         }
         _ => {}
     }

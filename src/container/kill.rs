@@ -13,6 +13,7 @@ use super::Container;
 use super::image::Image;
 use super::process::Process;
 use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
+use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
 
@@ -106,7 +107,8 @@ impl Container {
                 Err(Error::not_found("process already finished"))
             }
             Some(Err(e)) => Err(Error::unknown(format!(
-                "exec kill error: signal {signal}: {e}"
+                "exec kill error: signal {signal}: {e}",
+                e = e.words()
             ))),
         }
     }

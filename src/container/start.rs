@@ -17,6 +17,7 @@ use super::image::Image;
 use super::process::Process;
 use super::state::{ExecOp, InitOp, exec_allows, init_allows};
 use super::{Container, files};
+use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::lifecycle::Refusal;
 use crate::monitor::Pid;
@@ -211,6 +212,9 @@ fn no_pid(error: Error) -> Error {
 fn kill_late(pid: Pid) {
     use nix::sys::signal::{Signal, kill};
     if let Err(e) = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL) {
-        log::debug!("kill process {pid}, which came up after its init's end: {e}");
+        log::debug!(
+            "kill process {pid}, which came up after its init's end: {e}",
+            e = e.words()
+        );
     }
 }

@@ -14,6 +14,7 @@ use nix::unistd::getsid;
 use tokio::time::{sleep, timeout};
 
 use super::{Container, Process, files};
+use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
 use crate::runtime::read_pid_file;
@@ -55,7 +56,11 @@ impl Container {
                 log::debug!("container {}: kill stray processes {strays:?}", self.id);
                 let meant = |pid| strays.contains(&pid);
                 if let Err(e) = self.shared.monitor.kill_adopted(meant, Signal::SIGKILL) {
-                    log::warn!("container {}: kill stray processes: {e}", self.id);
+                    log::warn!(
+                        "container {}: kill stray processes: {e}",
+                        self.id,
+                        e = e.words()
+                    );
                 }
                 sleep(Duration::from_millis(1)).await;
             }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::{Dump, FILE, text};
 use crate::blocking::blocking;
+use crate::errno::Words;
 
 /// The most lines that go to the log, which is a pipe of 64 KiB and has other things to hold; the file
 /// has them all.
@@ -64,7 +65,7 @@ async fn write_all(mut work: watch::Receiver<Work>) {
         let written = blocking("write-dump", move || write(&latest.0, &latest.1)).await;
         match written {
             Ok(Ok(path)) => log::info!("dump: written to {}", path.display()),
-            Ok(Err(why)) => log::warn!("dump: not written to any bundle: {why}"),
+            Ok(Err(why)) => log::warn!("dump: not written to any bundle: {why}", why = why.words()),
             Err(why) => log::warn!("dump: {why}"),
         }
     }
@@ -77,7 +78,7 @@ fn write(dump: &Dump, bundles: &[PathBuf]) -> io::Result<PathBuf> {
         match replace(bundle, dump.to_json().as_bytes()) {
             Ok(path) => return Ok(path),
             Err(why) => {
-                let why = format!("{}: {why}", bundle.display());
+                let why = format!("{}: {why}", bundle.display(), why = why.words());
                 failed = io::Error::other(why);
             }
         }
@@ -144,7 +145,7 @@ mod tests {
         fs::remove_dir_all(&dir).unwrap();
 
         let why = write(&dump(8), &[gone]).unwrap_err().to_string();
-        assert!(why.contains("gone: No such file"), "{why}");
+        assert!(why.contains("gone: no such file"), "{why}");
         assert!(write(&dump(8), &[]).is_err());
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::journal::{self, Change};
 use super::queue::{Entry, Queue};
 use crate::blocking::blocking;
+use crate::errno::Words;
 
 /// Between two writes of one outage.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -93,7 +94,11 @@ impl Keeper {
             if let Some(bundle) = files.forget(id) {
                 let done = blocking("journal", move || Change::Remove.carry_out(&bundle)).await;
                 if let Ok(Err(e)) = done {
-                    log::warn!("container {id}: remove {}: {e}", journal::NAME);
+                    log::warn!(
+                        "container {id}: remove {}: {e}",
+                        journal::NAME,
+                        e = e.words()
+                    );
                 }
             }
         };
@@ -301,7 +306,8 @@ impl Files {
                         let path = file.bundle.join(journal::NAME);
                         log::warn!(
                             "container {id}: its unpublished events would be lost with this shim: write {}: {e}",
-                            path.display()
+                            path.display(),
+                            e = e.words()
                         );
                     }
                 }

@@ -19,6 +19,7 @@ use ttrpc::proto::{
 };
 
 use super::queue::Entry;
+use crate::errno::Words;
 use crate::proto::events_ttrpc::ForwardRequest;
 use crate::proto::types::Envelope;
 use crate::proto::{Any, Timestamp};
@@ -107,7 +108,7 @@ impl Link {
         // A burst's largest event must not cost memory for ever.
         self.frame.clear();
         self.frame.shrink_to(4 * ANSWER);
-        let answer = answer.map_err(|e| Failure::Lost(e.to_string()))?;
+        let answer = answer.map_err(|e| Failure::Lost(e.words()))?;
         match answer.status.into_option() {
             Some(status) if status.code() != ttrpc::Code::OK => Err(Failure::Answered(
                 status.code.enum_value().unwrap_or(ttrpc::Code::UNKNOWN),

@@ -5,6 +5,7 @@
 //! that was away is told nothing before its own listeners had time to find it again. Idle and
 //! connected it has no timer; idle and disconnected neither. Pinned by `tests/events.rs`.
 
+use crate::errno::Words;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -206,7 +207,11 @@ impl Worker {
     async fn connect(&mut self) -> State {
         match Link::connect(&self.address, &self.namespace).await {
             Ok(link) => self.connected(link),
-            Err(why) => self.failed(format!("connecting to {}: {why}", self.address)),
+            Err(why) => self.failed(format!(
+                "connecting to {}: {why}",
+                self.address,
+                why = why.words()
+            )),
         }
     }
 

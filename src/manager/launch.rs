@@ -170,7 +170,7 @@ impl Launch {
             "{} {action}: {why}: {}{}",
             self.shim.display(),
             String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
+            String::from_utf8_lossy(&output.stderr)
         ))
     }
 }

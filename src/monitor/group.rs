@@ -2,6 +2,7 @@
 //!
 //! Invariant: only children of this process are signalled, so never a stranger in a recycled group.
 
+use crate::errno::Words;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -24,7 +25,7 @@ impl Monitor {
                 match self.kill_adopted(ours, Signal::SIGKILL) {
                     Ok(0) => return,
                     Ok(_) => {}
-                    Err(e) => return log::warn!("children of this process: {e}"),
+                    Err(e) => return log::warn!("children of this process: {e}", e = e.words()),
                 }
                 sleep(Duration::from_millis(1)).await;
             }

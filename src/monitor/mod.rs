@@ -28,6 +28,7 @@ mod supervise;
 pub use child::Child;
 pub use supervise::{Action, Restart, Streak, Supervised, end, next, supervise};
 
+use crate::errno::Words;
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -357,7 +358,12 @@ async fn reap_loop(
             Ok(0) => return,
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return log::error!("read the SIGCHLD pipe: {e}; no exit is seen any more"),
+            Err(e) => {
+                return log::error!(
+                    "read the SIGCHLD pipe: {e}; no exit is seen any more",
+                    e = e.words()
+                );
+            }
         }
     }
 }

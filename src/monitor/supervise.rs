@@ -1,6 +1,7 @@
 //! A helper process that is kept running: every end leads to one decision of [`next`], and a
 //! supervised process never outlives its supervisor's stop.
 
+use crate::errno::Words;
 use std::io;
 use std::process::Command;
 use std::time::Duration;
@@ -170,7 +171,7 @@ impl Task {
                     None => break,
                 },
                 Err(e) => {
-                    log::warn!("start a helper process: {e}");
+                    log::warn!("start a helper process: {e}", e = e.words());
                     None
                 }
             };

@@ -16,6 +16,7 @@ use nix::sys::uio::pread;
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use super::{Mount, RunProgram, mountinfo, options, unmount};
+use crate::errno::Words as _;
 use crate::error::{Error, Result};
 
 /// The most that is kept of what a program says: its beginning.
@@ -61,7 +62,7 @@ pub(super) fn mount(
     run: RunProgram<'_>,
 ) -> Result<(), String> {
     let before = mounted_at(place)?;
-    let words = Words::new().map_err(|why| format!("memfd: {why}"))?;
+    let words = Words::new().map_err(|why| format!("memfd: {why}", why = why.words()))?;
     let mut command = Command::new(kind.program);
     command.args(arguments(kind, request, place));
     let ended = words
@@ -78,7 +79,7 @@ pub(super) fn mount(
         Err(why) if why.kind() == io::ErrorKind::TimedOut => {
             "it did not end in time and was killed".to_owned()
         }
-        Err(why) => why.to_string(),
+        Err(why) => why.words(),
     };
     let mut message = format!(
         "{} for {}: {failed}{}",
@@ -107,7 +108,7 @@ fn arguments(kind: Kind<'_>, request: &Mount, place: &Path) -> Vec<std::ffi::OsS
 fn mounted_at(place: &Path) -> Result<usize, String> {
     mountinfo::read(|entry| (entry.mount_point == place).then_some(()))
         .map(|found| found.len())
-        .map_err(|why| format!("read /proc/self/mountinfo: {why}"))
+        .map_err(|why| format!("read /proc/self/mountinfo: {why}", why = why.words()))
 }
 
 /// What a program says, in memory instead of a pipe: the file system that it leaves running may

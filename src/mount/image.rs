@@ -4,6 +4,7 @@
 //! the [`Device`] returned, afterwards the mount; so neither a failure nor the end of this process
 //! leaves one in use.
 
+use crate::errno::Words;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -45,7 +46,13 @@ impl Device {
         how: How,
         configure: impl Fn(&File, &File, &Path, How) -> nix::Result<()>,
     ) -> Result<Self, String> {
-        let fail = |why: &io::Error| format!("attach {} to a loop device: {why}", image.display());
+        let fail = |why: &io::Error| {
+            format!(
+                "attach {} to a loop device: {why}",
+                image.display(),
+                why = why.words()
+            )
+        };
         // Not blocking: what is at the path may be a FIFO.
         let file = open(image, how, libc::O_NONBLOCK).map_err(|why| fail(&why))?;
         let kind = file.metadata().map_err(|why| fail(&why))?.file_type();
@@ -63,12 +70,13 @@ impl Device {
             },
             0,
         )
-        .map_err(|why| format!("open /dev/loop-control: {why}"))?;
+        .map_err(|why| format!("open /dev/loop-control: {why}", why = why.words()))?;
         let mut tries = 0;
         loop {
             // SAFETY: the call takes no argument; the descriptor is open.
             let number = unsafe { raw::get_free(control.as_raw_fd()) };
-            let number = number.map_err(|why| format!("find a free loop device: {why}"))?;
+            let number = number
+                .map_err(|why| format!("find a free loop device: {why}", why = why.words()))?;
             let path = PathBuf::from(format!("/dev/loop{number}"));
             let attached = open(&path, how, 0).and_then(|device| {
                 configure(&device, &file, image, how)?;
@@ -87,7 +95,10 @@ impl Device {
                 }
                 Err(why) => {
                     let (path, image) = (path.display(), image.display());
-                    return Err(format!("attach {image} to loop device {path}: {why}"));
+                    return Err(format!(
+                        "attach {image} to loop device {path}: {why}",
+                        why = why.words()
+                    ));
                 }
             }
         }

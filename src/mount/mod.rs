@@ -34,6 +34,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{SysconfVar, sysconf};
 
+use crate::errno::Words;
 use crate::error::{Error, Result};
 use options::Options;
 use tree::Tree;
@@ -117,7 +118,7 @@ fn open_place(
 ) -> Result<(OwnedFd, PathBuf)> {
     let asked = rootfs.join(target.trim_start_matches('/'));
     let fd = open_target(rootfs, target).map_err(|why| fail(&asked, &target_error(why)))?;
-    let place = fs::read_link(magic_link(&fd)).map_err(|why| fail(&asked, &why))?;
+    let place = fs::read_link(magic_link(&fd)).map_err(|why| fail(&asked, &why.words()))?;
     Ok((fd, place))
 }
 
@@ -172,14 +173,14 @@ fn attach(
     };
     let change = |fd: &OwnedFd, flags| {
         const NONE: Option<&str> = None;
-        mount(NONE, &magic_link(fd), NONE, flags, NONE).map_err(|why| fail(&why.desc()))
+        mount(NONE, &magic_link(fd), NONE, flags, NONE).map_err(|why| fail(&why.words()))
     };
     if let Some(flags) = options.propagation {
         change(&reopen()?, flags)?;
     }
     if options.bind_remount(MsFlags::empty()).is_some() {
         let fd = reopen()?;
-        let has = fstatvfs(&fd).map_err(|why| fail(&why.desc()))?;
+        let has = fstatvfs(&fd).map_err(|why| fail(&why.words()))?;
         if let Some(flags) = options.bind_remount(mount_flags(has.flags())) {
             change(&fd, flags)?;
         }
@@ -247,7 +248,7 @@ fn call_mount(kind: &str, source: &Path, options: &Options, target: &Path) -> Re
             })?;
         overlay::mount_from(&dir, source, target, options.flags, &data)
     };
-    made.map_err(|why| why.desc().to_owned())
+    made.map_err(|why| why.words())
 }
 
 /// The words and their order are those of the Go implementation. Unknown also for a missing file:
@@ -286,7 +287,7 @@ fn open_target(rootfs: &Path, target: &str) -> nix::Result<OwnedFd> {
 fn target_error(why: Errno) -> String {
     match why {
         Errno::ENOSYS => "a target below the root file system needs Linux 5.6 (openat2)".into(),
-        why => why.desc().into(),
+        why => why.words(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: what is prepared here is seen by nobody, and is gone when it is dropped or the
 //! process ends, however that comes. So there is nothing to clean up.
 
+use crate::errno::Words;
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -37,7 +38,7 @@ impl Tree {
             Ok(Err(why)) | Err(why) => Err(format!(
                 "copy the mount of {}: {}",
                 path.display(),
-                why.desc()
+                why.words()
             )),
         }
     }
@@ -76,7 +77,7 @@ impl Tree {
     pub fn move_to(self, path: &Path) -> Result<(), String> {
         let flags = libc::MOVE_MOUNT_T_SYMLINKS;
         path.with_nix_path(|path| self.attach(libc::AT_FDCWD, path, flags))
-            .unwrap_or_else(|why| Err(why.desc().to_owned()))
+            .unwrap_or_else(|why| Err(why.words()))
     }
 
     fn attach(self, dir: libc::c_int, path: &CStr, flags: u32) -> Result<(), String> {
@@ -94,7 +95,7 @@ impl Tree {
         };
         match Errno::result(done) {
             Ok(_) => Ok(()),
-            Err(why) => Err(format!("move the mount to its place: {}", why.desc())),
+            Err(why) => Err(format!("move the mount to its place: {}", why.words())),
         }
     }
 }
@@ -105,7 +106,7 @@ pub(super) fn in_private<T: Send>(
     prepare: impl FnOnce() -> Result<T, String> + Send,
 ) -> Result<T, String> {
     let step = |what: &'static str| {
-        move |why: Errno| format!("prepare a mount namespace: {what}: {}", why.desc())
+        move |why: Errno| format!("prepare a mount namespace: {what}: {}", why.words())
     };
     thread::scope(|scope| {
         thread::Builder::new()
@@ -113,7 +114,7 @@ pub(super) fn in_private<T: Send>(
             .stack_size(128 * 1024)
             .spawn_scoped(scope, || {
                 let home = File::open("/proc/thread-self/ns/mnt")
-                    .map_err(|why| format!("open the mount namespace: {why}"))?;
+                    .map_err(|why| format!("open the mount namespace: {why}", why = why.words()))?;
                 unshare(CloneFlags::CLONE_NEWNS).map_err(step("unshare"))?;
                 // Mounts of ours stay here, while what is unmounted outside goes here too, so that
                 // nobody finds a device busy for our sake.
@@ -123,11 +124,11 @@ pub(super) fn in_private<T: Send>(
                     .and_then(|()| prepare());
                 // A thread is joined before its namespace is gone; this waits for that.
                 if let Err(why) = setns(home.as_fd(), CloneFlags::CLONE_NEWNS) {
-                    log::debug!("leave a private mount namespace: {}", why.desc());
+                    log::debug!("leave a private mount namespace: {}", why.words());
                 }
                 prepared
             })
-            .map_err(|why| format!("start a thread to mount on: {why}"))?
+            .map_err(|why| format!("start a thread to mount on: {why}", why = why.words()))?
             .join()
             .unwrap_or_else(|_| Err("the thread that mounts panicked".into()))
     })
@@ -156,7 +157,7 @@ fn unmappable(why: Errno) -> String {
     match why {
         Errno::EINVAL => "the file system, or this kernel for it, cannot be id-mapped".into(),
         Errno::ENOSYS => "needs Linux 5.12 (mount_setattr)".into(),
-        why => why.desc().into(),
+        why => why.words(),
     }
 }
 

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::mountinfo;
+use crate::errno::Words;
 use crate::error::{Error, Result};
 
 /// How long a busy mount is tried again, as in the Go implementation.
@@ -180,7 +181,7 @@ fn place_of(path: &Path) -> Result<Option<PathBuf>> {
 }
 
 fn error(place: &Path, why: Errno) -> Error {
-    Error::unknown(format!("unmount {}: {}", place.display(), why.desc()))
+    Error::unknown(format!("unmount {}: {}", place.display(), why.words()))
 }
 
 #[cfg(test)]

@@ -12,11 +12,14 @@ use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::idmap::IdMap;
+use crate::errno::Words;
 use crate::pidfd;
 
 /// Makes a user namespace with this map.
 pub(super) fn with_map(map: &IdMap) -> Result<OwnedFd, String> {
-    let say = |what: &str, why: &io::Error| format!("make a user namespace: {what}: {why}");
+    let say = |what: &str, why: &io::Error| {
+        format!("make a user namespace: {what}: {why}", why = why.words())
+    };
     let child = Child::start().map_err(|why| say("clone", &why))?;
     let file = |name: &str| format!("/proc/{}/{name}", child.pid);
     let write = |name: &str, map: &str| {

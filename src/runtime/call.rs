@@ -19,6 +19,7 @@ use super::log;
 use super::private_file::PrivateFile;
 use super::spawn::spawn;
 use super::{Fds, Runtime};
+use crate::errno::Words;
 use crate::limits::since;
 use crate::monitor::{Child, Exit, Pid, children};
 use crate::pidfd;
@@ -63,7 +64,7 @@ impl Runtime {
             command.current_dir(bundle);
         }
         let not_started = |e| {
-            let message = not_started(&self.binary, &e);
+            let message = self.not_started(operation, &e);
             RuntimeError::new(operation, Kind::Spawn, message)
         };
         let mut output = connect(&mut command, operation, streams).map_err(not_started)?;
@@ -107,6 +108,29 @@ impl Runtime {
         }
     }
 
+    /// The Go shim's words: those of Go's library for what kept the program from running, at a Create behind
+    /// its own about the log that there is none of.
+    fn not_started(&self, operation: Operation, e: &io::Error) -> String {
+        let binary = &self.binary;
+        let why = match e.kind() {
+            io::ErrorKind::NotFound if binary.file_name() == Some(binary.as_os_str()) => {
+                format!("exec: {binary:?}: executable file not found in $PATH")
+            }
+            _ => format!("fork/exec {}: {}", binary.display(), e.words()),
+        };
+        let log = match operation {
+            Operation::Create | Operation::Restore => self.log.symlink_metadata().err(),
+            _ => None,
+        };
+        match log {
+            Some(missing) => {
+                let (log, missing) = (self.log.display(), missing.words());
+                format!("unable to retrieve OCI runtime error (open {log}: {missing}): {why}")
+            }
+            None => why,
+        }
+    }
+
     fn failed(
         &self,
         operation: Operation,
@@ -133,7 +157,10 @@ impl Runtime {
             (_, Operation::Kill | Operation::Update | Operation::Ps, _) => bare,
             (_, _, Ok(Some(message))) => message,
             (_, _, Ok(None)) => bare,
-            (_, _, Err(e)) => format!("unable to retrieve OCI runtime error ({e}): {bare}"),
+            (_, _, Err(e)) => {
+                let (log, e) = (self.log.display(), e.words());
+                format!("unable to retrieve OCI runtime error (open {log}: {e}): {bare}")
+            }
         };
         RuntimeError::new(operation, kind, message)
     }
@@ -156,14 +183,6 @@ impl Runtime {
         );
         RuntimeError::new(operation, Kind::Timeout, message)
     }
-}
-
-/// A name that is nowhere in `PATH` is told of in the words that clients of the Go shim look for.
-fn not_started(binary: &Path, e: &io::Error) -> String {
-    if e.kind() == io::ErrorKind::NotFound && binary.file_name() == Some(binary.as_os_str()) {
-        return format!("exec: {binary:?}: executable file not found in $PATH");
-    }
-    format!("run {}: {e}", binary.display())
 }
 
 /// The children of a process that is not reaped yet, theirs, and so on; each is certainly one.

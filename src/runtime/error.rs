@@ -124,6 +124,9 @@ impl From<RuntimeError> for Error {
     fn from(error: RuntimeError) -> Self {
         match (error.kind, error.operation) {
             (Kind::Timeout, _) => Error::new(Code::DeadlineExceeded, error.to_string()),
+            (Kind::Spawn, Operation::Kill) => {
+                Error::unknown(format!("unknown error after kill: {}", error.message))
+            }
             (Kind::Failed(_), Operation::Kill) => match kill_failure(&error.message) {
                 KillFailure::Finished => Error::not_found("process already finished"),
                 KillFailure::NoSuchContainer => Error::not_found("no such container"),
@@ -263,6 +266,13 @@ mod tests {
                 "m",
                 Code::Unknown,
                 "unknown error after kill: m",
+            ),
+            (
+                Operation::Kill,
+                Kind::Spawn,
+                "fork/exec /r: permission denied",
+                Code::Unknown,
+                "unknown error after kill: fork/exec /r: permission denied",
             ),
             (
                 Operation::Kill,

@@ -1,5 +1,6 @@
 //! What the runtime logged in one call, and nothing else.
 
+use crate::errno::Words;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,7 +40,7 @@ pub(super) fn finish(log: &PrivateFile, common: &Path) -> io::Result<Vec<u8>> {
             f.write_all(&tail)
         });
         if let Err(e) = appended {
-            log::debug!("append to {}: {e}", common.display());
+            log::debug!("append to {}: {e}", common.display(), e = e.words());
         }
     }
     Ok(tail)

@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::errno::Words;
 use crate::monitor::{Monitor, Pid};
 use argv::Argv;
 use call::Streams;
@@ -148,7 +149,11 @@ impl Runtime {
         });
         let process = process.map_err(|e| {
             let directory = self.log.parent().unwrap_or(&self.log);
-            let message = format!("write the process spec in {}: {e}", directory.display());
+            let message = format!(
+                "write the process spec in {}: {e}",
+                directory.display(),
+                e = e.words()
+            );
             RuntimeError::new(Operation::Exec, Kind::Spawn, message)
         })?;
         let argv = argv::exec(id, process.path(), options);
@@ -194,7 +199,7 @@ impl Runtime {
     /// Changes resource limits; `resources` is the OCI `linux.resources` object as JSON.
     pub async fn update(&self, id: &str, resources: &[u8]) -> Result<(), RuntimeError> {
         let stdin = in_memory(resources).map_err(|e| {
-            let message = format!("hand over the resources: {e}");
+            let message = format!("hand over the resources: {e}", e = e.words());
             RuntimeError::new(Operation::Update, Kind::Spawn, message)
         })?;
         let streams = Streams::Captured(stdin.into());

@@ -25,10 +25,6 @@ use crate::container::Registry;
 use crate::error::{Code, Error, Result};
 use crate::proto;
 
-/// The sandbox API, which this shim does not serve. Its methods are answered Unimplemented, as by the
-/// Go shim; of a service that is not registered ttrpc says that the argument is invalid.
-const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
-
 /// Answers task requests about the containers of a registry.
 pub struct TaskService {
     registry: Arc<Registry>,
@@ -64,16 +60,11 @@ impl TaskService {
         self.calls.clone()
     }
 
-    /// The services to register: both versions of the task API, and the sandbox API without methods.
+    /// The services to register: both versions of the task API.
     pub fn services(self) -> HashMap<String, ttrpc::r#async::Service> {
         let service: Arc<dyn proto::task::Task + Send + Sync> = Arc::new(self);
         let mut all = proto::task::create_task(Arc::clone(&service));
         all.extend(proto::task_v2::create_task(service));
-        let none = ttrpc::r#async::Service {
-            methods: HashMap::new(),
-            streams: HashMap::new(),
-        };
-        all.insert(SANDBOX.to_owned(), none);
         all
     }
 }

@@ -10,6 +10,7 @@
 //! keep every answer in memory. And the memory that large or many requests took is given back, at once
 //! if it is much, else when all clients rest. tests/hostile does all of it.
 
+use crate::errno::Words;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::pin::Pin;
@@ -24,6 +25,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
+use super::answers::Answers;
 use super::memory;
 
 /// How long to leave a listener alone that failed.
@@ -98,7 +100,10 @@ impl Accept {
                 false
             }
             Err(e) => {
-                log::warn!("refused a connection of an unknown user: {e}");
+                log::warn!(
+                    "refused a connection of an unknown user: {e}",
+                    e = e.words()
+                );
                 false
             }
         }
@@ -126,7 +131,7 @@ impl Stream for Accept {
                         return Poll::Ready(Some(Ok(Connection::new(stream, count, work))));
                     }
                 }
-                Err(e) => self.rest(e),
+                Err(e) => self.rest(e.words()),
             }
         }
     }
@@ -143,6 +148,7 @@ pub struct Connection {
     reader: Option<Waker>,
     /// How much was read since memory was given back.
     read: usize,
+    answers: Answers,
 }
 
 impl Connection {
@@ -155,6 +161,7 @@ impl Connection {
             stuck: false,
             reader: None,
             read: 0,
+            answers: Answers::default(),
         }
     }
 }
@@ -200,7 +207,11 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let right = self.answers.put_right(bytes);
+        let written = Pin::new(&mut self.stream).poll_write(cx, &right);
+        if let Poll::Ready(Ok(written)) = written {
+            self.answers.written(bytes, written);
+        }
         self.stuck = written.is_pending();
         // At its end too: whoever reads then finds it.
         if let (false, Some(reader)) = (self.stuck, self.reader.take()) {

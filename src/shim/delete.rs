@@ -28,6 +28,7 @@ use super::{orphans, siblings, socket, start};
 use crate::apart::apart;
 use crate::cgroup::Cgroup;
 use crate::container::exit_file;
+use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::monitor::Exit;
 use crate::mount;
@@ -135,7 +136,7 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
     stdout
         .write_all(&bytes)
         .and_then(|()| stdout.flush())
-        .map_err(|e| failed(e.to_string()))
+        .map_err(|e| failed(e.words()))
 }
 
 /// Whether a shim goes on listening. One that is being killed may have closed its connections, at

@@ -15,6 +15,7 @@
 //! | How is a program run to its end? | [`call`] |
 
 pub mod accept;
+mod answers;
 pub mod assemble;
 pub mod bootstrap;
 pub mod call;

@@ -23,6 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use super::sys;
+use crate::errno::Words;
 use crate::error::{Error, Result};
 
 /// `sun_path` of unix(7), with its final NUL.
@@ -91,7 +92,7 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.socket());
         if let Err(why) = fs::remove_dir(&self.0) {
-            log::warn!("remove {}: {why}", self.0.display());
+            log::warn!("remove {}: {why}", self.0.display(), why = why.words());
         }
     }
 }
@@ -202,7 +203,10 @@ fn the_master(mut fds: Vec<OwnedFd>) -> io::Result<OwnedFd> {
         ));
     };
     number(&master).map_err(|why| {
-        io::Error::other(format!("what came is not a terminal's master end: {why}"))
+        io::Error::other(format!(
+            "what came is not a terminal's master end: {why}",
+            why = why.words()
+        ))
     })?;
     fcntl(
         &master,

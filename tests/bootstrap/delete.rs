@@ -209,7 +209,7 @@ fn a_runtime_that_hangs_or_fails_is_warned_of_in_time() {
         assert_eq!(stderr.is_empty(), warning.is_empty(), "{script}: {stderr}");
     }
     fs::remove_file(&runtime).unwrap();
-    assert!(delete(&bundle).1.contains("No such file"));
+    assert!(delete(&bundle).1.contains("no such file"));
 }
 
 /// The runtime hangs, the root file system is in use, the manager takes no event: each is given up and
@@ -266,7 +266,7 @@ fn everything_at_once_is_given_up() {
     assert_eq!(said.len(), 3, "{said:#?}");
     let hangs = format!("{} delete --force c1 hangs since 2", fake.display());
     assert!(said[0].starts_with(&hangs), "{said:#?}");
-    let unmount = format!("unmount {}: Device or resource busy", rootfs.display());
+    let unmount = format!("unmount {}: device or resource busy", rootfs.display());
     assert_eq!(said[1], unmount);
     assert!(said[2].contains("1 events not taken by"), "{said:#?}");
     drop((used, listener));

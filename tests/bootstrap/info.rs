@@ -206,16 +206,16 @@ fn what_it_cannot_understand_is_refused() {
     for (any, words) in [
         (
             runc("/nonexistent/runc"),
-            "run /nonexistent/runc features: No such file",
+            "run /nonexistent/runc features: no such file",
         ),
         (
             runc("no-such-runtime"),
-            "run no-such-runtime features: No such file",
+            "run no-such-runtime features: no such file",
         ),
-        (runc(&plain), "Permission denied"),
+        (runc(&plain), "permission denied"),
         (
             toml("/nonexistent/x.toml", ""),
-            "read /nonexistent/x.toml: No such file",
+            "read /nonexistent/x.toml: no such file",
         ),
         (
             toml("", "BinaryNam = 'crun'"),

@@ -337,6 +337,10 @@ impl Shim {
 
     /// Checks that a shim that has ended has left nothing. Returns the events nobody has taken.
     pub async fn end_of_the_gone(mut self) -> Vec<Told> {
+        // Whatever failed was told of in the words that cotter::errno has.
+        let mut log = self.log().into_iter();
+        let foreign = log.find(|line| line.contains("(os error "));
+        assert_eq!(foreign, None, "not in Go's words");
         // A manager's limit is not this machine's: beside a storm in an emulator it is not met.
         self.launch.delete_limit = LIMIT;
         let deleted = self.launch.delete().await.unwrap();

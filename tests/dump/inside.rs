@@ -155,7 +155,7 @@ fn after_the_end_of_everything() {
         let mut seen = state(&shim).await;
         let refused = |line: &Value| {
             let text = line["text"].as_str().unwrap();
-            text.contains("not written to any bundle") && text.contains("No such file")
+            text.contains("not written to any bundle") && text.contains("no such file")
         };
         while !rows(&seen, "log").iter().any(refused) {
             tokio::task::yield_now().await;

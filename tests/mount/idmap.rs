@@ -240,16 +240,16 @@ fn what_cannot_be_mapped_is_an_error_and_leaves_nothing() {
         (request("overlay", "o", "", &with_map(&[&lower])), unable),
         (
             request("overlay", "o", "", &with_map(&[&gone])),
-            "No such file",
+            "no such file",
         ),
         (request("tmpfs", "t", "", &with_map(&["size=x"])), "Invalid"),
         (
             request("nosuchfs", "t", "", &with_map(&[])),
-            "No such device",
+            "no such device",
         ),
         (
             request("", "/nonexistent", "", &with_map(&["bind"])),
-            "No such file",
+            "no such file",
         ),
     ] {
         let error = refused(&space, &[tmpfs(""), request]);

@@ -110,16 +110,16 @@ fn what_cannot_be_mounted_leaves_no_device() {
     let good = image(&dir, "good");
     let (missing, directory) = (dir.path().join("missing"), dir.path().to_owned());
     for (kind, source, options, why) in [
-        ("ext2", &garbage, &["loop"][..], "Invalid argument"),
-        ("nosuchfs", &good, &["loop"], "No such device"),
+        ("ext2", &garbage, &["loop"][..], "invalid argument"),
+        ("nosuchfs", &good, &["loop"], "no such device"),
         (
             "ext2",
             &good,
             &["loop", "no-such-option"],
-            "Invalid argument",
+            "invalid argument",
         ),
-        ("ext2", &missing, &["loop"], "No such file or directory"),
-        ("ext2", &directory, &["loop"], "Is a directory"),
+        ("ext2", &missing, &["loop"], "no such file or directory"),
+        ("ext2", &directory, &["loop"], "is a directory"),
         (
             "ext2",
             &directory,

@@ -34,6 +34,6 @@ fn a_target_cannot_leave_the_rootfs() {
     }
     // A link to a directory of the host leads to that path below the rootfs, which is not there.
     let err = mount_all(&[tmpfs("real")], &space.rootfs()).unwrap_err();
-    assert!(err.message.contains("No such file or directory"), "{err}");
+    assert!(err.message.contains("no such file or directory"), "{err}");
     assert_eq!(space.mounts().len(), 0);
 }

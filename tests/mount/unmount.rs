@@ -75,7 +75,7 @@ fn a_busy_mount_is_an_error_that_can_be_retried() {
     let rootfs = space.rootfs();
     assert_eq!(
         err.message,
-        format!("unmount {}: Device or resource busy", rootfs.display())
+        format!("unmount {}: device or resource busy", rootfs.display())
     );
     // Still there, not detached behind everybody's back.
     assert_eq!(space.mounts(), std::slice::from_ref(&rootfs));

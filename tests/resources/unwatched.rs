@@ -187,7 +187,7 @@ fn a_file_that_is_lost() {
         })
         .await;
         limit_descriptors(pid, before);
-        let why = |path: &str| format!("watch {path} any longer: Too many open files");
+        let why = |path: &str| format!("watch {path} any longer: too many open files");
         names_in(&shim, "first", Some(&why(&pids)), Some(&why(&memory)));
         works(&shim).await;
         for id in shim.ids() {

@@ -122,7 +122,9 @@ async fn messages(runtime: &Runtime) {
     let error = start(&missing, "ok").await;
     assert_eq!(error.kind, Kind::Spawn);
     assert!(
-        error.message.contains("/nonexistent/runtime: No such file"),
+        error
+            .message
+            .contains("fork/exec /nonexistent/runtime: no such file or directory"),
         "{error}"
     );
     let missing = Runtime {
@@ -195,8 +197,8 @@ async fn no_bundle(world: &World, binary: &Path) {
     let error = within("delete", runtime.delete("words", true)).await;
     assert_eq!(
         error.expect_err("made to fail").to_string(),
-        "OCI runtime delete failed: unable to retrieve OCI runtime error (No such file or \
-         directory (os error 2)): faulty did not terminate successfully: exit status 1: plain words"
+        "OCI runtime delete failed: unable to retrieve OCI runtime error (open \
+         /nonexistent/bundle/log.json: no such file or directory): faulty did not terminate successfully: exit status 1: plain words"
     );
     let options = ExecOptions::default();
     let spec = runtime.exec("ok", b"{}", &options, Fds::default());
@@ -205,7 +207,7 @@ async fn no_bundle(world: &World, binary: &Path) {
         .expect_err("no place for the spec");
     assert_eq!(error.kind, Kind::Spawn);
     assert!(
-        error.message.contains("/nonexistent/bundle: No such file"),
+        error.message.contains("/nonexistent/bundle: no such file"),
         "{error}"
     );
 }

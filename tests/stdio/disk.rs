@@ -116,7 +116,7 @@ async fn what_is_no_file_is_refused() {
     let desk = Desk::new().await;
     fs::create_dir(desk.path("dir")).unwrap();
     fs::write(desk.path("file"), "").unwrap();
-    for (name, phrase) in [("dir", "Is a directory"), ("file/log", "file")] {
+    for (name, phrase) in [("dir", "is a directory"), ("file/log", "file")] {
         let plan = Plan::Pipes {
             stdin: None,
             stdout: Some(Output::File(desk.path(name))),

@@ -116,11 +116,11 @@ async fn refusals_name_stream_and_path() {
     let at = std::os::unix::fs::symlink("loop", desk.path("loop"));
     at.unwrap();
     for (name, code, phrase) in [
-        ("missing", Code::NotFound, "No such file"),
-        ("missing/fifo", Code::NotFound, "No such file"),
+        ("missing", Code::NotFound, "no such file"),
+        ("missing/fifo", Code::NotFound, "no such file"),
         ("dir", Code::InvalidArgument, "a directory"),
         ("socket", Code::InvalidArgument, "a socket"),
-        ("file/fifo", Code::Unknown, "Not a directory"),
+        ("file/fifo", Code::Unknown, "not a directory"),
         ("loop", Code::Unknown, "symbolic link"),
     ] {
         for (stream, plan) in [

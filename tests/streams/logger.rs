@@ -268,8 +268,8 @@ fn a_logger_that_cannot_be_had_is_an_error_and_leaves_nothing() {
                     Code::NotFound,
                     "/nonexistent/l",
                 ),
-                (plain.uri("binary"), Code::Unknown, "Permission denied"),
-                (dir, Code::Unknown, "Permission denied"),
+                (plain.uri("binary"), Code::Unknown, "permission denied"),
+                (dir, Code::Unknown, "permission denied"),
                 (garbage.uri("binary-v2"), Code::Unknown, "garbage"),
             ] {
                 refused(&shim, &both(&uri), code, says).await;

@@ -119,7 +119,7 @@ async fn bundles(runtime: &'static str) {
         ("../b", InvalidArgument, "not an absolute path"),
         ("/nonexistent", NotFound, "/nonexistent/config.json"),
         ("/a\0b", Unknown, ""),
-        (&file, Unknown, "Not a directory"),
+        (&file, Unknown, "not a directory"),
         (empty.to_str().unwrap(), NotFound, "config.json"),
         ("/proc/self/fd", NotFound, "config.json"),
     ];

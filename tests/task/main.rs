@@ -25,3 +25,4 @@ mod rootfs;
 mod service;
 mod state;
 mod wait;
+mod words;

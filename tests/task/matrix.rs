@@ -112,7 +112,7 @@ async fn before_create(shim: &Shim) {
     refused(
         create(shim, &missing).await,
         NotFound,
-        "/nonexistent/config.json: No such file",
+        "/nonexistent/config.json: no such file",
     );
     let pipe = CreateTaskRequest {
         stdout: "npipe://".into(),

@@ -343,7 +343,7 @@ async fn without_a_runtime(runtime: &'static str) {
         ..from(&shim, &image)
     };
     shim.tasks.create(&create).await.unwrap();
-    let words = "OCI runtime restore failed: run /nonexistent/runtime: No such file";
+    let words = "fork/exec /nonexistent/runtime: no such file or directory";
     refused(shim.start_process("c", "").await, Unknown, words);
     assert_eq!(status(&shim).await, Status::CREATED);
     shim.delete("c", "").await.unwrap();

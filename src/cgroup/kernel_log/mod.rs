@@ -9,6 +9,7 @@
 
 mod parse;
 
+use crate::errno::Words;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -47,7 +48,10 @@ impl KernelLog {
         if let Err(e) = state.read()
             && !std::mem::replace(&mut state.complained, true)
         {
-            log::warn!("read {LOG}: {e}; who is killed for want of memory is not known");
+            log::warn!(
+                "read {LOG}: {e}; who is killed for want of memory is not known",
+                e = e.words()
+            );
         }
         let all = state.kills.iter().chain(state.reader.half());
         all.filter(|kill| after.is_none_or(|after| kill.seq > after))

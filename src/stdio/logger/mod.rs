@@ -43,6 +43,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::plan::Command;
 use super::{Stream, sys};
 use crate::blocking::{Job, within};
+use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::monitor::{Action, Child, Monitor, Restart, Streak, end, next};
@@ -266,7 +267,7 @@ impl Keeper {
                     Ended::Stopped => return,
                 },
                 Err(why) => {
-                    log::warn!("start {} again: {why}", self.who);
+                    log::warn!("start {} again: {why}", self.who, why = why.words());
                     None
                 }
             };
@@ -350,7 +351,9 @@ async fn listen(said: &mut Said) {
 async fn discard(end: Arc<OwnedFd>, lost: Arc<AtomicU64>) {
     let watched =
         sys::set_nonblocking(end.as_fd()).and_then(|()| sys::watch(end, Interest::READABLE));
-    let Ok(watched) = watched.inspect_err(|why| log::error!("drop unread output: {why}")) else {
+    let Ok(watched) =
+        watched.inspect_err(|why| log::error!("drop unread output: {why}", why = why.words()))
+    else {
         return;
     };
     while let Ok(mut ready) = watched.readable().await {

@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::uio::{pread, pwrite};
 
+use crate::errno::Words;
 use crate::stdio::sys;
 
 /// Room is reserved, and given back, in pieces of this.
@@ -66,7 +67,7 @@ impl Backlog {
         while self.reserved < self.tail + wanted {
             let (from, len) = (self.reserved.cast_signed(), PIECE.cast_signed());
             if let Err(why) = fallocate(&self.file, FallocateFlags::empty(), from, len) {
-                log::debug!("reserve memory for output: {why}");
+                log::debug!("reserve memory for output: {why}", why = why.words());
                 break;
             }
             self.reserved += PIECE;

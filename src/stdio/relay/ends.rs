@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 
 use super::{Door, Mode, RETRY, Relay, Target};
+use crate::errno::Words;
 use crate::stdio::sys;
 
 /// Between two looks for a reader of a FIFO whose stream has ended: doubled from the first to the
@@ -38,7 +39,11 @@ impl Relay {
                 true
             }
             Err(why) => {
-                log::warn!("{}: close without looking for a reader: {why}", self.stream);
+                log::warn!(
+                    "{}: close without looking for a reader: {why}",
+                    self.stream,
+                    why = why.words()
+                );
                 false
             }
         }
@@ -58,7 +63,11 @@ impl Relay {
                 self.drop_keeper = false;
             }
             Err(why) => {
-                log::debug!("{}: close our write end: {why}, trying again", self.stream);
+                log::debug!(
+                    "{}: close our write end: {why}, trying again",
+                    self.stream,
+                    why = why.words()
+                );
                 self.rest(RETRY);
             }
         }

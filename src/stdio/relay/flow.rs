@@ -25,6 +25,7 @@ use tokio::io::Interest;
 use tokio::time::{Sleep, sleep};
 
 use super::{Mode, RETRY, Relay, Step, Tally, Target};
+use crate::errno::Words;
 use crate::stdio::sys;
 
 /// A page: less at once is a program's single line.
@@ -206,7 +207,11 @@ impl Relay {
                 self.mode = Mode::Splice;
             }
             Err(why) => {
-                log::debug!("{}: watch it: {why}, trying again", self.stream);
+                log::debug!(
+                    "{}: watch it: {why}, trying again",
+                    self.stream,
+                    why = why.words()
+                );
                 self.rest(RETRY);
             }
         }

@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::backlog::Backlog;
 use super::{COPY_LEN, Door, Mode, RETRY, Relay, Source, Step, Tally};
+use crate::errno::Words;
 use crate::stdio::{Buffering, Overflow, Stream, sys};
 
 /// How long a FIFO is full before its output is buffered.
@@ -149,7 +150,11 @@ impl Relay {
                 self.mode = Mode::Stalled;
             }
             Err(why) => {
-                log::warn!("{}: nobody reads, cannot buffer: {why}", self.stream);
+                log::warn!(
+                    "{}: nobody reads, cannot buffer: {why}",
+                    self.stream,
+                    why = why.words()
+                );
                 self.patience.refused = true;
             }
         }
@@ -190,7 +195,9 @@ impl Relay {
         let after = sys::largest_pipe().ok()?.min(self.patience.buffering.size);
         (after > before).then_some(())?;
         sys::resize_pipe(fifo, after)
-            .inspect_err(|why| log::debug!("{}: grow its FIFO: {why}", self.stream))
+            .inspect_err(|why| {
+                log::debug!("{}: grow its FIFO: {why}", self.stream, why = why.words())
+            })
             .ok()?;
         Some(before)
     }
@@ -238,7 +245,7 @@ impl Relay {
         if let Some(before) = stalled.grown_from
             && let Err(why) = sys::resize_pipe(self.to.as_fd(), before)
         {
-            log::debug!("{}: shrink its FIFO: {why}", self.stream);
+            log::debug!("{}: shrink its FIFO: {why}", self.stream, why = why.words());
         }
         true
     }

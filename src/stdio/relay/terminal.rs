@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use tokio::io::Interest;
 
 use super::{Mode, RETRY, Relay, Source, Target};
+use crate::errno::Words;
 use crate::stdio::sys::Kind;
 use crate::stdio::{Stream, console, sys};
 
@@ -83,7 +84,11 @@ impl Relay {
     }
 
     fn try_again(&mut self, what: &str, why: &io::Error) {
-        log::debug!("{}: terminal: {what}: {why}, trying again", self.stream);
+        log::debug!(
+            "{}: terminal: {what}: {why}, trying again",
+            self.stream,
+            why = why.words()
+        );
         self.rest(RETRY);
     }
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use nix::errno::Errno;
 
 use super::{Mode, RETRY, Relay, Source, Step, Tally, Target};
+use crate::errno::Words;
 use crate::stdio::sys;
 
 impl Relay {
@@ -59,7 +60,11 @@ impl Relay {
                 Err(_) => Step::Full,
             },
             Err(why) => {
-                log::debug!("{}: splice refused ({why}), copying", self.stream);
+                log::debug!(
+                    "{}: splice refused ({why}), copying",
+                    self.stream,
+                    why = why.words()
+                );
                 Step::Refused
             }
         })
@@ -161,7 +166,8 @@ impl Relay {
         if !self.complained {
             log::warn!(
                 "{}: dropping output that cannot be written: {why}",
-                self.stream
+                self.stream,
+                why = why.words()
             );
         }
         self.complained = true;
