@@ -4,6 +4,7 @@
 //! returns, and each relay's task ends at its next turn.
 
 mod early;
+mod feed;
 mod loggers;
 mod open;
 mod terminal;
@@ -70,8 +71,8 @@ impl Io {
     /// Opens the FIFOs and makes the pipes; the container's ends are owned by `uid:gid`. Nothing
     /// moves before [`Io::start`], but for much output [`during`](Self::during) the runtime's call. On error nothing stays open.
     ///
-    /// An output that is a regular file or a character device is appended to. A stdin that is one
-    /// becomes the container's as it is, opened for reading.
+    /// An output that is a regular file or a character device is appended to. A stdin that is one is read
+    /// from; the container gets neither as it is, but for devices that are everybody's (`/dev/null`).
     ///
     /// With a terminal the container gets no ends of ours, and [`Io::connect_terminal`] must follow. With
     /// a logging program, [`Io::start_loggers`] must.

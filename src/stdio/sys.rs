@@ -133,7 +133,17 @@ pub(super) fn alone_with(fd: BorrowedFd<'_>) {
     }
 }
 
-/// Opens a file that becomes a container's stdin as it is.
+/// Whether this is a device that everybody may write to as well: null, zero, full, random, urandom.
+pub(super) fn harms_nobody(device: BorrowedFd<'_>) -> bool {
+    fstat(device).is_ok_and(|stat| {
+        let (major, minor) = (libc::major(stat.st_rdev), libc::minor(stat.st_rdev));
+        SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+            && major == 1
+            && [3, 5, 7, 8, 9].contains(&minor)
+    })
+}
+
+/// Opens a file or device that is read from.
 pub(super) fn open_read(stream: Stream, path: &Path) -> Result<OwnedFd> {
     open(stream, path, OpenOptions::new().read(true))
 }

@@ -13,6 +13,7 @@ mod close_io;
 mod common;
 #[path = "../common/gaps.rs"]
 mod gaps;
+mod input_file;
 mod logger;
 mod many;
 mod null;

@@ -7,9 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-
 use super::STREAMS;
+use super::feed;
 use super::terminal::Terminal;
 use crate::error::{Error, Result};
 use crate::runtime::Fds;
@@ -244,22 +243,32 @@ fn open_output(
     Ok((Some(relay), Some(theirs)))
 }
 
-fn open_stdin(path: &Path, (uid, gid): Owner) -> Result<Ends> {
+fn open_stdin(path: &Path, owner: Owner) -> Result<Ends> {
     let stream = Stream::Stdin;
-    match sys::kind(stream, path)? {
-        Kind::Fifo => {
-            let fifo = sys::open_fifo(stream, path)?;
-            let (ours, theirs) = sys::pipe(stream, End::Write, uid, gid)?;
-            let relay = Relay::to_container(fifo, ours)
-                .map_err(|why| Error::io(format!("watch stdin {}", path.display()), &why))?;
-            Ok((Some(relay), Some(theirs)))
+    let from = match sys::kind(stream, path)? {
+        Kind::Fifo => sys::open_fifo(stream, path)?,
+        Kind::File => {
+            feed::from_file(sys::open_read(stream, path)?, shown(path)).map_err(|why| {
+                Error::io(format!("create a pipe for stdin {}", path.display()), &why)
+            })?
         }
-        Kind::File | Kind::Device => {
-            let file = sys::open_read(stream, path)?;
-            fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|why| {
-                Error::io(format!("set up stdin {}", path.display()), &why.into())
-            })?;
-            Ok((None, Some(file)))
+        Kind::Device => {
+            let device = sys::open_read(stream, path)?;
+            if sys::harms_nobody(device.as_fd()) {
+                sys::set_blocking(device.as_fd())
+                    .map_err(|why| Error::io(format!("set up stdin {}", path.display()), &why))?;
+                return Ok((None, Some(device)));
+            }
+            device
         }
-    }
+    };
+    let (uid, gid) = owner;
+    let (ours, theirs) = sys::pipe(stream, End::Write, uid, gid)?;
+    let relay = Relay::to_container(from, ours)
+        .map_err(|why| Error::io(format!("watch stdin {}", path.display()), &why))?;
+    Ok((Some(relay), Some(theirs)))
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
