@@ -66,8 +66,8 @@ pub struct Limits {
     /// ([`Operation::limit`](crate::runtime::Operation::limit)). At its end the runtime is killed
     /// and the operation fails.
     pub runtime_call: Option<Duration>,
-    /// How old a manager that was away must be before events go to it again
-    /// ([`settling`](crate::events::Limits::settling)).
+    /// How old a manager that was away must be before events go to it again, unless its clients are known
+    /// to be back ([`settling`](crate::events::Limits::settling)).
     pub manager_settling: Duration,
 }
 

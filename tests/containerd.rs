@@ -401,6 +401,75 @@ fn exit_unseen(version: Version, form: Form, runtime: &str) {
     daemon.passed("exit while the daemon is away");
 }
 
+/// The daemon is back, and so is who listens. What is told waits for as long as others may need, unless a
+/// client has something done, through the new daemon, to the container; being listed, measured and found
+/// by the daemon is nothing of the kind. Nothing is lost, and nothing told twice.
+fn clients_back(version: Version) {
+    let long = [("COTTER_LIMIT_MANAGER_SETTLING", "30m")];
+    let runtime = tool("RUNC");
+    let mut daemon = Containerd::start_in(version, Form::Name, &runtime, &long);
+    let before = daemon.census();
+    let ids = ["stays", "ends", "waits"];
+    for id in ids {
+        daemon.run_detached(id, &["sleep", "1000"]);
+    }
+    let ending = ["ends", "waits"].map(|id| daemon.pid(id).unwrap());
+    daemon.kill();
+    for pid in ending {
+        signal(pid, "KILL");
+        eventually("the container's init is gone", || {
+            daemon.owner.processes().iter().all(|p| p.pid != pid)
+        });
+    }
+    daemon.relaunch();
+    let events = Events::record(&daemon);
+    for id in ids {
+        let state = daemon.status(id).unwrap();
+        assert_eq!(state == "RUNNING", id == "stays", "{id}: {state}");
+        daemon.ctr(&["tasks", "metrics", id]).ok();
+        daemon.ctr(&["tasks", "ps", id]).ok();
+    }
+
+    assert_eq!(daemon.exec("stays", &["sh", "-c", "exit 3"]).code, 3);
+    events.wait("/tasks/exec-started", "stays");
+    let kill = |id: &str| daemon.ctr(&["tasks", "kill", "--signal", "SIGKILL", id]);
+    kill("stays").ok();
+    assert_eq!(events.wait("/tasks/exit", "stays").exit_status(), 137);
+    let refused = kill("ends");
+    assert!(refused.err.contains("not found"), "{refused:?}");
+    assert_eq!(events.wait("/tasks/exit", "ends").exit_status(), 137);
+    assert_eq!(events.of("waits").len(), 0);
+    kill("waits");
+    assert_eq!(events.wait("/tasks/exit", "waits").exit_status(), 137);
+
+    for id in ids {
+        let done = daemon.ctr(&["tasks", "delete", id]);
+        assert!(done.err.contains("non-zero exit code 137"), "{done:?}");
+        events.wait("/tasks/delete", id);
+        let own = |e: &common::events::Event| e.topic == "/tasks/exit" && e.process() == id;
+        assert_eq!(events.of(id).into_iter().filter(own).count(), 1, "{id}");
+        daemon.ctr(&["containers", "delete", id]).ok();
+    }
+    drop(events);
+    daemon.nothing_left_since(&before);
+    daemon.passed("a client back after its daemon");
+}
+
+#[test]
+fn clients_back_1_6() {
+    clients_back(Version::V1_6);
+}
+
+#[test]
+fn clients_back_1_7() {
+    clients_back(Version::V1_7);
+}
+
+#[test]
+fn clients_back_2_1() {
+    clients_back(Version::V2_1);
+}
+
 /// The shim is killed under its container: the daemon runs `delete`, and the container goes with it.
 fn shim_killed(version: Version, form: Form, runtime: &str) {
     let daemon = Containerd::start(version, form, &tool(runtime));

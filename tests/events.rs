@@ -228,6 +228,38 @@ async fn a_manager_just_back_is_told_nothing_yet_and_one_long_back_at_once() {
     assert_eq!(publisher.drain(LONG).await, 0);
 }
 
+/// A client that has something done through the manager that is back listens there, too.
+#[tokio::test]
+async fn a_client_that_acts_ends_the_wait_for_a_manager_that_is_back() {
+    let dir = Dir::new();
+    let queue = Queue::new();
+    let publisher = settling(&queue, &dir, Duration::from_secs(3600));
+    let clients = publisher.clients();
+    let manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    clients.act();
+    queue.push(exit(1));
+    until(|| queue.is_empty()).await;
+    drop(manager);
+
+    // Through the one before, which proves nothing.
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    queue.push(exit(2));
+    queue.push(exit(3));
+    assert_eq!(publisher.drain(Duration::from_millis(50)).await, 2);
+    assert!(manager.all().is_empty());
+    clients.act();
+    assert_eq!(pids(&mut manager, 2).await, [2, 3]);
+    drop(manager);
+
+    // Before there was anything to tell.
+    let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
+    until(|| UnixStream::connect(dir.socket()).is_ok()).await;
+    tokio::time::sleep(Duration::from_millis(20)).await; // the file's time is as coarse as a tick
+    clients.act();
+    queue.push(exit(4));
+    assert_eq!(pids(&mut manager, 1).await, [4]);
+}
+
 #[tokio::test]
 async fn a_manager_that_never_answers_is_asked_again_on_a_new_connection() {
     let dir = Dir::new();

@@ -11,6 +11,7 @@
 //! While no manager answers, the [`Keeper`] has what is unpublished written into the bundles, from
 //! where the `delete` action of a shim that died takes it ([`journal`]).
 
+mod clients;
 mod event;
 pub mod journal;
 mod keeper;
@@ -20,6 +21,7 @@ mod publisher;
 mod queue;
 mod retry;
 
+pub use clients::Clients;
 pub use event::Event;
 pub use keeper::{Keeper, Kept};
 pub use oom::describe;

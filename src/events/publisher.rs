@@ -2,8 +2,8 @@
 //!
 //! Invariant: one event is in flight, and it leaves the queue only when the manager has taken it or
 //! refused it for good; no failure of the connection loses, skips or reorders anything. A manager
-//! that was away is told nothing before its own listeners had time to find it again. Idle and
-//! connected it has no timer; idle and disconnected neither. Pinned by `tests/events.rs`.
+//! that was away is told nothing before its own listeners had time to find it again, or are known to
+//! have. Idle and connected it has no timer; idle and disconnected neither. Pinned by `tests/events.rs`.
 
 use crate::errno::Words;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::clients::Clients;
 use super::event::Rank;
 use super::link::{Failure, Link};
 use super::queue::{Entry, Queue};
@@ -30,6 +31,7 @@ const DRAIN_ROUNDS: u32 = 12;
 pub struct Publisher {
     queue: Queue,
     shared: Arc<Shared>,
+    clients: Clients,
     task: JoinHandle<()>,
 }
 
@@ -77,6 +79,7 @@ impl Publisher {
     #[must_use]
     pub fn with_limits(queue: Queue, address: String, namespace: String, limits: Limits) -> Self {
         let shared = Arc::new(Shared::default());
+        let clients = Clients::default();
         let path = address.strip_prefix("unix://").unwrap_or(&address);
         let task = if path.is_empty() {
             tokio::spawn(discard(queue.clone()))
@@ -84,6 +87,7 @@ impl Publisher {
             let worker = Worker {
                 queue: queue.clone(),
                 shared: Arc::clone(&shared),
+                clients: clients.clone(),
                 address: path.to_owned(),
                 namespace,
                 limits,
@@ -95,8 +99,15 @@ impl Publisher {
         Self {
             queue,
             shared,
+            clients,
             task,
         }
+    }
+
+    /// To be told when a client of the manager has something done.
+    #[must_use]
+    pub fn clients(&self) -> Clients {
+        self.clients.clone()
     }
 
     /// Waits until everything pushed is delivered; returns how many events are left when the
@@ -159,6 +170,7 @@ enum State {
 struct Worker {
     queue: Queue,
     shared: Arc<Shared>,
+    clients: Clients,
     address: String,
     namespace: String,
     limits: Limits,
@@ -191,11 +203,15 @@ impl Worker {
                     State::Connecting
                 }
                 State::Connecting => self.connect().await,
-                State::Settling(link, due) => {
-                    tokio::time::sleep_until(due).await;
-                    self.shared.settled.fetch_add(1, Ordering::Relaxed);
-                    State::Connected(link)
-                }
+                State::Settling(link, due) => tokio::select! {
+                    () = tokio::time::sleep_until(due) => {
+                        self.shared.settled.fetch_add(1, Ordering::Relaxed);
+                        State::Connected(link)
+                    }
+                    () = self.clients.acted() => {
+                        State::Settling(link, due.min(Instant::now() + self.hold()))
+                    }
+                },
                 State::Connected(link) => {
                     let entry = self.queue.head().await;
                     self.publish(link, &entry).await
@@ -218,13 +234,19 @@ impl Worker {
     fn connected(&self, link: Link) -> State {
         let hold = match self.failures {
             0 => Duration::ZERO,
-            _ => self.limits.hold(Link::age(&self.address)),
+            _ => self.hold(),
         };
         if hold.is_zero() {
             return State::Connected(link);
         }
         log::debug!("publishing events: the manager is back; going on in {hold:?}");
         State::Settling(link, Instant::now() + hold)
+    }
+
+    /// How long those whom the manager tells may still take to listen.
+    fn hold(&self) -> Duration {
+        let (age, acted) = (Link::age(&self.address), self.clients.acted_ago());
+        self.limits.hold(age, acted)
     }
 
     async fn publish(&mut self, mut link: Link, entry: &Entry) -> State {

@@ -25,6 +25,9 @@ pub struct Limits {
     /// to find it again first, and it keeps nothing for them: dockerd tries every 3 s, give or take
     /// a fifth (gRPC's backoff), and believes until its own restart in what it did not hear.
     pub settling: Duration,
+    /// How long after one of them has had something done it is sure to listen, too: dockerd subscribes a
+    /// millisecond after its connection stands, on that same connection.
+    pub subscribing: Duration,
 }
 
 impl Default for Limits {
@@ -36,6 +39,7 @@ impl Default for Limits {
             first_pause: Duration::from_millis(20),
             longest_pause: Duration::from_secs(2),
             settling: Duration::from_secs(5),
+            subscribing: Duration::from_millis(500),
         }
     }
 }
@@ -52,10 +56,18 @@ impl Limits {
     }
 
     /// How long to hold events back on a new connection, after a failed try, to a manager that is
-    /// `age` old; `None` is an age that cannot be known, and not waited for.
+    /// `age` old, when a client last had something done `acted` ago. A client that did so before there
+    /// was this manager proves nothing. `None` is an age that cannot be known, and not waited for.
     #[must_use]
-    pub fn hold(&self, age: Option<Duration>) -> Duration {
-        age.map_or(Duration::ZERO, |age| self.settling.saturating_sub(age))
+    pub fn hold(&self, age: Option<Duration>, acted: Option<Duration>) -> Duration {
+        let Some(age) = age else {
+            return Duration::ZERO;
+        };
+        let settled = self.settling.saturating_sub(age);
+        match acted {
+            Some(ago) if ago < age => settled.min(self.subscribing.saturating_sub(ago)),
+            _ => settled,
+        }
     }
 
     /// The time limit for a try after `timeouts` tries of the same event ran out of theirs.
@@ -120,10 +132,38 @@ mod tests {
     #[test]
     fn a_manager_just_back_is_given_time_and_an_old_one_is_not() {
         let limits = Limits::default();
-        let held = |ms| limits.hold(Some(Duration::from_millis(ms))).as_millis();
+        let held = |ms| {
+            limits
+                .hold(Some(Duration::from_millis(ms)), None)
+                .as_millis()
+        };
         let holds = [0, 1, 4_999, 5_000, 5_001, u64::MAX].map(held);
         assert_eq!(holds, [5_000, 4_999, 1, 0, 0, 0]);
-        assert_eq!(limits.hold(None), Duration::ZERO);
+        assert_eq!(limits.hold(None, None), Duration::ZERO);
+        assert_eq!(limits.hold(None, Some(Duration::ZERO)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_client_that_acts_through_the_manager_ends_the_wait_and_one_before_it_does_not() {
+        let limits = Limits::default();
+        for (age, acted, held) in [
+            (1_000, 0, 500),
+            (1_000, 1, 499),
+            (1_000, 499, 1),
+            (1_000, 500, 0),
+            (1_000, 999, 0),
+            (1_000, 1_000, 4_000),
+            (1_000, 60_000, 4_000),
+            (0, 0, 5_000),
+            (1, 0, 500),
+            (4_800, 0, 200),
+            (5_000, 0, 0),
+            (5_001, 5_000, 0),
+        ] {
+            let [age, acted, held] = [age, acted, held].map(Duration::from_millis);
+            let hold = limits.hold(Some(age), Some(acted));
+            assert_eq!(hold, held, "{age:?} old, a client {acted:?} ago");
+        }
     }
 
     #[test]

@@ -23,12 +23,15 @@ pub use introspection::services as introspection;
 
 use crate::container::Registry;
 use crate::error::{Code, Error, Result};
+use crate::events::Clients;
 use crate::proto;
 
 /// Answers task requests about the containers of a registry.
 pub struct TaskService {
     registry: Arc<Registry>,
     calls: Calls,
+    /// Told when a client has something done.
+    clients: Clients,
     /// Told when a manager asks for the shim's end.
     shutdown: watch::Sender<Shutdown>,
 }
@@ -46,11 +49,17 @@ pub enum Shutdown {
 }
 
 impl TaskService {
-    /// A service over `registry` that announces each Shutdown on `shutdown`.
-    pub fn new(registry: Arc<Registry>, shutdown: watch::Sender<Shutdown>) -> Self {
+    /// A service over `registry` that announces each Shutdown on `shutdown`, and tells `clients` of those
+    /// that have something done.
+    pub fn new(
+        registry: Arc<Registry>,
+        clients: Clients,
+        shutdown: watch::Sender<Shutdown>,
+    ) -> Self {
         Self {
             registry,
             calls: Calls::default(),
+            clients,
             shutdown,
         }
     }

@@ -177,10 +177,11 @@ impl TaskService {
 }
 
 macro_rules! task_api {
-    ($($method:ident($request:ty $(, $exec:ident)?) -> $response:ty;)*) => {
+    ($($whose:ident $method:ident($request:ty $(, $exec:ident)?) -> $response:ty;)*) => {
         #[async_trait]
         impl Task for TaskService {
             $(async fn $method(&self, _ctx: &TtrpcContext, req: $request) -> ttrpc::Result<$response> {
+                $whose(self);
                 let exec: &[&str] = &[$(&req.$exec)?];
                 let exec = exec.first().copied().unwrap_or_default();
                 let call = self.calls.begin(stringify!($method), &req.id, exec);
@@ -192,22 +193,30 @@ macro_rules! task_api {
     };
 }
 
+/// A request that only a client of the manager makes: it has something done ([`crate::events::Clients`]).
+fn clients(service: &TaskService) {
+    service.clients.act();
+}
+
+/// A request that the manager may make by itself, or for whoever lists and measures.
+const fn anybodys(_: &TaskService) {}
+
 task_api! {
-    state(StateRequest, exec_id) -> StateResponse;
-    create(CreateTaskRequest) -> CreateTaskResponse;
-    start(StartRequest, exec_id) -> StartResponse;
-    delete(DeleteRequest, exec_id) -> DeleteResponse;
-    pids(PidsRequest) -> PidsResponse;
-    pause(PauseRequest) -> Empty;
-    resume(ResumeRequest) -> Empty;
-    checkpoint(CheckpointTaskRequest) -> Empty;
-    kill(KillRequest, exec_id) -> Empty;
-    exec(ExecProcessRequest, exec_id) -> Empty;
-    resize_pty(ResizePtyRequest, exec_id) -> Empty;
-    close_io(CloseIORequest, exec_id) -> Empty;
-    update(UpdateTaskRequest) -> Empty;
-    wait(WaitRequest, exec_id) -> WaitResponse;
-    stats(StatsRequest) -> StatsResponse;
-    connect(ConnectRequest) -> ConnectResponse;
-    shutdown(ShutdownRequest) -> Empty;
+    anybodys state(StateRequest, exec_id) -> StateResponse;
+    clients create(CreateTaskRequest) -> CreateTaskResponse;
+    clients start(StartRequest, exec_id) -> StartResponse;
+    anybodys delete(DeleteRequest, exec_id) -> DeleteResponse;
+    anybodys pids(PidsRequest) -> PidsResponse;
+    clients pause(PauseRequest) -> Empty;
+    clients resume(ResumeRequest) -> Empty;
+    clients checkpoint(CheckpointTaskRequest) -> Empty;
+    clients kill(KillRequest, exec_id) -> Empty;
+    clients exec(ExecProcessRequest, exec_id) -> Empty;
+    clients resize_pty(ResizePtyRequest, exec_id) -> Empty;
+    clients close_io(CloseIORequest, exec_id) -> Empty;
+    clients update(UpdateTaskRequest) -> Empty;
+    anybodys wait(WaitRequest, exec_id) -> WaitResponse;
+    anybodys stats(StatsRequest) -> StatsResponse;
+    anybodys connect(ConnectRequest) -> ConnectResponse;
+    anybodys shutdown(ShutdownRequest) -> Empty;
 }

@@ -76,7 +76,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
     })));
     let (ask, shutdown) = watch::channel(Shutdown::default());
     let at_end = Arc::clone(&registry);
-    let tasks = TaskService::new(Arc::clone(&registry), ask);
+    let tasks = TaskService::new(Arc::clone(&registry), publisher.clients(), ask);
     Ok(Parts {
         reporter: inspect::sections(&registry, &publisher, &tasks.calls()),
         services: tasks.services(),

@@ -115,6 +115,7 @@ pub struct Containerd {
     shim: PathBuf,
     /// Whether the CRI plugin is on.
     cri: bool,
+    environment: Vec<(&'static str, &'static str)>,
     daemon: Option<Child>,
     ids: Mutex<Vec<String>>,
     dir: TempDir,
@@ -124,17 +125,33 @@ impl Containerd {
     /// Starts `version` with the shim installed as `form` says, running containers with the OCI
     /// runtime at `runtime`.
     pub fn start(version: Version, form: Form, runtime: &Path) -> Self {
-        Self::configured(version, form, runtime, false)
+        Self::start_in(version, form, runtime, &[])
+    }
+
+    /// As [`start`](Self::start), with more in the environment of the daemon, and so of its shims.
+    pub fn start_in(
+        version: Version,
+        form: Form,
+        runtime: &Path,
+        environment: &[(&'static str, &'static str)],
+    ) -> Self {
+        Self::configured(version, form, runtime, false, environment)
     }
 
     /// Starts `version` with the CRI plugin on. Its default handler runs the shim as a drop-in by path
     /// (`io.containerd.runc.v2` with runc options), the handlers `by-name` and `by-name-with-options` by the
     /// shim's own name.
     pub fn start_with_cri(version: Version, runtime: &Path) -> Self {
-        Self::configured(version, Form::Path, runtime, true)
+        Self::configured(version, Form::Path, runtime, true, &[])
     }
 
-    fn configured(version: Version, form: Form, runtime: &Path, cri: bool) -> Self {
+    fn configured(
+        version: Version,
+        form: Form,
+        runtime: &Path,
+        cri: bool,
+        environment: &[(&'static str, &'static str)],
+    ) -> Self {
         let dir = TempDir::new("ctd");
         let namespace = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         let bin = dir.path().join("bin");
@@ -170,6 +187,7 @@ impl Containerd {
             runtime: runtime.to_owned(),
             shim,
             cri,
+            environment: environment.to_vec(),
             daemon: None,
             ids: Mutex::default(),
             dir,
@@ -269,6 +287,7 @@ Root = "{dir}/runtime"
                 ]),
             )
             .env(MARK, &self.owner.namespace)
+            .envs(self.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

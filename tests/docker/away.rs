@@ -204,3 +204,36 @@ pub fn both_killed(line: Line, runtime: &str) {
     engine.nothing_left_since(&before);
     engine.passed("exit while dockerd and containerd are away");
 }
+
+/// containerd is back, and dockerd has something done: it listens again, and is told at once, also of what had
+/// ended meanwhile, however long others might be waited for.
+pub fn clients_back(line: Line, runtime: &str) {
+    let long = [("COTTER_LIMIT_MANAGER_SETTLING", "30m")];
+    let mut engine = Engine::start_in(line, Form::DropIn, runtime, json!({}), &long);
+    let before = engine.census();
+    for name in ["stays", "stops", "killed", "ends"] {
+        engine.up(name, &[], &["sleep", "1000"]);
+    }
+    let (stays, ends) = (engine.pid("stays"), engine.pid("ends"));
+    engine.containerd.kill();
+    signal(ends, "KILL");
+    gone(&engine, ends);
+    engine.containerd.relaunch();
+
+    // Refused until dockerd has found its containerd again.
+    eventually("a container is killed", || {
+        engine.docker(&["kill", "killed"]).code == 0
+    });
+    assert_eq!(engine.exited("killed"), 137);
+    engine.docker(&["stop", "--time", "1", "stops"]).ok();
+    assert_eq!(engine.exited("stops"), 137);
+    engine.docker(&["stop", "ends"]).ok();
+    assert_eq!(engine.exited("ends"), 137);
+    assert_eq!(engine.pid("stays"), stays);
+    assert_eq!(engine.exec(&[], "stays", &["echo", "on"]).ok(), "on\n");
+    for name in ["stays", "stops", "killed", "ends"] {
+        engine.remove(name);
+    }
+    engine.nothing_left_since(&before);
+    engine.passed("a client back after its containerd");
+}

@@ -107,8 +107,19 @@ impl Engine {
 
     /// As [`start`](Self::start), with the shim installed as `form` says and more in daemon.json.
     pub fn start_with(line: Line, form: Form, runtime: &str, more: Value) -> Self {
+        Self::start_in(line, form, runtime, more, &[])
+    }
+
+    /// As [`start_with`](Self::start_with), with more in the environment of containerd, and so of its shims.
+    pub fn start_in(
+        line: Line,
+        form: Form,
+        runtime: &str,
+        more: Value,
+        environment: &[(&'static str, &'static str)],
+    ) -> Self {
         let runtime = tool(runtime);
-        let containerd = Containerd::start(line.containerd(), form, &runtime);
+        let containerd = Containerd::start_in(line.containerd(), form, &runtime, environment);
         let owner = &containerd.owner;
         let at = |name: &str| owner.dir.join(name);
         // Nothing that would touch the machine's network, and no name that another engine has.

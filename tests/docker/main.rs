@@ -75,5 +75,6 @@ alone! {
     daemon_stopped: away::daemon_stopped;
     containerd_killed: away::containerd_killed;
     both_killed: away::both_killed;
+    clients_back: away::clients_back;
     user_namespaces: userns::remapped;
 }
