@@ -40,5 +40,5 @@ pub(crate) fn metrics(files: BTreeMap<String, String>) -> [Vec<u8>; 2] {
 
 /// See [`crate::fuzzing::oom_kills`].
 pub(crate) fn oom_kills(text: &str) -> Option<u64> {
-    oom::kills(text)
+    oom::shortage_of(text).map(|s| s.kills)
 }

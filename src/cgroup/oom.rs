@@ -20,7 +20,22 @@ use crate::error::{Error, Result};
 
 /// Becomes ready when the kernel may have killed somebody.
 #[derive(Debug)]
-pub struct OomWatch(Kind);
+pub struct OomWatch {
+    kind: Kind,
+    /// How often the kernel has said that memory is short.
+    words: u64,
+}
+
+/// What the kernel says of a shortage of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Processes killed so far.
+    pub kills: u64,
+    /// Processes wait for memory, and none will be killed for it: v1 with its OOM killer switched off.
+    pub held: bool,
+    /// How often it could not be had; v1 does not count.
+    pub count: Option<u64>,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -37,10 +52,32 @@ impl Cgroup {
     /// # Errors
     /// The file that does not tell, and why.
     pub fn oom_kills(&self) -> Result<u64> {
+        Ok(self.shortage()?.kills)
+    }
+
+    /// What the kernel says of the cgroup's want of memory.
+    ///
+    /// # Errors
+    /// The file that does not tell, and why.
+    pub fn shortage(&self) -> Result<Shortage> {
         let path = self.oom_file()?;
         let shown = path.display();
         let text = fs::read_to_string(&path).map_err(|e| Error::io(format!("read {shown}"), &e))?;
-        kills(&text).ok_or_else(|| Error::unknown(format!("read {shown}: no count of oom_kill")))
+        shortage_of(&text)
+            .ok_or_else(|| Error::unknown(format!("read {shown}: no count of oom_kill")))
+    }
+
+    /// The most memory it may have, in bytes, if that can be known.
+    pub fn memory_limit(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.place("memory").ok()?.dir.join(self.limit_file()));
+        text.ok()?.trim().parse().ok()
+    }
+
+    fn limit_file(&self) -> &'static str {
+        match self.version_of("memory") {
+            Version::V1 => "memory.limit_in_bytes",
+            Version::V2 => "memory.max",
+        }
     }
 
     /// The path of the memory cgroup in its hierarchy, as the shim's cgroup namespace shows it.
@@ -67,10 +104,7 @@ impl Cgroup {
     pub fn hit(&self, before: &[Option<u64>], now: &[Option<u64>]) -> Hit {
         let (level, above) = whose(before, now);
         let dir = above.and_then(|above| self.levels().nth(above));
-        let file = match self.version_of("memory") {
-            Version::V1 => "memory.limit_in_bytes",
-            Version::V2 => "memory.max",
-        };
+        let file = self.limit_file();
         let limit = dir.and_then(|dir| fs::read_to_string(dir.join(file)).ok());
         let path = || {
             let own = self.memory_path()?;
@@ -122,7 +156,7 @@ impl Cgroup {
                 .map_err(|e| Error::io(format!("watch {}", path.display()), &e))?,
             Version::V2 => Kind::Count(watcher.watch(&path)?),
         };
-        Ok(Some(OomWatch(kind)))
+        Ok(Some(OomWatch { kind, words: 0 }))
     }
 }
 
@@ -207,27 +241,41 @@ impl OomWatch {
     /// # Errors
     /// Why it is watched no longer.
     pub async fn changed(&mut self) -> Result<bool> {
-        let event = match &mut self.0 {
+        let event = match &mut self.kind {
             Kind::Count(file) => return file.changed().await,
             Kind::Shortage(event) => event,
         };
         let failed = |why: &io::Error| Error::io("wait for word of a shortage of memory", why);
         let ready = event.ready(Interest::READABLE).await;
         ready.map_err(|e| failed(&e))?.clear_ready();
-        match nix::unistd::read(event.get_ref(), &mut [0; 8]) {
-            Ok(_) | Err(nix::errno::Errno::EAGAIN) => Ok(true),
+        let mut signals = [0; 8];
+        match nix::unistd::read(event.get_ref(), &mut signals) {
+            Ok(_) => {
+                self.words = self.words.saturating_add(u64::from_ne_bytes(signals));
+                Ok(true)
+            }
+            Err(nix::errno::Errno::EAGAIN) => Ok(true),
             Err(e) => Err(failed(&e.into())),
         }
     }
 
+    /// How often the kernel has said that memory is short, where it does not count that.
+    pub fn words(&self) -> u64 {
+        self.words
+    }
+
     /// Whether the word comes when the kernel has counted; else it comes before.
     pub fn comes_after_the_count(&self) -> bool {
-        matches!(self.0, Kind::Count(_))
+        matches!(self.kind, Kind::Count(_))
     }
 }
 
-pub(super) fn kills(text: &str) -> Option<u64> {
-    value(text, "oom_kill")
+pub(super) fn shortage_of(text: &str) -> Option<Shortage> {
+    Some(Shortage {
+        kills: value(text, "oom_kill")?,
+        held: value(text, "oom_kill_disable") == Some(1) && value(text, "under_oom") == Some(1),
+        count: value(text, "oom"),
+    })
 }
 
 fn value(text: &str, key: &str) -> Option<u64> {
@@ -255,18 +303,35 @@ mod tests {
 
     #[test]
     fn kills_are_counted_by_their_name() {
+        let some = |kills, held, count| Some(Shortage { kills, held, count });
         for (text, expected) in [
-            ("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", Some(3)),
+            (
+                "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n",
+                some(3, false, None),
+            ),
+            (
+                "oom_kill_disable 1\nunder_oom 0\noom_kill 3\n",
+                some(3, false, None),
+            ),
+            // It is about to kill.
+            (
+                "oom_kill_disable 0\nunder_oom 1\noom_kill 3\n",
+                some(3, false, None),
+            ),
+            (
+                "oom_kill_disable 1\nunder_oom 1\noom_kill 3\n",
+                some(3, true, None),
+            ),
             (
                 "low 0\nhigh 1\nmax 9\noom 2\noom_kill 1\noom_group_kill 5\n",
-                Some(1),
+                some(1, false, Some(2)),
             ),
             // Before Linux 4.13.
             ("oom_kill_disable 0\nunder_oom 0\n", None),
             ("oom_kill x\n", None),
             ("", None),
         ] {
-            assert_eq!(kills(text), expected, "{text}");
+            assert_eq!(shortage_of(text), expected, "{text}");
         }
     }
 }

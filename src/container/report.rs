@@ -124,7 +124,7 @@ impl Registry {
         let row = |container: &Arc<Container>| {
             let (kills, last) = container.oom_kills();
             let unwatched = container.oom_unwatched().map(str::to_owned);
-            (kills > 0 || unwatched.is_some()).then(|| OomRow {
+            (!last.is_empty() || unwatched.is_some()).then(|| OomRow {
                 container: container.id.clone(),
                 kills,
                 last: last.iter().map(describe).collect(),

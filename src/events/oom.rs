@@ -1,15 +1,29 @@
 //! An OOM kill in words: for the shim's log and for `cotter run --events`. Pure.
 
-use crate::proto::cotter_oom::oom_kill::Level;
+use crate::proto::cotter_oom::oom_kill::{Level, Stall};
 use crate::proto::cotter_oom::victim::Role;
 use crate::proto::cotter_oom::{OomKill, Victim};
 
 /// What an event says besides the container, on one line.
 pub fn describe(event: &OomKill) -> String {
+    match event.stall.enum_value_or_default() {
+        Stall::STALL_NONE => {}
+        Stall::STALL_BEGAN => {
+            let limit = limit(event);
+            return format!(
+                "kills nobody although the container's memory{limit} is short: its processes wait"
+            );
+        }
+        Stall::STALL_ENDED => {
+            return "says that the container's memory is not short any more".into();
+        }
+    }
     let victims: Vec<String> = event.victims.iter().map(victim).collect();
-    let who = match victims.is_empty() {
-        true => format!("{} processes, which ones is not known,", event.kills),
-        false => victims.join(", "),
+    let more = event.kills.saturating_sub(victims.len() as u64);
+    let who = match (victims.is_empty(), more) {
+        (true, _) => format!("{} processes, which ones is not known,", event.kills),
+        (false, 0) => victims.join(", "),
+        (false, more) => format!("{} and {more} more", victims.join(", ")),
     };
     let by = match event.level.enum_value_or_default() {
         Level::LEVEL_CONTAINER => "by the container's limit",
@@ -18,15 +32,19 @@ pub fn describe(event: &OomKill) -> String {
         Level::LEVEL_HOST => "because the machine is out of memory",
         Level::LEVEL_UNKNOWN => "by a limit that is not known",
     };
-    let bytes = match event.limit_bytes {
-        0 => String::new(),
-        bytes => format!(" of {} KiB", bytes >> 10),
-    };
+    let bytes = limit(event);
     let path = match event.level_path.as_str() {
         "" => String::new(),
         path => format!(" in {}", path.escape_debug()),
     };
     format!("killed {who} {by}{bytes}{path}")
+}
+
+fn limit(event: &OomKill) -> String {
+    match event.limit_bytes {
+        0 => String::new(),
+        bytes => format!(" of {} KiB", bytes >> 10),
+    }
 }
 
 fn victim(victim: &Victim) -> String {
@@ -79,5 +97,14 @@ mod tests {
         let all = "killed a\\u{1b} (pid 7, exec x, 1 KiB), a process (pid 8) \
                    by a limit above the container of 2 KiB in /pod\\n";
         assert_eq!(describe(&event), all);
+        event.kills = 9;
+        assert!(describe(&event).contains("a process (pid 8) and 7 more by a limit"));
+        event.stall = Stall::STALL_BEGAN.into();
+        let short =
+            "kills nobody although the container's memory of 2 KiB is short: its processes wait";
+        assert_eq!(describe(&event), short);
+        event.stall = Stall::STALL_ENDED.into();
+        let over = "says that the container's memory is not short any more";
+        assert_eq!(describe(&event), over);
     }
 }

@@ -12,6 +12,8 @@ mod go;
 mod kernel_log;
 mod mixed;
 mod oom;
+mod oom_loop;
+mod oom_stall;
 mod oom_storm;
 mod oom_who;
 mod pause;

@@ -1,7 +1,7 @@
 //! What the kernel log tells of OOM kills: who was killed, and by whose limit.
 //!
 //! Invariant: nothing is open before the first question, and a question costs the reading of what is
-//! new. What only looks like the kernel's word is ignored: the log is open for anybody's writing,
+//! new, [`SLICE`] records of it at most, whoever writes to the log. What only looks like the kernel's word is ignored: the log is open for anybody's writing,
 //! but not under the kernel's own facility ([`parse`]).
 //!
 //! The kernel writes no word of a kill that it did not count before, so who has seen a count go up
@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use parse::Reader;
 pub use parse::{Kill, Limit};
@@ -24,8 +24,18 @@ const LOG: &str = "/dev/kmsg";
 const KEPT: usize = 512;
 /// The longest record the kernel hands out (PRINTK_MESSAGE_MAX).
 const LONGEST: usize = 2048;
-/// Records read at one question at most: a log that grows faster than it is read has no end.
-const MOST: usize = 100_000;
+/// Records read at one question at most, about four milliseconds: a log that grows faster than it is read
+/// has no end.
+const SLICE: usize = 4000;
+
+/// What is known at a question.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Kills, oldest first; the last one may be half told.
+    pub kills: Vec<Kill>,
+    /// Whether the log has been read to its end, or cannot be.
+    pub is_all: bool,
+}
 
 /// The kernel's log, as one shim reads it.
 #[derive(Debug, Default)]
@@ -40,35 +50,51 @@ struct State {
 }
 
 impl KernelLog {
-    /// All kills that are still in the log and came after record `after`, oldest first; the last one
-    /// may be half told. Empty where the log cannot be read: in a container there often is none, or it
-    /// is not for us.
-    pub fn kills(&self, after: Option<u64>) -> Vec<Kill> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(e) = state.read()
-            && !std::mem::replace(&mut state.complained, true)
-        {
-            log::warn!(
-                "read {LOG}: {e}; who is killed for want of memory is not known",
-                e = e.words()
-            );
-        }
+    /// The kills that are still in the log and came after record `after`. Empty where the log cannot be
+    /// read: in a container there often is none, or it is not for us.
+    pub fn kills(&self, after: Option<u64>) -> Known {
+        let mut state = self.state();
+        let is_all = state.catch_up();
         let all = state.kills.iter().chain(state.reader.half());
-        all.filter(|kill| after.is_none_or(|after| kill.seq > after))
-            .cloned()
-            .collect()
+        let kills = all.filter(|kill| after.is_none_or(|after| kill.seq > after));
+        Known {
+            kills: kills.cloned().collect(),
+            is_all,
+        }
+    }
+
+    /// Reads what is new, for a question to come.
+    pub fn catch_up(&self) {
+        self.state().catch_up();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl KernelLog {
     /// Nobody is left who could be killed: closes the log until the next question.
     pub fn rest(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        *self.state() = State::default();
     }
 }
 
 impl State {
-    fn read(&mut self) -> io::Result<()> {
+    /// Whether there is no more to read.
+    fn catch_up(&mut self) -> bool {
+        self.read().unwrap_or_else(|e| {
+            if !std::mem::replace(&mut self.complained, true) {
+                log::warn!(
+                    "read {LOG}: {e}; who is killed for want of memory is not known",
+                    e = e.words()
+                );
+            }
+            true
+        })
+    }
+
+    fn read(&mut self) -> io::Result<bool> {
         let file = match &mut self.file {
             Some(file) => file,
             // Blocking, the read of its end would wait for more.
@@ -80,9 +106,9 @@ impl State {
             ),
         };
         let mut record = [0; LONGEST];
-        for _ in 0..MOST {
+        for _ in 0..SLICE {
             match file.read(&mut record) {
-                Ok(0) => break,
+                Ok(0) => return Ok(true),
                 Ok(length) => {
                     let Some(kill) = self.reader.record(&record[..length]) else {
                         continue;
@@ -92,7 +118,7 @@ impl State {
                     }
                     self.kills.push_back(kill);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 // Overwritten before they were read; the next read goes on behind the gap.
                 Err(e) if e.raw_os_error() == Some(libc::EPIPE) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -104,6 +130,6 @@ impl State {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 }

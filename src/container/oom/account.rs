@@ -43,6 +43,26 @@ pub(super) fn ours(log: Vec<Kill>, facts: Facts<'_>) -> Vec<Kill> {
     ours
 }
 
+/// Those of many that are named, in their order: the processes that the shim has started, and the first others.
+pub(super) fn named(
+    kills: &[Kill],
+    most: usize,
+    started: impl Fn(i32) -> bool,
+) -> impl Iterator<Item = &Kill> {
+    let known = kills.iter().filter(|kill| started(kill.pid)).count();
+    let mut known_left = known.min(most);
+    let mut others_left = most - known_left;
+    kills.iter().filter(move |kill| {
+        let left = match started(kill.pid) {
+            true => &mut known_left,
+            false => &mut others_left,
+        };
+        let named = *left > 0;
+        *left -= usize::from(named);
+        named
+    })
+}
+
 /// Where the limit is by which they were killed, if the log says so.
 pub(super) fn limit<'a>(
     ours: &'a [Kill],
@@ -159,6 +179,22 @@ mod tests {
             ..facts("/pod/c")
         };
         assert!(pids(log(), facts).is_empty());
+    }
+
+    #[test]
+    fn what_was_started_is_named_before_others() {
+        let kills: Vec<Kill> = (1..=6).map(|pid| kill(pid, None)).collect();
+        for (most, started, expected) in [
+            (9, &[][..], &[1, 2, 3, 4, 5, 6][..]),
+            (3, &[], &[1, 2, 3]),
+            (3, &[5], &[1, 2, 5]),
+            (3, &[2, 3, 5, 6], &[2, 3, 5]),
+            (0, &[2], &[]),
+        ] {
+            let named = named(&kills, most, |pid| started.contains(&pid));
+            let pids: Vec<i32> = named.map(|kill| kill.pid).collect();
+            assert_eq!(pids, expected, "{most} {started:?}");
+        }
     }
 
     #[test]

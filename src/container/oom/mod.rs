@@ -3,28 +3,31 @@
 //! Invariant: a kill is told before the exit it caused, once, and also when no process of ours dies of
 //! it: the kernel's count is looked at before each exit is told ([`super::tracker`]) and whenever the
 //! kernel says that it changed. Kills that are seen together, or within [`BURST`] of each other, are
-//! told by one TaskOOM; each is counted by exactly one `/cotter/oom`, which comes behind it.
+//! told by one TaskOOM; each is counted by exactly one `/cotter/oom`, which comes behind it. The first is
+//! told at once, and while more follow they are told together once a second, and before an exit
+//! (`tests/resources/oom_loop.rs`). That nobody is killed although memory is short is told by [`stall`].
 //!
 //! The count is the truth. The kernel log only says more of what was counted; alone it counts for a
 //! container whose cgroup is gone at its exit, as systemd removes a scope as soon as it is empty.
 
 mod account;
+mod follow;
 pub(super) mod group;
+mod stall;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
-use tokio::time::sleep;
 
 use super::Container;
 use super::pids::log_once;
 use super::process::Process;
 use crate::cgroup::kernel_log::Kill;
-use crate::cgroup::{Cgroup, OomWatch, Scope};
+use crate::cgroup::{Cgroup, Scope};
 use crate::error::Error;
 use crate::events::{Event, describe};
 use crate::monitor::Pid;
@@ -34,19 +37,11 @@ use crate::proto::events::TaskOOM;
 use crate::proto::timestamp;
 use account::Facts;
 
-/// On v1 the kernel says that memory is short before it kills, and in between it may write its report to a
-/// slow console: how often to look whether it has killed, and the pause between looks.
-const LOOKS: [(u32, Duration); 3] = [
-    (10, Duration::from_millis(1)),
-    (50, Duration::from_millis(10)),
-    (50, Duration::from_millis(100)),
-];
+/// Between two events while more are killed.
+const PAUSE: Duration = Duration::from_secs(1);
 
-/// The kernel counts a kill, and then writes to its log who it was: looks that wait for the log.
-const PATIENCE: u32 = 3;
-
-/// Looks that wait for the start of an exec to say whether the victim is that exec: about half a second.
-const UNNAMED: u32 = 60;
+/// Victims that an event names; all are counted.
+const NAMED: usize = 8;
 
 /// Kills that come so soon after others are of one burst: no manager could have done anything about
 /// the first. The kernel tells of them in steps of the same length.
@@ -100,7 +95,16 @@ struct State {
     /// The container's beginning by the kernel's clock, in microseconds, or somewhat before.
     began: u64,
     last: Option<Instant>,
+    /// It was told that memory is short and nobody killed, and not that this is over.
+    stalled: bool,
     recent: VecDeque<OomKill>,
+}
+
+impl State {
+    /// Kills were told of within the last second, so that more will be within the next.
+    fn has_just_told(&self) -> bool {
+        self.last.is_some_and(|last| last.elapsed() < PAUSE)
+    }
 }
 
 /// What became of a look at the kernel's count.
@@ -112,6 +116,8 @@ enum Look {
     Early,
     /// The victim may be an exec whose start has not returned, so that its pid is not known yet.
     Unnamed,
+    /// The log has not been read to its end.
+    Behind,
     /// Nothing can be known, now or later.
     Gone,
 }
@@ -156,7 +162,7 @@ impl Container {
             (Ok(_), Err(why)) => return self.oom_seen_late(&why),
             (Err(why), _) => return self.oom_not_seen(&why),
         };
-        self.spawn(follow(watch, Arc::downgrade(self)));
+        self.spawn(follow::follow(watch, Arc::downgrade(self)));
     }
 
     pub(super) fn oom_not_seen(&self, why: &Error) {
@@ -187,7 +193,14 @@ impl Container {
 
     /// Tells of kills that nobody has been told of. `ended` is what made somebody ask.
     pub(super) fn tell_oom(&self, ended: Option<Ended<'_>>) {
-        self.look(ended, Patience::default());
+        let well = ended.is_some_and(|e| !e.process.is_init() && e.status == Some(0));
+        if !(well && self.oom.state().has_just_told()) {
+            self.look(ended, Patience::default());
+        }
+        // With its init a container ends.
+        if ended.is_none_or(|e| e.process.is_init()) {
+            self.memory_is_short(false);
+        }
     }
 
     fn look(&self, ended: Option<Ended<'_>>, patience: Patience) -> Look {
@@ -253,7 +266,10 @@ impl Container {
             began: state.began,
         };
         let log = self.shared.kernel_log.kills(state.record);
-        let ours = account::ours(log, facts);
+        if patience.log && !log.is_all {
+            return Err(Look::Behind);
+        }
+        let ours = account::ours(log.kills, facts);
         if patience.log && ours.is_empty() {
             return Err(Look::Early);
         }
@@ -283,8 +299,8 @@ impl Container {
             }
         };
         state.hits = hits;
-        let mut victims: Vec<Victim> = ours
-            .iter()
+        let of_ours = |pid: i32| pids.contains(&pid) || ended.is_some_and(|e| e.pid == pid);
+        let mut victims: Vec<Victim> = account::named(&ours, NAMED, of_ours)
             .map(|kill| self.victim(kill, facts, ended))
             .collect();
         if victims.is_empty() {
@@ -378,49 +394,6 @@ impl Container {
             ..Victim::default()
         })
     }
-}
-
-/// Looks when there is word, until the container is no more.
-async fn follow(mut watch: OomWatch, container: Weak<Container>) {
-    loop {
-        match watch.changed().await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(why) => {
-                if let Some(container) = container.upgrade() {
-                    container.oom_seen_late(&why);
-                }
-                return;
-            }
-        }
-        let (mut early, mut unnamed) = (0, 0);
-        for pause in looks() {
-            let Some(container) = container.upgrade() else {
-                return;
-            };
-            let patience = Patience {
-                log: early < PATIENCE,
-                names: unnamed < UNNAMED,
-            };
-            match container.look(None, patience) {
-                Look::Told => break,
-                Look::Nothing if watch.comes_after_the_count() => break,
-                Look::Nothing => {}
-                Look::Early => early += 1,
-                Look::Unnamed => unnamed += 1,
-                // The watch would never be quiet again.
-                Look::Gone => return,
-            }
-            drop(container);
-            sleep(pause).await;
-        }
-    }
-}
-
-/// The pauses behind the looks at a count.
-fn looks() -> impl Iterator<Item = Duration> {
-    let times = |(times, pause)| std::iter::repeat_n(pause, times as usize);
-    LOOKS.into_iter().flat_map(times)
 }
 
 fn live_pid(process: &Process) -> Option<i32> {
