@@ -17,7 +17,7 @@
 //! reaps; [`container`], the operations; [`service`], their face to the manager; [`runtime`],
 //! [`stdio`], [`mount`] and [`cgroup`], the hands; [`events`], what is told; [`shim`], the
 //! process around it all; [`options`], what a manager may ask of it; [`blocking`] and [`mod@apart`], where
-//! what may hang is done; [`manager`], the other side, for the `cotter` tool and the tests; [`proto`], the
+//! what may hang is done, and `slices`, where what may be long is; [`manager`], the other side, for the `cotter` tool and the tests; [`proto`], the
 //! words both sides speak.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -44,5 +44,6 @@ pub mod runtime;
 pub mod service;
 pub mod shim;
 pub mod shown;
+mod slices;
 pub mod spec;
 pub mod stdio;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -114,7 +115,12 @@ fn processes_in_and_below_the_cgroup_are_listed() {
         drop((below, empty));
         assert_eq!(cgroup.procs().unwrap(), []);
         drop(top);
-        assert_eq!(inner.procs().unwrap(), [], "a cgroup that is gone");
+        let gone = inner.procs().unwrap_err();
+        assert_eq!(gone.code, Code::NotFound, "{gone}");
+        assert!(
+            gone.message.contains("/below: it is not there any more"),
+            "{gone}"
+        );
     }
 }
 
@@ -139,6 +145,134 @@ fn pure_v2_sees_the_same_processes() {
         assert_eq!(cgroup.version(), Version::V2);
         assert_eq!(cgroup.dir("memory"), Some(group.0.as_path()));
         assert_eq!(cgroup.procs().unwrap(), [process.pid()]);
+    }
+}
+
+/// The v2 hierarchy, which any machine has, and its line of the mount table: without v1's.
+fn v2_alone() -> (PathBuf, String) {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = table.lines().find(|line| line.contains(" - cgroup2 "));
+    let line = line.expect("cgroup v2 is mounted").to_owned() + "\n";
+    let entry = mountinfo::parse_line(line.trim_end().as_bytes()).unwrap();
+    (entry.mount_point, line)
+}
+
+fn on_v2(process: &Idle, line: &str) -> Cgroup {
+    let own = fs::read("/proc/self/cgroup").unwrap();
+    Cgroup::from_text(process.proc_cgroup().as_bytes(), &own, line.as_bytes()).unwrap()
+}
+
+/// The variable with which a test runs itself to be a process of some threads.
+const THREADS: &str = "COTTER_TEST_THREADS";
+
+fn threaded(dir: &Path) {
+    fs::write(dir.join("cgroup.type"), "threaded").unwrap();
+}
+
+#[test]
+fn threads_of_a_threaded_cgroup_are_mapped_to_their_processes() {
+    if std::env::var_os(THREADS).is_some() {
+        thread::spawn(|| {
+            println!("{THREADS}");
+            loop {
+                thread::park();
+            }
+        });
+        loop {
+            thread::park();
+        }
+    }
+    let (v2, line) = v2_alone();
+    let domain = Group::new(v2.join(name()));
+    let top = Group::new(domain.0.join("top"));
+    let below = Group::new(top.0.join("below"));
+    threaded(&top.0);
+    threaded(&below.0);
+    let first = Idle::new();
+    first.join(&domain.0);
+    first.join(&top.0);
+    let mut many = Command::new(std::env::current_exe().unwrap());
+    let test = "threads_of_a_threaded_cgroup_are_mapped_to_their_processes";
+    let many = many.args(["--exact", test, "--nocapture"]).env(THREADS, "");
+    let mut many = Idle(many.stdout(Stdio::piped()).spawn().unwrap());
+    let said = BufReader::new(many.0.stdout.take().unwrap());
+    assert!(said.lines().any(|line| line.unwrap().ends_with(THREADS)));
+    many.join(&domain.0);
+    many.join(&top.0);
+    let tasks = fs::read_dir(format!("/proc/{}/task", many.pid())).unwrap();
+    let thread = tasks.map(|task| task.unwrap().file_name()).max().unwrap();
+    assert_ne!(thread.to_str().unwrap(), many.pid().to_string());
+    fs::write(below.0.join("cgroup.threads"), thread.as_encoded_bytes()).unwrap();
+
+    let mut both = vec![first.pid(), many.pid()];
+    both.sort_unstable();
+    let cgroup = on_v2(&first, &line);
+    assert_eq!(cgroup.dir(""), Some(top.0.as_path()));
+    assert_eq!(cgroup.procs().unwrap(), both, "a threaded one");
+    fs::write(domain.0.join("cgroup.procs"), first.pid().to_string()).unwrap();
+    let whole = on_v2(&first, &line);
+    assert_eq!(whole.dir(""), Some(domain.0.as_path()));
+    assert_eq!(whole.procs().unwrap(), both, "the domain above it");
+    fs::write(below.0.join("cgroup.threads"), first.pid().to_string()).unwrap();
+    let lowest = on_v2(&first, &line);
+    assert_eq!(lowest.dir(""), Some(below.0.as_path()));
+    assert_eq!(lowest.procs().unwrap(), both, "one that a thread is in");
+    drop((first, many));
+    assert_eq!(lowest.procs().unwrap(), []);
+}
+
+/// Makes cgroups below each other by descriptors, since their path is too long to be one; the lowest first in
+/// what is returned, to be removed.
+fn deep(top: &Path, depth: usize) -> Vec<std::os::fd::OwnedFd> {
+    use nix::fcntl::{OFlag, open, openat};
+    use nix::sys::stat::{Mode, mkdirat};
+    let long = "x".repeat(190);
+    let mut all = vec![open(top, OFlag::O_DIRECTORY, Mode::empty()).unwrap()];
+    for _ in 0..depth {
+        let last = all.last().unwrap();
+        mkdirat(last, &*long, Mode::S_IRWXU).unwrap();
+        all.push(openat(last, &*long, OFlag::O_DIRECTORY, Mode::empty()).unwrap());
+    }
+    all
+}
+
+fn remove_deep(mut all: Vec<std::os::fd::OwnedFd>) {
+    use nix::unistd::{UnlinkatFlags, unlinkat};
+    let long = "x".repeat(190);
+    while all.pop().is_some() {
+        let Some(parent) = all.last() else { return };
+        while unlinkat(parent, &*long, UnlinkatFlags::RemoveDir) == Err(nix::Error::EBUSY) {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn the_deepest_cgroup_is_read_where_no_path_leads() {
+    for hierarchy in hierarchies() {
+        let top = Group::new(hierarchy.mount_point.join(name()));
+        let first = Idle::new();
+        first.join(&top.0);
+        let all = deep(&top.0, 25);
+        let lowest = Idle::new();
+        let flags = nix::fcntl::OFlag::O_WRONLY;
+        let mode = nix::sys::stat::Mode::empty();
+        let procs = nix::fcntl::openat(all.last().unwrap(), "cgroup.procs", flags, mode).unwrap();
+        nix::unistd::write(&procs, lowest.pid().to_string().as_bytes()).unwrap();
+        drop(procs);
+        // Beside it, so that there is a way back.
+        let beside = Group::new(top.0.join("beside"));
+        let other = Idle::new();
+        other.join(&beside.0);
+        let cgroup = Cgroup::of_pid(first.pid()).unwrap();
+        let mut expected = vec![first.pid(), lowest.pid(), other.pid()];
+        expected.sort_unstable();
+        let found = cgroup.procs();
+        let until = cgroup.procs_until(|| true).unwrap();
+        drop((first, lowest, other));
+        remove_deep(all);
+        assert_eq!(found.unwrap(), expected);
+        assert_eq!(until.whole.unwrap_err().code, Code::DeadlineExceeded);
     }
 }
 
@@ -197,4 +331,89 @@ fn a_process_is_added_wherever_the_path_exists() {
     drop(process);
     drop(groups);
     drop(parents);
+}
+
+/// The variable with which a test runs itself in a mount namespace of its own.
+const MOUNTS: &str = "COTTER_TEST_MOUNTS";
+/// How many mounts there are in it: reading their table takes many slices on the fastest machine.
+const MANY: usize = 20_000;
+
+#[test]
+fn a_table_of_many_mounts_is_read_in_slices() {
+    let test = "a_table_of_many_mounts_is_read_in_slices";
+    let Some(dir) = std::env::var_os(MOUNTS) else {
+        let dir = std::env::temp_dir().join(name());
+        fs::create_dir(&dir).unwrap();
+        let mut again = Command::new("unshare");
+        again.arg("-m").arg(std::env::current_exe().unwrap());
+        again
+            .args(["--exact", test, "--nocapture"])
+            .env(MOUNTS, &dir);
+        let done = again.output().unwrap();
+        fs::remove_dir(&dir).unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(
+            done.status.success() && said.contains("1 passed"),
+            "{done:?}"
+        );
+        return;
+    };
+    let (dir, none) = (Path::new(&dir), None::<&str>);
+    // All go with it.
+    nix::mount::mount(none, dir, Some("tmpfs"), nix::mount::MsFlags::empty(), none).unwrap();
+    for n in 0..MANY {
+        let place = dir.join(n.to_string());
+        fs::create_dir(&place).unwrap();
+        nix::mount::mount(Some(dir), &place, none, nix::mount::MsFlags::MS_BIND, none).unwrap();
+    }
+    assert!(mountinfo::read(Some).unwrap().len() > MANY);
+    let process = Idle::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let (found, turns) = runtime.unwrap().block_on(async {
+        let count = std::rc::Rc::new(std::cell::Cell::new(0));
+        let others = std::rc::Rc::clone(&count);
+        let local = tokio::task::LocalSet::new();
+        local.spawn_local(async move {
+            loop {
+                others.set(others.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        });
+        let found = local.run_until(Cgroup::locate(process.pid())).await;
+        (found.unwrap(), count.get())
+    });
+    assert_eq!(found, Cgroup::of_pid(process.pid()).unwrap());
+    assert!(turns >= 8, "others had {turns} turns");
+}
+
+/// What is as long as others make it has a form for the event loop, and the rooms of the loop use that.
+#[test]
+fn the_loop_reads_neither_trees_nor_tables_at_once() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut todo: Vec<PathBuf> = ["container", "service", "lifecycle", "monitor", "events"]
+        .iter()
+        .map(|room| src.join(room))
+        .collect();
+    let mut read = 0;
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(
+                fs::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for word in [
+            "Cgroup::of_pid",
+            ".procs()",
+            ".procs_until(",
+            "mountinfo::read",
+        ] {
+            assert!(!text.contains(word), "{}: {word}", path.display());
+        }
+        read += 1;
+    }
+    assert!(read > 40);
 }

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::mount::mountinfo::{self, Entry};
+use crate::mount::mountinfo::Entry;
 
 /// Where systems mount cgroups; the mount exactly here decides between v1 and v2.
 const USUAL: &str = "/sys/fs/cgroup";
@@ -67,15 +67,6 @@ pub(super) fn memberships(text: &[u8]) -> Vec<Membership> {
         })
     };
     text.split(|&b| b == b'\n').filter_map(line).collect()
-}
-
-/// The cgroup mounts among the lines of a mount table.
-pub(super) fn cgroup_mounts(table: &[u8]) -> Vec<Entry> {
-    mountinfo::parse(table).filter(is_cgroup).collect()
-}
-
-pub(super) fn is_cgroup(entry: &Entry) -> bool {
-    matches!(entry.fs_type.as_str(), "cgroup" | "cgroup2")
 }
 
 /// The version in use: v2 if that is what is mounted where cgroups usually are, or if there is

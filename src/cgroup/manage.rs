@@ -10,16 +10,16 @@ use std::path::{Component, Path, PathBuf};
 use nix::unistd::Pid;
 
 use super::locate::{self, Version};
+use super::mounts;
 use crate::error::{Error, Result};
-use crate::mount::mountinfo::{self, Entry};
+use crate::mount::mountinfo::Entry;
 
 /// Moves a process into an existing cgroup: the v2 cgroup at `path`, which must be absolute and
 /// clean, or on v1 every hierarchy that has one there. For option `ShimCgroup`.
 ///
 /// On v1, an error can leave the process moved in some hierarchies.
 pub fn add_process(path: &str, pid: Pid) -> Result<()> {
-    let mounts = mountinfo::read(|entry| locate::is_cgroup(&entry).then_some(entry))
-        .map_err(|why| Error::io("read /proc/self/mountinfo", &why))?;
+    let mounts = mounts::read()?;
     let version = locate::version(&mounts);
     for dir in targets(version, path, &mounts)? {
         write(&dir.join("cgroup.procs"), &pid.to_string())?;
@@ -34,8 +34,7 @@ pub fn remove(path: &str) {
     if path == "/" || !is_clean_absolute(path) {
         return;
     }
-    let mounts = mountinfo::read(|entry| locate::is_cgroup(&entry).then_some(entry));
-    for entry in mounts.unwrap_or_default() {
+    for entry in mounts::read().unwrap_or_default() {
         let _ = fs::remove_dir(entry.mount_point.join(path.trim_start_matches('/')));
     }
 }

@@ -2,7 +2,12 @@
 //!
 //! Invariant: a cgroup the shim itself is in, or below, is never listed and its directory never
 //! given out, so that nobody counts or kills the host by way of a container that runs in a cgroup
-//! of the host. Pinned by `tests/cgroup.rs`.
+//! of the host. A cgroup that is gone, hidden by another mount, threaded or unreadable is never one
+//! without processes: it is an error, or its processes are found where the kernel lists them. Pinned by
+//! `tests/cgroup.rs` and `tests/resources/members.rs`.
+//!
+//! A tree of cgroups and the mount table are as long as others make them: who reads them on the event loop
+//! does so in slices ([`Cgroup::listed`], [`Cgroup::locate`]).
 
 mod freezer;
 pub(crate) mod fuzzing;
@@ -10,31 +15,34 @@ pub mod kernel_log;
 mod locate;
 mod manage;
 mod metrics;
+mod mounts;
 mod oom;
 mod pids;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod watch;
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
-use crate::mount::mountinfo;
+use crate::mount::mountinfo::Entry;
+use crate::slices::Slices;
 use locate::Place;
 pub use locate::Version;
 pub use manage::{add_process, remove};
 pub use metrics::{Metrics, host_pressure};
 pub use oom::{Hit, OomWatch, Scope};
 pub use pids::{CountedAt, Level, Pids, fullest};
+use tree::{Walk, What};
 pub use watch::{Watch, Watcher};
 
 /// The cgroup a process was in when it was looked at, in every hierarchy.
-///
-/// A cgroup that is removed later is an empty one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     version: Version,
@@ -49,21 +57,37 @@ pub struct Cgroup {
 
 impl Cgroup {
     /// Finds the cgroup of a process. It is not followed when the process moves.
+    ///
+    /// Reads all of the mount table: not for the event loop ([`locate`](Self::locate)).
+    ///
+    /// # Errors
+    /// `NotFound` when the process is gone; else what could not be read, or that it is below no hierarchy
+    /// that can be seen.
     pub fn of_pid(pid: Pid) -> Result<Self> {
-        let of = read_proc(&format!("/proc/{pid}/cgroup"))?;
-        let own = read_proc("/proc/self/cgroup")?;
-        let mounts = mountinfo::read(|entry| locate::is_cgroup(&entry).then_some(entry))
-            .map_err(|why| Error::io("read /proc/self/mountinfo", &why))?;
-        Self::new(&of, &own, &mounts).map_err(|why| why.context(format!("cgroup of pid {pid}")))
+        let seen = Seen::look(pid)?;
+        seen.among(&mounts::read()?)
+    }
+
+    /// As [`of_pid`](Self::of_pid), on the event loop: the process is looked at at once, the mount table in
+    /// slices.
+    ///
+    /// # Errors
+    /// As [`of_pid`](Self::of_pid).
+    pub async fn locate(pid: Pid) -> Result<Self> {
+        let seen = Seen::look(pid)?;
+        seen.among(&mounts::read_in_slices().await?)
     }
 
     /// The pure half of [`Cgroup::of_pid`]: the texts of `/proc/<pid>/cgroup`, of
     /// `/proc/self/cgroup` and of `/proc/self/mountinfo`.
+    ///
+    /// # Errors
+    /// It is below no hierarchy that can be seen.
     pub fn from_text(of: &[u8], own: &[u8], mountinfo: &[u8]) -> Result<Self> {
-        Self::new(of, own, &locate::cgroup_mounts(mountinfo))
+        Self::new(of, own, &mounts::visible(mountinfo))
     }
 
-    fn new(of: &[u8], own: &[u8], mounts: &[mountinfo::Entry]) -> Result<Self> {
+    fn new(of: &[u8], own: &[u8], mounts: &[Entry]) -> Result<Self> {
         let of = locate::memberships(of);
         let (version, places) = locate::places(&of, &locate::memberships(own), mounts)?;
         Ok(Self {
@@ -150,15 +174,64 @@ impl Cgroup {
         }
     }
 
-    /// All processes in the cgroup and below it, in ascending order. A cgroup that is gone has
-    /// none; one that is shared with the shim is a failed precondition.
+    /// All processes in the cgroup and below it, in ascending order.
+    ///
+    /// As long as the tree is: not for the event loop ([`listed`](Self::listed)).
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such cgroup any more, a failed precondition when it is shared with the
+    /// shim; else what could not be read.
     pub fn procs(&self) -> Result<Vec<Pid>> {
-        self.is_its_own()?;
-        let mut own = self.places.iter().filter(|place| !place.shared);
-        match own.find(|place| place.dir.is_dir()) {
-            Some(place) => procs_below(&place.dir),
-            None => Ok(Vec::new()),
+        let Listed { pids, whole } = self.procs_until(|| false)?;
+        whole.map(|()| pids)
+    }
+
+    /// As [`procs`](Self::procs), and what was found where not all could be read, or when it was `over`.
+    ///
+    /// # Errors
+    /// As [`procs`](Self::procs), when nothing was read.
+    pub fn procs_until(&self, over: impl Fn() -> bool) -> Result<Listed> {
+        let mut walk = self.walk()?;
+        while walk.step() {
+            if over() {
+                return Ok(Listed::cut_off(walk));
+            }
         }
+        Ok(Listed::of(walk))
+    }
+
+    /// As [`procs_until`](Self::procs_until), on the event loop: in slices, and no longer than `limit`.
+    ///
+    /// # Errors
+    /// As [`procs_until`](Self::procs_until).
+    pub async fn listed(&self, limit: Duration) -> Result<Listed> {
+        let (mut slices, begun) = (Slices::begin(), Instant::now());
+        let mut walk = self.walk()?;
+        while walk.step() {
+            slices.pause().await;
+            if begun.elapsed() >= limit {
+                return Ok(Listed::cut_off(walk));
+            }
+        }
+        Ok(Listed::of(walk))
+    }
+
+    /// Of several hierarchies the first in which the cgroup is still there.
+    fn walk(&self) -> Result<Walk> {
+        self.is_its_own()?;
+        let mut gone = None;
+        for place in self.places.iter().filter(|place| !place.shared) {
+            match Walk::begin(What::Processes, &place.dir) {
+                Ok(walk) => return Ok(walk),
+                Err(why) if is_gone(&why) => gone = gone.or(Some(&place.dir)),
+                Err(why) => return Err(Error::io(format!("read {}", place.dir.display()), &why)),
+            }
+        }
+        let dir = gone.map_or(Path::new(""), |dir| dir);
+        Err(Error::not_found(format!(
+            "cgroup {}: it is not there any more",
+            dir.display()
+        )))
     }
 
     /// On v2, makes every controller available to the cgroup: writes them to
@@ -178,49 +251,51 @@ fn has(place: &Place, controller: &str) -> bool {
     place.controllers.iter().any(|name| name == controller)
 }
 
-fn procs_below(top: &Path) -> Result<Vec<Pid>> {
-    let mut pids = Vec::new();
-    below(top, |dir| {
-        let file = dir.join("cgroup.procs");
-        match fs::read_to_string(&file) {
-            // v2 lists a process of another pid namespace as 0.
-            Ok(list) => pids.extend(
-                list.lines()
-                    .filter_map(|line| line.parse().ok())
-                    .filter(|&pid| pid > 0)
-                    .map(Pid::from_raw),
-            ),
-            Err(why) if is_gone(&why) => return Ok(false),
-            // A threaded cgroup: its processes are listed by the threaded domain above it.
-            Err(why) if why.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-            Err(why) => return Err(Error::io(format!("read {}", file.display()), &why)),
-        }
-        Ok(true)
-    })?;
-    // A process that moves while the tree is read can be seen twice; v1 promises no order either.
-    pids.sort_unstable();
-    pids.dedup();
-    Ok(pids)
+/// The processes of a cgroup, as far as they could be read.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// In ascending order.
+    pub pids: Vec<Pid>,
+    /// Why they may not be all.
+    pub whole: Result<()>,
 }
 
-/// Visits a cgroup and those below it; `visit` answers whether there is anything below.
-fn below<E>(top: &Path, mut visit: impl FnMut(&Path) -> Result<bool, E>) -> Result<(), E> {
-    let mut todo: Vec<PathBuf> = vec![top.to_owned()];
-    while let Some(dir) = todo.pop() {
-        if !visit(&dir)? {
-            continue;
-        }
-        let Ok(children) = fs::read_dir(&dir) else {
-            continue;
-        };
-        todo.extend(
-            children
-                .flatten()
-                .filter(|child| child.file_type().is_ok_and(|kind| kind.is_dir()))
-                .map(|child| child.path()),
-        );
+impl Listed {
+    fn of(walk: Walk) -> Self {
+        let (pids, whole) = walk.end();
+        let pids = pids.into_iter().map(Pid::from_raw).collect();
+        Self { pids, whole }
     }
-    Ok(())
+
+    fn cut_off(walk: Walk) -> Self {
+        let top = walk.top().display().to_string();
+        let why = format!("read {top}: its cgroups are too many for the time");
+        let listed = Self::of(walk);
+        let whole = listed.whole.and(Err(Error::deadline_exceeded(why)));
+        Self { whole, ..listed }
+    }
+}
+
+/// What a process and the shim are members of.
+struct Seen {
+    pid: Pid,
+    of: Vec<u8>,
+    own: Vec<u8>,
+}
+
+impl Seen {
+    fn look(pid: Pid) -> Result<Self> {
+        Ok(Self {
+            pid,
+            of: read_proc(&format!("/proc/{pid}/cgroup"))?,
+            own: read_proc("/proc/self/cgroup")?,
+        })
+    }
+
+    fn among(&self, mounts: &[Entry]) -> Result<Cgroup> {
+        let found = Cgroup::new(&self.of, &self.own, mounts);
+        found.map_err(|why| why.context(format!("cgroup of pid {}", self.pid)))
+    }
 }
 
 /// A cgroup removed before the open is ENOENT, after it ENODEV.

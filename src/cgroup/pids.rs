@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use super::metrics::{keyed, number};
-use super::{Cgroup, Version, Watch, Watcher, below, is_gone};
+use super::tree::{Walk, What};
+use super::{Cgroup, Version, Watch, Watcher};
 use crate::error::{Error, Result};
 
 /// Where a refused fork is counted.
@@ -87,6 +88,10 @@ impl Cgroup {
         })
     }
 }
+
+/// How much is read for an estimate, in steps of a [`Walk`]: there are five to a cgroup, and they take a few
+/// milliseconds together.
+const STEPS: usize = 256;
 
 /// Since Linux 6.11, on v2.
 const LOCAL: &str = "pids.events.local";
@@ -170,24 +175,15 @@ impl Pids {
     }
 
     /// How many processes in it and below have ended and are waited for by nobody: what is counted and not
-    /// listed. Processes come and go while it is looked at: an estimate, of a moment.
+    /// listed. Processes come and go while it is looked at: an estimate, of a moment. None also when it
+    /// would take more than [`STEPS`]: it is read on the event loop, and a container makes as many cgroups
+    /// as it likes.
     pub fn zombies(&self) -> Option<u64> {
-        let threads = |dir: &Path| {
-            let v2 = fs::read_to_string(dir.join("cgroup.threads"));
-            let list = v2.or_else(|_| fs::read_to_string(dir.join("tasks")));
-            list.map(|list| list.lines().count() as u64)
-        };
-        let mut listed = 0;
-        below(&self.dir, |dir| match threads(dir) {
-            Ok(count) => {
-                listed += count;
-                Ok(true)
-            }
-            Err(why) if is_gone(&why) => Ok(false),
-            Err(why) => Err(why),
-        })
-        .ok()?;
-        Some(self.level()?.current.saturating_sub(listed))
+        let mut walk = Walk::begin(What::Threads, &self.dir).ok()?;
+        let done = (0..STEPS).any(|_| !walk.step());
+        let (threads, whole) = walk.end();
+        whole.ok().filter(|()| done)?;
+        Some(self.level()?.current.saturating_sub(threads.len() as u64))
     }
 
     /// Begins to watch for refused forks; none where the kernel notifies nobody. Call it in a runtime.

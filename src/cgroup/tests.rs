@@ -1,8 +1,10 @@
-use super::locate::{cgroup_mounts, memberships, version};
+use super::locate::{memberships, version};
 use super::manage::{enable, targets};
+use super::mounts::visible;
 use super::*;
 use crate::error::Code;
 use proptest::prelude::*;
+use std::path::PathBuf;
 
 const V2: &str = "29 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
 const V1: &str = "\
@@ -256,24 +258,20 @@ fn the_mount_at_the_usual_place_decides() {
         (HYBRID.to_owned(), Version::V2),
         (String::new(), Version::V1),
     ] {
-        assert_eq!(
-            version(&cgroup_mounts(table.as_bytes())),
-            expected,
-            "{table}"
-        );
+        assert_eq!(version(&visible(table.as_bytes())), expected, "{table}");
     }
 }
 
 #[test]
 fn cgroup_paths_for_a_process() {
-    let v2 = cgroup_mounts(V2.as_bytes());
+    let v2 = visible(V2.as_bytes());
     let good = targets(Version::V2, "/a/b", &v2).unwrap();
     assert_eq!(good, [Path::new("/sys/fs/cgroup/a/b")]);
     for bad in ["", "a", "/a/", "//a", "/a//b", "/a/../b", "/..", "/./a"] {
         let err = targets(Version::V2, bad, &v2).unwrap_err();
         assert_eq!(err.code, Code::InvalidArgument, "{bad}");
     }
-    let v1 = cgroup_mounts(V1.as_bytes());
+    let v1 = visible(V1.as_bytes());
     let climb = targets(Version::V1, "/../etc", &v1).unwrap_err();
     assert_eq!(climb.code, Code::InvalidArgument);
     let missing = targets(Version::V1, "/cotter-no-such-cgroup", &v1).unwrap_err();
@@ -333,7 +331,7 @@ proptest! {
 
     #[test]
     fn no_path_leaves_the_mount(path in "[/.a]{0,12}") {
-        let v2 = cgroup_mounts(V2.as_bytes());
+        let v2 = visible(V2.as_bytes());
         for dir in targets(Version::V2, &path, &v2).unwrap_or_default() {
             prop_assert!(!dir.to_str().unwrap().contains("/../"));
             prop_assert!(dir.starts_with("/sys/fs/cgroup"));

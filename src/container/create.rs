@@ -119,7 +119,7 @@ async fn build(
         stdio::plan(&create.stdio).map_err(|e| e.context("failed to create init process I/O"))?;
     let bundle = create.bundle.as_path();
     let spec = Spec::read(bundle)?;
-    let extras = Extras::asked(shared, create, &spec)?;
+    let extras = Extras::asked(shared, create, &spec).await?;
     let buffering = extras.buffering;
     let runtime = runtime(shared, bundle, &create.options);
     progress.runtime = Some(runtime.clone());
@@ -201,7 +201,7 @@ async fn build(
     io.start();
 
     let container = container(shared, create, key, runtime, &spec, extras, None);
-    let cgroup = cgroup_of(&create.id, pid);
+    let cgroup = cgroup_of(&create.id, pid).await;
     container.set_oom_group(cgroup.as_ref().ok())?;
     container.watch(cgroup);
     container.limit_pids(container.cgroup.get()).await?;
@@ -226,14 +226,14 @@ struct Extras {
 }
 
 impl Extras {
-    fn asked(shared: &Shared, create: &Create, spec: &Spec) -> Result<Self> {
+    async fn asked(shared: &Shared, create: &Create, spec: &Spec) -> Result<Self> {
         if let Some(list) = &create.options.logger_allow {
             stdio::is_list(list)?;
         }
         Ok(Self {
             buffering: Buffering::of(&spec.annotations)?,
             pids_limit: pids::wanted(spec, &create.options.pids_limit, shared.pids.asked)?,
-            oom: Told::new(oom_group::asked(&create.options, &spec.annotations)?),
+            oom: Told::new(oom_group::asked(&create.options, &spec.annotations).await?),
         })
     }
 }
@@ -282,8 +282,8 @@ fn container(
 }
 
 /// The cgroup of a container's init, if that is the container's alone, with its controllers enabled.
-pub(super) fn cgroup_of(id: &str, init: Pid) -> Result<Cgroup> {
-    let cgroup = Cgroup::of_pid(nix::unistd::Pid::from_raw(init))?;
+pub(super) async fn cgroup_of(id: &str, init: Pid) -> Result<Cgroup> {
+    let cgroup = Cgroup::locate(nix::unistd::Pid::from_raw(init)).await?;
     cgroup.is_its_own()?;
     if let Err(e) = cgroup.enable_controllers() {
         log::warn!("container {id}: enable cgroup controllers: {e}");

@@ -2,7 +2,7 @@
 //!
 //! Invariant: operations with side effects on one process go one after another, and always end in a
 //! known state, whoever asked and whether or not they are still there: callers run them in tasks of
-//! the shim ([`crate::service`]). Other containers, and questions ([`snapshot`]), never wait for them.
+//! the shim ([`crate::service`]). Other containers, and questions ([`snapshot`], [`members`]), never wait for them.
 //!
 //! | question | module |
 //! |---|---|
@@ -19,6 +19,7 @@ pub mod exit_file;
 pub(crate) mod files;
 mod image;
 mod kill;
+pub mod members;
 mod oom;
 mod pause;
 pub mod pids;

@@ -162,7 +162,7 @@ impl Container {
         failed.map_err(|why| one_line(why.into()))?;
         let pid = read_pid_file(&options.pid_file).map_err(no_pid)?;
         // At once: it runs already, and may be gone soon.
-        let cgroup = create::cgroup_of(&self.id, pid);
+        let cgroup = create::cgroup_of(&self.id, pid).await;
         self.limit_pids(cgroup.as_ref().ok()).await?;
         // Copies of ours would hold back the end of its streams.
         drop(std::mem::take(&mut *restore.fds()));

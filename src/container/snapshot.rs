@@ -1,9 +1,10 @@
-//! Questions: State and Pids.
+//! Questions: State, Connect, and what Pids says of the end; the rest of it is in [`super::members`].
 //!
-//! Invariant: they answer from what is known and from the kernel, and never queue behind a runtime
-//! call. A container whose init has ended is not without processes before it is deleted: its init is
-//! named, by the pid that State gives. Pinned by `tests/task/state.rs::pids_of_what_has_ended`.
+//! Invariant: they answer from what is known, and never queue behind a runtime call. A container whose init
+//! has ended is not without processes before it is deleted: its init is named, by the pid that State gives.
+//! Pinned by `tests/task/state.rs::pids_of_what_has_ended`.
 
+use super::members::Member;
 use super::process::{ExitStatus, Facts, Process};
 use super::state::State;
 use super::{Container, Registry};
@@ -18,15 +19,6 @@ pub struct Snapshot {
     pub facts: Facts,
     /// How it ended; status 0 and no time while it has not.
     pub exit: ExitStatus,
-}
-
-/// A process in a container, and the exec that it is the first process of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its pid in the shim's pid namespace.
-    pub pid: Pid,
-    /// The exec's id, if this is an exec's own process.
-    pub exec_id: Option<String>,
 }
 
 impl Container {
@@ -52,38 +44,6 @@ impl Container {
             facts,
             exit,
         })
-    }
-
-    /// All processes in the container, from its cgroup; without one, those the shim started.
-    ///
-    /// # Errors
-    /// The cgroup could not be read.
-    pub fn pids(&self) -> Result<Vec<Member>> {
-        let own: Vec<(Pid, String)> = std::iter::once(self.init.clone())
-            .chain(self.execs())
-            .filter(|p| p.facts().pid > 0 && !p.facts().reaped)
-            .map(|p| (p.facts().pid, p.exec_id.clone()))
-            .collect();
-        let pids: Vec<Pid> = match self.cgroup.get() {
-            Some(cgroup) => cgroup
-                .procs()?
-                .into_iter()
-                .map(nix::unistd::Pid::as_raw)
-                .collect(),
-            None => own.iter().map(|(pid, _)| *pid).collect(),
-        };
-        let exec_of = |pid| {
-            own.iter()
-                .find(|(p, exec)| *p == pid && !exec.is_empty())
-                .map(|(_, exec)| exec.clone())
-        };
-        Ok(pids
-            .into_iter()
-            .map(|pid| Member {
-                pid,
-                exec_id: exec_of(pid),
-            })
-            .collect())
     }
 
     /// What Pids answers: who was found, or, of a container that has ended, its init.

@@ -3,6 +3,7 @@
 //! Invariant: no input makes the parser panic; a line it does not understand is skipped. One line
 //! is held at a time, since a node's table can be megabytes of overlay options.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -24,27 +25,74 @@ pub struct Entry {
     pub super_options: String,
 }
 
+/// The fields of a line as they stand there, for who looks at many lines and wants few.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// The mount's number.
+    pub id: u32,
+    /// The number of the mount that it is mounted on.
+    pub parent: u32,
+    device: &'a [u8],
+    root: &'a [u8],
+    mount_point: &'a [u8],
+    fs_type: &'a [u8],
+    super_options: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// Takes a line apart; `None` when it is not a mountinfo line.
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut fields = line.split(|&b| b == b' ');
+        let id = ascii(fields.next()?)?.parse().ok()?;
+        let parent = ascii(fields.next()?)?.parse().ok()?;
+        let device = fields.next()?;
+        let root = fields.next()?;
+        let mount_point = fields.next()?;
+        let _mount_options = fields.next()?;
+        // Any number of optional fields, ended by a lone dash.
+        fields.find(|&field| field == b"-")?;
+        let fs_type = fields.next()?;
+        let _source = fields.next()?;
+        let super_options = fields.next()?;
+        Some(Self {
+            id,
+            parent,
+            device,
+            root,
+            mount_point,
+            fs_type,
+            super_options,
+        })
+    }
+
+    /// File system type.
+    pub fn fs_type(&self) -> &'a [u8] {
+        self.fs_type
+    }
+
+    /// Where it is mounted.
+    pub fn mount_point(&self) -> Cow<'a, [u8]> {
+        match self.mount_point.contains(&b'\\') {
+            false => Cow::Borrowed(self.mount_point),
+            true => Cow::Owned(unescape(self.mount_point)),
+        }
+    }
+
+    /// All that the shim needs of it.
+    pub fn entry(&self) -> Entry {
+        Entry {
+            device: text(self.device),
+            root: path(self.root),
+            mount_point: path(self.mount_point),
+            fs_type: text(self.fs_type),
+            super_options: text(self.super_options),
+        }
+    }
+}
+
 /// Reads one line; `None` when it is not a mountinfo line.
 pub fn parse_line(line: &[u8]) -> Option<Entry> {
-    let mut fields = line.split(|&b| b == b' ');
-    let _id: u32 = ascii(fields.next()?)?.parse().ok()?;
-    let _parent: u32 = ascii(fields.next()?)?.parse().ok()?;
-    let device = text(fields.next()?);
-    let root = path(fields.next()?);
-    let mount_point = path(fields.next()?);
-    let _mount_options = fields.next()?;
-    // Any number of optional fields, ended by a lone dash.
-    fields.find(|&field| field == b"-")?;
-    let fs_type = text(fields.next()?);
-    let _source = fields.next()?;
-    let super_options = text(fields.next()?);
-    Some(Entry {
-        device,
-        root,
-        mount_point,
-        fs_type,
-        super_options,
-    })
+    Line::parse(line).map(|line| line.entry())
 }
 
 /// All entries of a table, oldest mount first, as the kernel lists them.

@@ -5,7 +5,8 @@
 use protobuf::{EnumOrUnknown, MessageField};
 
 use crate::cgroup::Metrics;
-use crate::container::snapshot::{Member, Snapshot};
+use crate::container::members::Member;
+use crate::container::snapshot::Snapshot;
 use crate::container::state::State;
 use crate::container::{Create, ExitStatus};
 use crate::error::{Error, Result};

@@ -97,7 +97,7 @@ impl TaskService {
 
     async fn pids(&self, req: PidsRequest) -> Result<PidsResponse> {
         let container = self.registry.get(&req.id)?;
-        let members = container.with_its_end(container.pids())?;
+        let members = container.with_its_end(container.pids().await)?;
         Ok(PidsResponse {
             processes: members.into_iter().map(convert::process_info).collect(),
             ..Default::default()

@@ -24,9 +24,9 @@ use super::bootstrap::Environment;
 use super::call::call;
 use super::flags::Flags;
 use super::last_events::LastEvents;
+use super::leftovers::kill_leftovers;
 use super::{orphans, siblings, socket, start};
 use crate::apart::apart;
-use crate::cgroup::Cgroup;
 use crate::container::exit_file;
 use crate::errno::Words;
 use crate::error::{Error, Result};
@@ -181,7 +181,7 @@ fn clear(bundle: &Path, id: &str, flags: &Flags, time: Time, warnings: &mut Vec<
     let pid = read_pid(bundle);
     let mut step = |result: Result<()>| warnings.extend(result.err());
     step(delete_container(bundle, id, flags, time));
-    step(kill_leftovers(bundle, pid));
+    step(kill_leftovers(bundle, pid, time.left()));
     step(unmount(&bundle.join("rootfs"), time));
 }
 
@@ -310,50 +310,6 @@ fn delete_container(bundle: &Path, id: &str, flags: &Flags, time: Time) -> Resul
     )))
 }
 
-/// Kills what the runtime left of the container's processes. The pid in the bundle may long be
-/// somebody else's, so it counts only while it is in the container's cgroup.
-fn kill_leftovers(bundle: &Path, pid: Option<Pid>) -> Result<()> {
-    let Some(init) = pid else { return Ok(()) };
-    let Ok(spec) = Spec::read(bundle) else {
-        return Ok(());
-    };
-    let name = cgroup_name(&spec.cgroups_path);
-    let is_ours = |pid: Pid| {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        !name.is_empty() && text.split(['/', '\n']).any(|part| part == name)
-    };
-    if !is_ours(init) {
-        return Ok(());
-    }
-    let all = Cgroup::of_pid(init)
-        .ok()
-        .filter(|cgroup| !cgroup.is_shared_with_us());
-    let mut pids = all
-        .and_then(|cgroup| cgroup.procs().ok())
-        .unwrap_or_default();
-    pids.push(init);
-    for pid in pids {
-        // The descriptor first, then the question: the answer is about the process it holds.
-        let Ok(process) = pidfd::open(pid.as_raw().cast_unsigned()) else {
-            continue;
-        };
-        if is_ours(pid) {
-            kill(&process).map_err(|e| Error::io(format!("kill process {pid}"), &e))?;
-        }
-    }
-    Ok(())
-}
-
-/// The last part of the path of a container's cgroup, given what its spec asks for: a path, or
-/// `slice:prefix:name` for systemd.
-fn cgroup_name(path: &str) -> String {
-    match path.split(':').collect::<Vec<_>>()[..] {
-        [_, "", name] => format!("{name}.scope"),
-        [_, prefix, name] => format!("{prefix}-{name}.scope"),
-        _ => path.rsplit('/').next().unwrap_or_default().to_owned(),
-    }
-}
-
 /// Kills the process that is held; one that is gone is one that is dead.
 pub(super) fn kill(process: impl AsFd) -> std::io::Result<()> {
     match pidfd::signal(process, Signal::SIGKILL) {
@@ -424,20 +380,5 @@ mod tests {
         let error = none.eighths(8, "unmount /x").unwrap_err();
         let told = "unmount /x: no time left: context deadline exceeded";
         assert_eq!(error, Error::new(Code::DeadlineExceeded, told));
-    }
-
-    #[test]
-    fn the_cgroup_of_a_container_by_its_name() {
-        for (path, expected) in [
-            ("/default/c1", "c1"),
-            ("c1", "c1"),
-            ("", ""),
-            ("/default/", ""),
-            ("system.slice:cri-containerd:c1", "cri-containerd-c1.scope"),
-            (":cri:c1", "cri-c1.scope"),
-            ("system.slice::c1", "c1.scope"),
-        ] {
-            assert_eq!(cgroup_name(path), expected, "{path}");
-        }
     }
 }

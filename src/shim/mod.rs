@@ -10,7 +10,7 @@
 //! | How does it live and end? | [`serve`], with [`accept`] and [`log`] |
 //! | When is it not needed any more? | [`life`] |
 //! | How does one look inside? | [`inspect`] |
-//! | Who cleans up when it could not? | [`delete`], [`siblings`] |
+//! | Who cleans up when it could not? | [`delete`], [`siblings`], [`leftovers`] |
 //! | What is this program? | [`info`] |
 //! | How is a program run to its end? | [`call`] |
 
@@ -25,6 +25,7 @@ pub mod flags;
 pub mod info;
 mod inspect;
 mod last_events;
+mod leftovers;
 mod life;
 pub mod log;
 mod memory;

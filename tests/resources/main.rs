@@ -10,6 +10,7 @@ mod common;
 mod gate;
 mod go;
 mod kernel_log;
+mod members;
 mod mixed;
 mod oom;
 mod oom_loop;

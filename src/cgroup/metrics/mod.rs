@@ -69,17 +69,38 @@ impl Source for Cgroup {
         read(&dir.join(file))
     }
 
+    /// Its directory is not read: a container makes as many cgroups there as it likes. Only hugetlb has files
+    /// of names that are not known.
     fn files(&self, controller: &str) -> Vec<String> {
-        let entries = self.dir(controller).and_then(|dir| fs::read_dir(dir).ok());
-        let names = entries.into_iter().flatten().flatten();
-        names
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect()
+        let dir = self.dir(controller).filter(|_| controller == "hugetlb");
+        let sizes = fs::read_dir("/sys/kernel/mm/hugepages").ok();
+        let files = |dir: &Path| {
+            let sizes = sizes.into_iter().flatten().flatten();
+            let sizes = sizes.filter_map(|size| page_size(size.file_name().to_str()?));
+            let names = sizes
+                .flat_map(|size| HUGETLB_USAGE.map(|suffix| format!("hugetlb.{size}{suffix}")));
+            names.filter(|name| dir.join(name).exists()).collect()
+        };
+        dir.map(files).unwrap_or_default()
     }
 
     fn partitions(&self) -> String {
         read(Path::new("/proc/partitions")).unwrap_or_default()
     }
+}
+
+/// The files of v1 and v2 that say what is in use of huge pages of a size.
+const HUGETLB_USAGE: [&str; 2] = [".usage_in_bytes", ".current"];
+
+/// The size in the name of a directory of huge pages, `hugepages-2048kB`, as cgroups have it: `2MB`.
+fn page_size(name: &str) -> Option<String> {
+    let size = name.strip_prefix("hugepages-")?.strip_suffix("kB")?;
+    let size: u64 = size.parse().ok()?;
+    Some(match size {
+        0..1_024 => format!("{size}KB"),
+        1_024..1_048_576 => format!("{}MB", size >> 10),
+        1_048_576.. => format!("{}GB", size >> 20),
+    })
 }
 
 /// None if every part is absent.

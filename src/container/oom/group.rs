@@ -16,10 +16,13 @@ pub const ANNOTATION: &str = "io.cotter.oom-group";
 ///
 /// # Errors
 /// `InvalidArgument` for an annotation that says neither yes nor no, and for a yes on cgroup v1.
-pub(in crate::container) fn asked(options: &Options, annotations: &Annotations) -> Result<bool> {
+pub(in crate::container) async fn asked(
+    options: &Options,
+    annotations: &Annotations,
+) -> Result<bool> {
     let asked = read(options, annotations)?;
     if asked {
-        let own = Cgroup::of_pid(nix::unistd::getpid())?;
+        let own = Cgroup::locate(nix::unistd::getpid()).await?;
         if own.version_of("memory") == Version::V1 {
             return Err(Error::invalid_argument(format!(
                 "{ANNOTATION}: this machine has cgroup v1, where the kernel has no memory.oom.group"
