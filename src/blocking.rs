@@ -19,6 +19,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,8 @@ const STACK: usize = 256 * 1024;
 
 /// Runs `f` on its own thread, called `name` (the kernel shows the first 15 bytes of it), and
 /// waits for the answer.
+///
+/// Where no thread can be had the answer is `ResourceExhausted`.
 ///
 /// Dropping the future does not stop `f`: it runs to its end and its answer is dropped. A panic
 /// in `f` is an [`Code::Internal`] error.
@@ -188,7 +191,18 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
         .stack_size(STACK)
         .spawn(work)
         .map(drop)
-        .map_err(|why| Error::io(format!("start thread {name}"), &why))
+        .map_err(|why| {
+            let error = Error::io(format!("start thread {name}"), &why);
+            match is_exhausted(&why) {
+                true => Error::new(Code::ResourceExhausted, error.message),
+                false => error,
+            }
+        })
+}
+
+/// Whether there is no thread or process to be had, by a limit or for want of memory.
+pub(crate) fn is_exhausted(why: &io::Error) -> bool {
+    matches!(why.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM))
 }
 
 fn answered<T>(name: &str, answer: Option<thread::Result<T>>) -> Result<T> {

@@ -1,12 +1,16 @@
 //! Kill, and the kill of what a dead init leaves behind.
 //!
 //! Invariant: a signal goes to a process that has not been reaped, never to a recycled pid; a kill
-//! never waits for another operation on the container; Delete waits for all kills.
+//! never waits for another operation on the container; Delete waits for all kills. None needs a thread or a
+//! process of its own: where the runtime cannot be started for want of one, the signal is sent all the same
+//! (`tests/faults/threads.rs`).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
 use super::Container;
@@ -16,6 +20,8 @@ use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
 use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
+use crate::pidfd;
+use crate::runtime::Kind;
 
 pub(super) const SIGKILL: u32 = 9;
 
@@ -51,9 +57,56 @@ impl Container {
         }
         // The process may be gone, and a client that saw it go may delete, before the runtime returns.
         let _answer_before_delete = self.kills.begin();
-        self.runtime.kill(&self.id, signal, all).await?;
+        match self.runtime.kill(&self.id, signal, all).await {
+            Ok(()) => {}
+            Err(why) if why.kind == Kind::Exhausted && self.kill_directly(init, signal, all) => {
+                let id = &self.id;
+                log::warn!("container {id}: signal {signal} is sent without the runtime: {why}");
+            }
+            Err(why) => return Err(why.into()),
+        }
         self.signalled(signal).await;
         Ok(())
+    }
+
+    /// Sends a signal to the init, or to all processes, in place of a runtime that cannot be started; whether
+    /// that has an effect.
+    fn kill_directly(&self, init: &Process, signal: u32, all: bool) -> bool {
+        let Ok(number) = i32::try_from(signal) else {
+            return false;
+        };
+        // The process of another runtime may be a virtual machine; but for SIGKILL it means that too.
+        if !(self.runtime.kills_by_pid() || signal == SIGKILL) {
+            return false;
+        }
+        // A frozen process takes no signal on cgroup v1.
+        if self.is_frozen() == Some(true) {
+            return false;
+        }
+        let sent = self
+            .shared
+            .tracker
+            .with_live_pid(init, |pid| send(pid, number).is_ok());
+        (all && self.kill_members(signal)) || sent == Some(true)
+    }
+
+    /// Sends a signal to all that is in the container's cgroup; whether there was anybody.
+    fn kill_members(&self, signal: u32) -> bool {
+        let signal = i32::try_from(signal)
+            .ok()
+            .and_then(|n| Signal::try_from(n).ok());
+        let (Some(cgroup), Some(signal)) = (self.cgroup.get(), signal) else {
+            return false;
+        };
+        let list = || cgroup.procs().unwrap_or_default();
+        let open =
+            |pid: nix::unistd::Pid| Some((pid, pidfd::open(pid.as_raw().cast_unsigned()).ok()?));
+        let held: Vec<_> = list().into_iter().filter_map(open).collect();
+        // Who was opened is a member only if the pid still is one's.
+        let now: BTreeSet<_> = list().into_iter().collect();
+        let members = held.iter().filter(|(pid, _)| now.contains(pid));
+        let sent = members.filter(|(_, process)| pidfd::signal(process, signal).is_ok());
+        sent.count() > 0
     }
 
     /// Sends a signal to the init without the runtime, where that would do no more: it runs its program,
@@ -63,7 +116,11 @@ impl Container {
         let Ok(number) = i32::try_from(signal) else {
             return false;
         };
-        if self.kill_all_on_exit || !self.runtime.kills_by_pid() || !self.has_settled(init) {
+        if self.kill_all_on_exit || !self.runtime.kills_by_pid() {
+            return false;
+        }
+        // SIGKILL meets whatever it is that runs.
+        if signal != SIGKILL && !self.has_settled(init) {
             return false;
         }
         // On cgroup v1 a frozen process does not die, and a runtime thaws what somebody else froze.
@@ -120,10 +177,14 @@ impl Container {
             return;
         }
         let under_way = self.kills.begin();
-        let (runtime, id) = (self.runtime.clone(), self.id.clone());
+        let (runtime, id, me) = (self.runtime.clone(), self.id.clone(), Arc::downgrade(self));
         self.spawn(async move {
             let _under_way = under_way;
             if let Err(e) = runtime.kill(&id, SIGKILL, true).await {
+                let me = me.upgrade().filter(|_| e.kind == Kind::Exhausted);
+                me.inspect(|me| {
+                    me.kill_members(SIGKILL);
+                });
                 log::debug!("container {id}: kill what init left behind: {e}");
             }
         });

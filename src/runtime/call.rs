@@ -19,7 +19,9 @@ use super::log;
 use super::private_file::PrivateFile;
 use super::spawn::spawn;
 use super::{Fds, Runtime};
+use crate::blocking::is_exhausted;
 use crate::errno::Words;
+use crate::error::Code;
 use crate::limits::since;
 use crate::monitor::{Child, Exit, Pid, children};
 use crate::pidfd;
@@ -65,14 +67,24 @@ impl Runtime {
         }
         let not_started = |e| {
             let message = self.not_started(operation, &e);
-            RuntimeError::new(operation, Kind::Spawn, message)
+            let kind = match is_exhausted(&e) {
+                true => Kind::Exhausted,
+                false => Kind::Spawn,
+            };
+            RuntimeError::new(operation, kind, message)
         };
         let mut output = connect(&mut command, operation, streams).map_err(not_started)?;
         let what = format!("{} {} {id}", name(&self.binary), operation.name());
         // Only the child holds the streams then; else they would never end.
         let started = spawn(&self.monitor, &self.binary, command, what, limit).await;
-        let started =
-            started.map_err(|e| RuntimeError::new(operation, Kind::Timeout, e.message))?;
+        let started = started.map_err(|e| {
+            let kind = match e.code {
+                Code::DeadlineExceeded => Kind::Timeout,
+                Code::ResourceExhausted => Kind::Exhausted,
+                _ => Kind::Spawn,
+            };
+            RuntimeError::new(operation, kind, e.message)
+        })?;
         let mut child = started.map_err(not_started)?;
 
         let exit = timeout(limit, output.until_exit(&mut child)).await;

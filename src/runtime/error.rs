@@ -61,6 +61,8 @@ impl Operation {
 pub enum Kind {
     /// It could not be started.
     Spawn,
+    /// It could not be started because no thread or process was to be had.
+    Exhausted,
     /// It was killed at its time limit. What it made so far may still be there.
     Timeout,
     /// A signal ended it (or it exited with 128 + a signal's number, as shells do).
@@ -127,6 +129,7 @@ impl From<RuntimeError> for Error {
             (Kind::Spawn, Operation::Kill) => {
                 Error::unknown(format!("unknown error after kill: {}", error.message))
             }
+            (Kind::Exhausted, _) => Error::new(Code::ResourceExhausted, error.to_string()),
             (Kind::Failed(_), Operation::Kill) => match kill_failure(&error.message) {
                 KillFailure::Finished => Error::not_found("process already finished"),
                 KillFailure::NoSuchContainer => Error::not_found("no such container"),
@@ -244,6 +247,13 @@ mod tests {
                 Kind::Timeout,
                 "m",
                 Code::DeadlineExceeded,
+                "OCI runtime exec failed: m",
+            ),
+            (
+                Operation::Exec,
+                Kind::Exhausted,
+                "m",
+                Code::ResourceExhausted,
                 "OCI runtime exec failed: m",
             ),
             (

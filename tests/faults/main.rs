@@ -27,4 +27,5 @@ mod output;
 mod recycled;
 mod restore;
 mod runtime;
+mod threads;
 mod world;
