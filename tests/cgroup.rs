@@ -1,5 +1,5 @@
 //! Cgroups of real processes, on whatever hierarchies this machine has. Needs root.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -152,7 +152,7 @@ fn pure_v2_sees_the_same_processes() {
 fn v2_alone() -> (PathBuf, String) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = table.lines().find(|line| line.contains(" - cgroup2 "));
-    let line = line.expect("cgroup v2 is mounted").to_owned() + "\n";
+    let line = format!("{}\n", line.unwrap());
     let entry = mountinfo::parse_line(line.trim_end().as_bytes()).unwrap();
     (entry.mount_point, line)
 }
@@ -335,8 +335,8 @@ fn a_process_is_added_wherever_the_path_exists() {
 
 /// The variable with which a test runs itself in a mount namespace of its own.
 const MOUNTS: &str = "COTTER_TEST_MOUNTS";
-/// How many mounts there are in it: reading their table takes many slices on the fastest machine.
-const MANY: usize = 20_000;
+/// How many mounts there are in it: reading their table takes some slices on the fastest machine.
+const MANY: usize = 5_000;
 
 #[test]
 fn a_table_of_many_mounts_is_read_in_slices() {
@@ -383,7 +383,7 @@ fn a_table_of_many_mounts_is_read_in_slices() {
         (found.unwrap(), count.get())
     });
     assert_eq!(found, Cgroup::of_pid(process.pid()).unwrap());
-    assert!(turns >= 8, "others had {turns} turns");
+    assert!(turns >= 4, "others had {turns} turns");
 }
 
 /// What is as long as others make it has a form for the event loop, and the rooms of the loop use that.

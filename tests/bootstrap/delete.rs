@@ -1,6 +1,7 @@
 //! The `delete` action, from nothing to do to a whole container left behind.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -12,8 +13,11 @@ use cotter::events::{Event, journal};
 use cotter::monitor::Exit;
 use cotter::proto::events::TaskStart;
 use cotter::proto::task::DeleteResponse;
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use protobuf::Message;
 use serde_json::json;
 
@@ -371,4 +375,71 @@ fn a_container_left_running_is_cleared_away() {
             let _ = fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}{cgroup}"));
         }
     }
+}
+
+/// What is left is killed wherever below the container's cgroup it is, also where no path is short enough to
+/// lead, and nobody beside it.
+#[test]
+fn what_is_left_in_the_deepest_cgroup_is_killed() {
+    let manager = Manager::new("delete-deep");
+    let bundle = manager.bundle("c1", None);
+    let pids = Path::new("/sys/fs/cgroup/pids");
+    let all = if pids.exists() {
+        pids
+    } else {
+        Path::new("/sys/fs/cgroup")
+    };
+    let parent = all.join(&manager.namespace);
+    let (own, beside) = (parent.join("c1"), parent.join("n"));
+    fs::create_dir_all(&own).unwrap();
+    fs::create_dir(&beside).unwrap();
+    let long = "x".repeat(190);
+    let mut tree: Vec<OwnedFd> = vec![fs::File::open(&own).unwrap().into()];
+    for _ in 0..25 {
+        let last: &OwnedFd = tree.last().unwrap();
+        mkdirat(last, long.as_str(), Mode::S_IRWXU).unwrap();
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        tree.push(openat(last, long.as_str(), flags, Mode::empty()).unwrap());
+    }
+    let idle = |dir: &OwnedFd| {
+        let idle = Command::new("/bin/sleep").arg("600").spawn().unwrap();
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let procs = openat(dir, "cgroup.procs", flags, Mode::empty()).unwrap();
+        nix::unistd::write(&procs, idle.id().to_string().as_bytes()).unwrap();
+        idle
+    };
+    let mut init = idle(&tree[0]);
+    let mut deep = idle(tree.last().unwrap());
+    let mut neighbour = idle(&fs::File::open(&beside).unwrap().into());
+    fs::write(bundle.path.join("init.pid"), init.id().to_string()).unwrap();
+    let path = format!("/{}/c1", manager.namespace);
+    let config = json!({ "linux": { "cgroupsPath": path } });
+    fs::write(bundle.path.join("config.json"), config.to_string()).unwrap();
+
+    let told = delete(&bundle);
+    // Only what was killed has ended by now, or will.
+    let lives = neighbour.try_wait().unwrap().is_none();
+    let killed = [&mut init, &mut deep].map(|child| {
+        let ended = (0..1_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            child.try_wait().unwrap().is_some()
+        });
+        let _ = child.kill();
+        child.wait().unwrap();
+        ended
+    });
+    neighbour.kill().unwrap();
+    neighbour.wait().unwrap();
+    while tree.pop().is_some() {
+        if let Some(parent) = tree.last() {
+            eventually("the cgroup can go", || {
+                unlinkat(parent, long.as_str(), UnlinkatFlags::RemoveDir).is_ok()
+            });
+        }
+    }
+    for dir in [own, beside, parent] {
+        eventually("the cgroup can go", || fs::remove_dir(&dir).is_ok());
+    }
+    assert_eq!(told, (init.id(), String::new()));
+    assert_eq!((killed, lives), ([true, true], true));
 }
