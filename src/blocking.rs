@@ -12,7 +12,8 @@
 //! rootfs, a runtime's binary. What stays on the event loop is what lies in memory, or without which
 //! no container of this shim could do anything: files of the kernel (proc, cgroups, as long as
 //! they ask no file system: no link of `/proc/<pid>` is followed), the bundle and the runtime's
-//! root (the manager's and the runtime's state directories, a tmpfs), pipes and sockets.
+//! root (the manager's and the runtime's state directories, a tmpfs), pipes and sockets. What of it is as
+//! long as others make it, a tree of cgroups or the mount table, is read in slices (`crate::slices`).
 //!
 //! Nothing may start a child with `PR_SET_PDEATHSIG` from here: that signal is tied to the
 //! starting thread, and this thread ends at once.
