@@ -162,7 +162,11 @@ async fn build(
     exit_file::remove(bundle);
 
     let (uid, gid) = (create.options.io_uid, create.options.io_gid);
-    let (io, fds) = Io::open_within(plan, uid, gid, buffering, shared.limits.disk)
+    let (allow, limit) = (create.options.logger_allow.as_deref(), shared.limits.disk);
+    let plan = stdio::ask(plan, allow, limit)
+        .await
+        .map_err(|e| e.context("failed to create init process I/O"))?;
+    let (io, fds) = Io::open_within(plan, uid, gid, buffering, limit)
         .await
         .map_err(|e| e.context("failed to create init process I/O"))?;
     let io = Arc::new(io);

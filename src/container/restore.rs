@@ -178,6 +178,8 @@ impl Container {
         let failed = |e: Error| e.context("failed to create init process I/O");
         let plan = stdio::plan(&init.stdio).map_err(failed)?;
         let ((uid, gid), limit) = (self.io_owner, self.shared.limits.disk);
+        let asked = stdio::ask(plan, self.logger_allow.as_deref(), limit).await;
+        let plan = asked.map_err(failed)?;
         let opened = Io::open_within(plan, uid, gid, self.buffering, limit).await;
         let (io, fds) = opened.map_err(failed)?;
         let io = Arc::new(io);

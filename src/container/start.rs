@@ -162,6 +162,9 @@ impl Container {
         let plan =
             stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
         let ((uid, gid), limit) = (self.io_owner, self.shared.limits.disk);
+        let plan = stdio::ask(plan, self.logger_allow.as_deref(), limit)
+            .await
+            .map_err(|e| e.context("failed to create exec process I/O"))?;
         let (io, fds) = Io::open_within(plan, uid, gid, self.buffering, limit)
             .await
             .map_err(|e| e.context("failed to create exec process I/O"))?;

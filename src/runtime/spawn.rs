@@ -88,6 +88,10 @@ fn candidates_in(program: &Path, path: &OsStr) -> Vec<PathBuf> {
 
 /// Whether it is there.
 fn touch(path: &Path) -> bool {
+    // What is no file is not run; and a device may act on being opened.
+    if !path.metadata().is_ok_and(|kind| kind.is_file()) {
+        return false;
+    }
     let mut options = OpenOptions::new();
     // A FIFO in its place must not hang.
     options.read(true).custom_flags(libc::O_NONBLOCK);

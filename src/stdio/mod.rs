@@ -31,8 +31,8 @@
 //! happens beyond that can be chosen ([`Buffering`]): by default the container waits.
 //!
 //! A logging program has no relay, unless output may be dropped: it reads the container's pipes itself, and is kept running
-//! (`logger`). Only a terminal's output is relayed to it. Which programs may be loggers can be
-//! limited by the environment and by the container's options (`logger::allow`).
+//! (`logger`). Only a terminal's output is relayed to it. Which programs may be loggers, and which files be
+//! written, can be limited by the environment and by the container's options (`logger::allow`, `listed`).
 //!
 //! A terminal has one descriptor for all that, its master end, which the runtime sends once it has
 //! made the process ([`Io::connect_terminal`]); stderr is not used. It has no end: it is read until
@@ -48,6 +48,7 @@
 mod buffering;
 mod console;
 mod io;
+mod listed;
 mod logger;
 mod plan;
 mod relay;
@@ -62,6 +63,7 @@ use std::fmt;
 pub use buffering::{Buffering, Overflow};
 pub use console::Size;
 pub use io::{Io, UNREAD_GRACE};
+pub use listed::ask;
 pub use logger::{Host, is_list};
 pub use plan::{Command, Output, Plan, plan};
 pub use report::StreamReport;

@@ -36,6 +36,9 @@ pub enum Output {
     Path(PathBuf),
     /// A file that is made if need be, its directories too, and appended to.
     File(PathBuf),
+    /// As [`File`](Self::File), with all links resolved and allowed by the lists that there are; only
+    /// [`ask`](super::ask) makes it.
+    Listed(PathBuf),
     /// A program of its own that reads the container's pipes.
     Logger(Command),
 }
@@ -73,7 +76,9 @@ impl Plan {
         stdin.inspect(|path| add(Stream::Stdin, path));
         for (stream, output) in [Stream::Stdout, Stream::Stderr].into_iter().zip(outputs) {
             match output {
-                Some(Output::Path(path) | Output::File(path)) => add(stream, path),
+                Some(Output::Path(path) | Output::File(path) | Output::Listed(path)) => {
+                    add(stream, path);
+                }
                 Some(Output::Logger(command)) => add(stream, &command.path),
                 None => {}
             }
@@ -111,7 +116,7 @@ pub fn plan(stdio: &Stdio) -> Result<Plan> {
     let stdin = match target(Stream::Stdin, &stdio.stdin)? {
         None => None,
         Some(Output::Path(path)) => Some(path),
-        Some(Output::File(_) | Output::Logger(_)) => {
+        Some(Output::File(_) | Output::Listed(_) | Output::Logger(_)) => {
             return Err(invalid(
                 Stream::Stdin,
                 &stdio.stdin,
@@ -412,7 +417,7 @@ mod tests {
 
     fn path(output: &Output) -> &PathBuf {
         match output {
-            Output::Path(path) | Output::File(path) => path,
+            Output::Path(path) | Output::File(path) | Output::Listed(path) => path,
             Output::Logger(command) => &command.path,
         }
     }

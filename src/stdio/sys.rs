@@ -11,12 +11,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::{Gid, Uid, fchown, pipe2};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Stream;
+use super::{Stream, listed};
 use crate::error::{Error, Result};
 
 /// More than any pipe holds by default: the kernel moves what is there.
@@ -89,6 +89,21 @@ pub(super) fn create_append(stream: Stream, path: &Path) -> Result<OwnedFd> {
     opened(stream, path, options.append(true).create(true).mode(0o644))
 }
 
+/// Opens a file that was allowed, and says what it is.
+pub(super) fn create_listed(stream: Stream, path: &Path) -> Result<(OwnedFd, Kind)> {
+    let fail = |why: io::Error| Error::io(format!("open {stream} {}", path.display()), &why);
+    let fd = listed::open_append(path).map_err(|why| fail(why.into()))?;
+    let mode = fstat(&fd).map_err(|why| fail(why.into()))?.st_mode;
+    match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => Ok((named(fd).map_err(fail)?, Kind::File)),
+        SFlag::S_IFCHR => Ok((fd, Kind::Device)),
+        _ => Err(Error::invalid_argument(format!(
+            "{stream} {} is not a file",
+            path.display()
+        ))),
+    }
+}
+
 /// Of a file opened for writing, a descriptor that only names it; of anything else the same one.
 fn named(fd: OwnedFd) -> io::Result<OwnedFd> {
     if SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
@@ -135,12 +150,15 @@ pub(super) fn alone_with(fd: BorrowedFd<'_>) {
 
 /// Whether this is a device that everybody may write to as well: null, zero, full, random, urandom.
 pub(super) fn harms_nobody(device: BorrowedFd<'_>) -> bool {
-    fstat(device).is_ok_and(|stat| {
-        let (major, minor) = (libc::major(stat.st_rdev), libc::minor(stat.st_rdev));
-        SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
-            && major == 1
-            && [3, 5, 7, 8, 9].contains(&minor)
-    })
+    fstat(device).is_ok_and(|stat| is_everybodys(&stat))
+}
+
+/// As [`harms_nobody`], by what is known of it.
+pub(super) fn is_everybodys(stat: &FileStat) -> bool {
+    let (major, minor) = (libc::major(stat.st_rdev), libc::minor(stat.st_rdev));
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+        && major == 1
+        && [3, 5, 7, 8, 9].contains(&minor)
 }
 
 /// Opens a file or device that is read from.

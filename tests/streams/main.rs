@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod absent;
+mod allow;
 mod bytes;
 mod client;
 mod close_io;

@@ -179,6 +179,10 @@ fn open_target(stream: Stream, output: &Output) -> Result<Opened> {
                 kind @ (Kind::File | Kind::Device) => Ok(file(fd, kind)),
             }
         }
+        Output::Listed(path) => {
+            let (fd, kind) = sys::create_listed(stream, path)?;
+            Ok(file(fd, kind))
+        }
         Output::Logger(command) => Err(not_a_file(stream, &command.path)),
     }
 }

@@ -1,7 +1,8 @@
-//! Which programs may be loggers.
+//! Which programs may be loggers, and which files output be written to.
 //!
-//! Invariant: with a list, a program that is not on it is never run, whatever name or symbolic link
-//! leads to it; what is run is the path that was checked, with all links resolved.
+//! Invariant: with a list, a program that is not on it is never run nor opened, and a file that is not on it
+//! is neither made nor opened, whatever name or symbolic link leads to it; what is run or opened is the path
+//! that was checked, with all links resolved.
 //!
 //! A list is absolute paths, or directories that end in `/` (everything below them), separated by
 //! colons. There may be two: the shim's environment variable [`VARIABLE`] and the container's
@@ -16,9 +17,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
+use crate::stdio::{Stream, listed};
 
 /// The environment variable that holds the list.
-pub(super) const VARIABLE: &str = "COTTER_LOGGER_ALLOW";
+const VARIABLE: &str = "COTTER_LOGGER_ALLOW";
 
 /// The option that holds another, for one container.
 const OPTION: &str = "option logger_allow";
@@ -41,36 +43,73 @@ pub fn is_list(option: &str) -> Result<()> {
     }
 }
 
-/// The path to run for `program`, under the list of the environment and that of the container.
-pub(super) fn check(program: &Path, option: Option<&str>) -> Result<PathBuf> {
-    check_with(program, std::env::var_os(VARIABLE), option)
-}
+/// The lists that there are.
+#[derive(Clone, Debug)]
+pub(in crate::stdio) struct Lists(Vec<(&'static str, OsString)>);
 
-fn check_with(program: &Path, variable: Option<OsString>, option: Option<&str>) -> Result<PathBuf> {
-    let option = option.map(OsString::from);
-    let lists = [(VARIABLE, variable), (OPTION, option)];
-    let mut lists = lists
-        .iter()
-        .filter_map(|(name, list)| Some((name, list.as_ref()?)))
-        .peekable();
-    if lists.peek().is_none() {
-        return Ok(program.to_owned());
+impl Lists {
+    /// Those of the environment and of a container.
+    pub(in crate::stdio) fn of(option: Option<&str>) -> Self {
+        Self::given(std::env::var_os(VARIABLE), option)
     }
-    let real = fs::canonicalize(program)
-        .map_err(|why| Error::io(format!("start logging binary {}", program.display()), &why))?;
-    // An administrator's own links are good: /bin/ is one on many systems.
-    let is_in =
-        |list| entries(list).any(|entry| allows(&entry, |path| fs::canonicalize(path).ok(), &real));
-    match lists.find(|(_, list)| !is_in(list)) {
-        None => Ok(real),
-        Some((name, _)) => Err(Error::new(
-            Code::PermissionDenied,
-            format!(
-                "logging binary {} ({}) is not in {name}: permission denied",
-                program.display(),
-                real.display()
-            ),
-        )),
+
+    fn given(variable: Option<OsString>, option: Option<&str>) -> Self {
+        let lists = [(VARIABLE, variable), (OPTION, option.map(OsString::from))];
+        let there = lists
+            .into_iter()
+            .filter_map(|(name, list)| Some((name, list?)));
+        Self(there.collect())
+    }
+
+    /// Whether everything is allowed.
+    pub(in crate::stdio) fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The path to run for a program.
+    pub(in crate::stdio) fn program(&self, program: &Path) -> Result<PathBuf> {
+        if self.is_none() {
+            return Ok(program.to_owned());
+        }
+        let what = || format!("logging binary {}", program.display());
+        let real = fs::canonicalize(program)
+            .map_err(|why| Error::io(format!("start {}", what()), &why))?;
+        // An administrator's own links are good: /bin/ is one on many systems.
+        self.ask(what, &real, |path| fs::canonicalize(path).ok())?;
+        Ok(real)
+    }
+
+    /// The path to write to for an output's file, which need not be there.
+    pub(in crate::stdio) fn file(&self, stream: Stream, file: &Path) -> Result<PathBuf> {
+        let what = || format!("{stream} file {}", file.display());
+        match listed::resolve(file) {
+            Some(real) => self.ask(what, &real, listed::resolve).map(|()| real),
+            None => Err(Error::new(
+                Code::PermissionDenied,
+                format!("{} is no plain path: permission denied", what()),
+            )),
+        }
+    }
+
+    /// Whether all lists have what a path leads to.
+    fn ask(
+        &self,
+        what: impl Fn() -> String,
+        real: &Path,
+        resolve: impl Fn(&Path) -> Option<PathBuf>,
+    ) -> Result<()> {
+        let is_in = |list: &OsString| entries(list).any(|entry| allows(&entry, &resolve, real));
+        match self.0.iter().find(|(_, list)| !is_in(list)) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::new(
+                Code::PermissionDenied,
+                format!(
+                    "{} ({}) is not in {name}: permission denied",
+                    what(),
+                    real.display()
+                ),
+            )),
+        }
     }
 }
 
@@ -80,7 +119,7 @@ fn entries(list: &OsStr) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Whether an entry, resolved, is the program or a directory above it.
-fn allows(entry: &Path, resolve: impl Fn(&Path) -> Option<PathBuf>, program: &Path) -> bool {
+fn allows(entry: &Path, resolve: &impl Fn(&Path) -> Option<PathBuf>, program: &Path) -> bool {
     if !entry.is_absolute() {
         return false;
     }
@@ -97,6 +136,10 @@ fn allows(entry: &Path, resolve: impl Fn(&Path) -> Option<PathBuf>, program: &Pa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check_with(program: &Path, list: Option<OsString>, option: Option<&str>) -> Result<PathBuf> {
+        Lists::given(list, option).program(program)
+    }
 
     #[test]
     fn entries_and_programs() {
@@ -122,7 +165,7 @@ mod tests {
             ("relative:a", "/a", false),
         ] {
             let program = Path::new(program);
-            let any = entries(OsStr::new(list)).any(|entry| allows(&entry, resolve, program));
+            let any = entries(OsStr::new(list)).any(|entry| allows(&entry, &resolve, program));
             assert_eq!(any, allowed, "{list:?} {}", program.display());
         }
     }

@@ -19,7 +19,7 @@
 //! Whatever its end, what is left of its process group is killed. So a logging program must stay in
 //! the foreground and wait for its children. Bytes it had read when it died are its own.
 
-mod allow;
+pub(super) mod allow;
 mod program;
 mod report;
 mod said;
@@ -165,17 +165,18 @@ impl Pending {
     }
 }
 
-/// The program's real path, if it is allowed; it may lie on any disk.
+/// The program's real path, if it is allowed; it may lie on any disk. It is asked for before it is opened.
 async fn look_at(who: &str, program: &Path, host: &Host<'_>) -> Result<PathBuf> {
     let limit = host.limits.disk;
-    reach(program, limit).await?;
     let job = Job {
         name: "logger",
         what: format!("look at {who}"),
         limit,
     };
-    let (program, list) = (program.to_owned(), host.allow.map(str::to_owned));
-    within(job, move || allow::check(&program, list.as_deref())).await?
+    let (program, lists) = (program.to_owned(), allow::Lists::of(host.allow));
+    let program = within(job, move || lists.program(&program)).await??;
+    reach(&program, limit).await?;
+    Ok(program)
 }
 
 /// For a stream that is not the logger's: it ends at once.
@@ -244,7 +245,7 @@ enum Ended {
 
 impl Keeper {
     async fn start_again(&self) -> std::io::Result<(Child, Option<pipe::Receiver>)> {
-        let reached = reach(&self.program.name, self.disk).await;
+        let reached = reach(&self.program.path, self.disk).await;
         reached.map_err(|why| std::io::Error::other(why.message))?;
         let streams = self.streams.each_ref().map(AsFd::as_fd);
         let (child, ready) = self.program.start(&self.monitor, streams)?;

@@ -30,7 +30,7 @@ pub(super) struct Program {
     /// As it was asked for.
     pub(super) name: PathBuf,
     /// As it was allowed.
-    path: PathBuf,
+    pub(super) path: PathBuf,
     args: Vec<String>,
     id: String,
     namespace: String,
