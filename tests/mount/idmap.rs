@@ -242,7 +242,7 @@ fn what_cannot_be_mapped_is_an_error_and_leaves_nothing() {
             request("overlay", "o", "", &with_map(&[&gone])),
             "no such file",
         ),
-        (request("tmpfs", "t", "", &with_map(&["size=x"])), "Invalid"),
+        (request("tmpfs", "t", "", &with_map(&["size=x"])), "invalid"),
         (
             request("nosuchfs", "t", "", &with_map(&[])),
             "no such device",
