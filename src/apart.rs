@@ -3,7 +3,8 @@
 //! Invariant: at the limit the caller goes on, and nothing that hangs keeps it from ending or holds
 //! what its own caller waits for. That process has none of its standard streams, and whatever it has
 //! started is in its group and killed with it; what not even SIGKILL ends is left behind, and
-//! does nothing more once it is let go.
+//! does nothing more once it is let go. If the caller is killed, all that ends likewise: a manager that
+//! kills an action at its limit may do the same work itself by then. Pinned by `tests/apart.rs`.
 //!
 //! For the actions, which live for milliseconds; the server has [`crate::blocking`]. A thread would
 //! not do for them: a process ends with the last of its threads, one that waits for a dead disk does
@@ -20,9 +21,12 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, sigaction};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setpgid};
+use nix::unistd::{
+    ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpgrp, getpid, getppid, pipe2,
+    setpgid,
+};
 
 use crate::error::{Code, Error, Result};
 use crate::limits::since;
@@ -58,10 +62,11 @@ pub fn apart(
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(|e| failed(&e))?;
     let (answer, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| failed(&e.into()))?;
+    let caller = getpid();
     // Needed because only a copy of this process can do the work of a closure.
     // SAFETY: this is the process's only thread, as just seen, so the copy is whole.
     let child = match unsafe { fork() }.map_err(|e| failed(&e.into()))? {
-        ForkResult::Child => there(&null, tell, work),
+        ForkResult::Child => there(caller, &null, tell, work),
         ForkResult::Parent { child } => child,
     };
     drop(tell);
@@ -97,10 +102,11 @@ fn alone() -> io::Result<bool> {
 }
 
 /// The life of the process that does the work.
-fn there(null: &File, tell: OwnedFd, work: impl FnOnce() -> Result<Vec<u8>>) -> ! {
+fn there(caller: Pid, null: &File, tell: OwnedFd, work: impl FnOnce() -> Result<Vec<u8>>) -> ! {
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     let _ = prctl::set_name(NAME);
-    let ready = dup2_stdin(null)
+    let ready = end_with(caller)
+        .and_then(|()| dup2_stdin(null))
         .and_then(|()| dup2_stdout(null))
         .and_then(|()| dup2_stderr(null));
     let done = match ready {
@@ -108,7 +114,7 @@ fn there(null: &File, tell: OwnedFd, work: impl FnOnce() -> Result<Vec<u8>>) -> 
             let message = "the process that did it panicked";
             Err(Error::new(Code::Internal, message))
         }),
-        Err(e) => Err(Error::io("let go of the standard streams", &e.into())),
+        Err(e) => Err(Error::io("let go of the caller and its streams", &e.into())),
     };
     let mut tell = File::from(tell);
     // If nobody listens any more there is nobody to complain to.
@@ -117,6 +123,34 @@ fn there(null: &File, tell: OwnedFd, work: impl FnOnce() -> Result<Vec<u8>>) -> 
     // Needed because the caller's own end, with its handlers and buffers, is not this process's to come to.
     // SAFETY: it takes a number and does not return.
     unsafe { libc::_exit(0) }
+}
+
+/// Has this process end with its caller, and with it whatever it has started. To the kernel the caller is
+/// the thread that made this process, its only one.
+fn end_with(caller: Pid) -> nix::Result<()> {
+    let flags = SaFlags::SA_RESTART;
+    let action = SigAction::new(SigHandler::Handler(end_group), flags, SigSet::empty());
+    // Needed because the kernel tells this process alone, which then has to tell its group.
+    // SAFETY: the handler makes system calls that a handler may make, and touches no memory.
+    unsafe { sigaction(Signal::SIGTERM, &action) }?;
+    SigSet::from(Signal::SIGTERM).thread_unblock()?;
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if getppid() != caller {
+        // It ended before it could be asked for.
+        end_group(0);
+    }
+    Ok(())
+}
+
+/// Kills the group of this process, if it leads one; itself at least.
+extern "C" fn end_group(_: libc::c_int) {
+    let whom = match getpgrp() == getpid() {
+        true => 0,
+        false => getpid().as_raw(),
+    };
+    // Needed because this is a handler, where only the bare call is certain to be safe.
+    // SAFETY: it takes two numbers.
+    unsafe { libc::kill(whom, libc::SIGKILL) };
 }
 
 /// All bytes up to the end, none at the deadline.

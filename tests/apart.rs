@@ -17,13 +17,20 @@ mod first_thread;
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(200);
 
+/// Names, in the process that is the action, where it says who works for it.
+const ACTION: &str = "COTTER_TEST_ACTION";
+
 fn main() {
+    if let Some(file) = std::env::var_os(ACTION) {
+        return action(Path::new(&file));
+    }
     first_thread::test("apart", || {
         let before = (fds(), children());
         the_answer_is_the_works_own();
         it_has_no_stream_of_the_callers();
         without_an_answer();
         what_it_started_ends_at_the_limit();
+        it_ends_with_its_caller();
         not_beside_other_threads();
         assert_eq!((fds(), children()), before);
     });
@@ -91,16 +98,59 @@ fn what_it_started_ends_at_the_limit() {
     assert!(told.ends_with("Z: context deadline exceeded"), "{told}");
     let sleep = fs::read_to_string(&file).unwrap();
     fs::remove_file(&file).unwrap();
-    // Nobody reaps it before the machine's init does.
-    let runs = || {
-        let stat = fs::read_to_string(Path::new("/proc").join(&sleep).join("stat"));
-        stat.is_ok_and(|stat| !stat.contains(") Z "))
-    };
+    until("it is dead", || !runs(&sleep));
+}
+
+/// Nobody reaps an orphan before the machine's init does.
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let give_up = std::time::Instant::now() + LONG;
-    while runs() {
-        assert!(std::time::Instant::now() < give_up, "it sleeps on");
+    while !holds() {
+        assert!(std::time::Instant::now() < give_up, "still not so: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// An action whose work takes for ever, in a program that it has started. It says who is at work.
+fn action(file: &Path) {
+    let _ = apart("work", LONG, || {
+        let mut sleep = Command::new("sleep").arg("1000").spawn().unwrap();
+        let new = file.with_extension("new");
+        fs::write(&new, format!("{} {}", std::process::id(), sleep.id())).unwrap();
+        fs::rename(&new, file).unwrap();
+        sleep.wait().unwrap();
+        Ok(Vec::new())
+    });
+}
+
+/// Two actions, of which one is killed: what works for the other works on.
+fn it_ends_with_its_caller() {
+    let start = |name: &str| {
+        let file = format!("cotter-action-{}-{name}", std::process::id());
+        let file = std::env::temp_dir().join(file);
+        let mut action = Command::new(std::env::current_exe().unwrap());
+        let action = action.env(ACTION, &file).spawn().unwrap();
+        until("it is at work", || file.exists());
+        let told = fs::read_to_string(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        let workers: Vec<String> = told.split(' ').map(str::to_owned).collect();
+        assert!(workers.iter().all(|pid| runs(pid)), "{workers:?}");
+        (action, workers)
+    };
+    let ((mut killed, its), (mut spared, others)) = (start("a"), start("b"));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    until("all that worked for it has ended", || {
+        !its.iter().any(|pid| runs(pid))
+    });
+    assert!(others.iter().all(|pid| runs(pid)), "{others:?}");
+    spared.kill().unwrap();
+    spared.wait().unwrap();
+    until("the same", || !others.iter().any(|pid| runs(pid)));
 }
 
 fn not_beside_other_threads() {
