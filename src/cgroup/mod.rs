@@ -174,6 +174,17 @@ impl Cgroup {
         }
     }
 
+    /// Whether a process is in the cgroup or below it, where that is not the shim's too.
+    pub fn holds(&self, pid: Pid) -> bool {
+        let of = read_proc(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let of = locate::memberships(&of);
+        let mut own = self.places.iter().filter(|place| !place.shared);
+        own.any(|place| {
+            let mut same = of.iter().filter(|m| m.controllers == place.controllers);
+            same.any(|member| member.path.starts_with(&place.path))
+        })
+    }
+
     /// All processes in the cgroup and below it, in ascending order.
     ///
     /// As long as the tree is: not for the event loop ([`listed`](Self::listed)).

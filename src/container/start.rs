@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::image::Image;
 use super::process::Process;
 use super::state::{ExecOp, InitOp, exec_allows, init_allows};
+use super::stray::Call;
 use super::{Container, files};
 use crate::errno::Words;
 use crate::error::{Error, Result};
@@ -134,8 +135,8 @@ impl Container {
         let _ending = tracker.ending(start);
         exec.starting();
         let refused = self.refused_so_far();
-        let before = self.before_call();
-        let started = self.run_exec(exec).await.and_then(|pid| {
+        let mut call = None;
+        let started = self.run_exec(exec, &mut call).await.and_then(|pid| {
             let announced = tracker.announce(start, pid, exec, None);
             announced.map(|()| pid).map_err(no_pid)
         });
@@ -149,7 +150,9 @@ impl Container {
                 Ok(pid)
             }
             Err(error) => {
-                self.end_strays(exec, &before).await;
+                if let Some(call) = call {
+                    self.end_strays(exec, call).await;
+                }
                 exec.close_io();
                 exec.never_ran();
                 Err(refused.explain(error))
@@ -157,8 +160,9 @@ impl Container {
         }
     }
 
-    /// The runtime's part of an exec: streams, call, pid.
-    async fn run_exec(&self, exec: &Process) -> Result<Pid> {
+    /// The runtime's part of an exec: streams, call, pid. What is known of the call goes to `call`,
+    /// once there is one.
+    async fn run_exec(&self, exec: &Process, call: &mut Option<Call>) -> Result<Pid> {
         let plan =
             stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
         let ((uid, gid), limit) = (self.io_owner, self.shared.limits.disk);
@@ -169,7 +173,7 @@ impl Container {
             .await
             .map_err(|e| e.context("failed to create exec process I/O"))?;
         let io = Arc::new(io);
-        let ran = self.run_exec_with(exec, &io, fds).await;
+        let ran = self.run_exec_with(exec, &io, fds, call).await;
         match &ran {
             Ok(_) => exec.set_io(io),
             Err(_) => {
@@ -180,7 +184,13 @@ impl Container {
         ran
     }
 
-    async fn run_exec_with(&self, exec: &Process, io: &Io, fds: Fds) -> Result<Pid> {
+    async fn run_exec_with(
+        &self,
+        exec: &Process,
+        io: &Io,
+        fds: Fds,
+        call: &mut Option<Call>,
+    ) -> Result<Pid> {
         let host = self
             .shared
             .host(&exec.exec_id, self.logger_allow.as_deref());
@@ -196,9 +206,11 @@ impl Container {
             .filter(|_| exec.stdio.terminal)
             .map(|size| spec::with_console_size(&exec.spec, size.width, size.height));
         let spec = sized.as_ref().unwrap_or(&exec.spec);
+        let call = call.insert(Call::begins(&fds));
         let called = self.runtime.exec(&self.id, spec, &options, fds);
         let called = io.during(called).await;
         let pid = read_pid_file(&options.pid_file);
+        call.has_ended(&called, &options.pid_file, &pid);
         files::remove(&options.pid_file);
         called?;
         let pid = pid.map_err(no_pid)?;

@@ -1,161 +1,251 @@
-//! Processes that the runtime made for an exec and did not name: it was killed, failed after the
+//! Processes that the runtime made for an exec whose start then failed: it was killed, failed after the
 //! work, or reported another pid.
 //!
-//! Invariant: what a failed exec has made does not run on unseen, and no other process is harmed:
-//! not one of another exec whose call is under way, nor one that the pid file names by mistake.
-//! Pinned by `tests/faults/exec.rs`.
+//! Invariant: only what is proven to be the failed call's is killed, never what is left when all
+//! others are struck out. A child of the shim in the container's cgroup that nobody knows may be the
+//! process of another exec whose call is under way (crun leaves it to the shim before it names it), or
+//! a daemon (in a shared pid namespace orphans come to the shim). Proof is, beside the call's process
+//! group and its descendants, which end with it ([`crate::runtime`]):
+//!
+//! - its pid file names the process, which was forked within the call and before the file was written;
+//! - the process holds a pipe that was made for this exec and given to this call alone.
+//!
+//! What may be the call's and is not proven runs on, and the log says so, and with it the dump. Where the runtime was not
+//! called there is nothing to look for, and nothing is looked at before a call: an exec beside ten
+//! thousand orphans costs what it costs beside none.
+//!
+//! Pinned by `tests/faults/exec.rs` and `tests/faults/beside.rs`.
 
 use std::fs;
-use std::time::Duration;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::getsid;
 use tokio::time::{sleep, timeout};
 
+use super::tracker::is_unreaped_child;
 use super::{Container, Process, files};
-use crate::errno::Words;
-use crate::error::{Error, Result};
-use crate::monitor::Pid;
-use crate::runtime::read_pid_file;
+use crate::blocking::blocking;
+use crate::error::Result;
+use crate::kin::Stat;
+use crate::monitor::{Pid, children};
+use crate::runtime::{Fds, Kind, RuntimeError, read_pid_file};
 
 /// How long to wait for the end of a killed process; one stuck in the kernel may never end.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
-impl Container {
-    /// What is there before a call of the runtime: no stray of that call.
-    pub(super) fn before_call(&self) -> Before {
-        let adopted = match self.kill_all_on_exit {
-            true => self.shared.monitor.adopted().unwrap_or_default(),
-            // Orphans go to the container's own init, not to the shim.
-            false => Vec::new(),
-        };
-        Before {
-            moment: now(),
-            adopted: adopted
-                .into_iter()
-                .filter_map(|pid| Some((pid, since(pid)?)))
-                .collect(),
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How much earlier than it was a file may say that it was written, in ticks: the kernel takes the
+/// time of its last own tick, and what is counted from there is rounded.
+const COARSE: u64 = 2;
+
+/// The most that are named as possible strays.
+const NAMED: usize = 8;
+
+/// What is known of one call of the runtime's `exec`.
+pub(super) struct Call {
+    /// Ticks since boot before it.
+    begun: u64,
+    /// The pipes that were made for it.
+    pipes: Vec<PathBuf>,
+    /// Whom its pid file names, and when that was written, in ticks since boot.
+    named: Option<(Pid, u64)>,
+    /// It may have made a process without naming it: it was cut off, or says that it has made one.
+    unnamed: bool,
+}
+
+impl Call {
+    /// One that is about to be made, with these ends of the exec's streams.
+    pub(super) fn begins(fds: &Fds) -> Self {
+        let fds = [&fds.stdin, &fds.stdout, &fds.stderr].into_iter();
+        Self {
+            begun: now(),
+            pipes: fds.flatten().filter_map(pipe).collect(),
+            named: None,
+            unnamed: true,
         }
     }
 
-    /// Kills what the failed call of `exec` has made, and waits for its end.
-    pub(super) async fn end_strays(&self, exec: &Process, before: &Before) {
+    /// It has ended so, and left this in its pid file.
+    pub(super) fn has_ended(
+        &mut self,
+        how: &std::result::Result<(), RuntimeError>,
+        pid_file: &Path,
+        pid: &Result<Pid>,
+    ) {
+        let written = fs::symlink_metadata(pid_file).and_then(|file| file.modified());
+        let written = written.ok().and_then(ticks_at);
+        self.named = pid.as_ref().ok().copied().zip(written);
+        let by_itself = |why: &RuntimeError| {
+            matches!(why.kind, Kind::Failed(_) | Kind::Spawn | Kind::Exhausted)
+        };
+        self.unnamed = pid.is_err() && !how.as_ref().is_err_and(by_itself);
+    }
+
+    /// Whether the pid file can mean a process that was forked `since`.
+    fn can_mean(&self, since: u64) -> bool {
+        let written = self.named.map_or(0, |(_, written)| written);
+        (self.begun..=written + COARSE).contains(&since)
+    }
+}
+
+impl Container {
+    /// Kills what the failed call of `exec` has certainly made, and waits for its end.
+    pub(super) async fn end_strays(&self, exec: &Process, call: Call) {
         let end = async {
-            loop {
-                let strays = self.strays(exec, before).unwrap_or_else(|e| {
-                    log::warn!(
-                        "container {}: look for a failed exec's process: {e}",
-                        self.id
-                    );
-                    Vec::new()
-                });
-                if strays.is_empty() {
-                    return;
+            if let Some((pid, since)) = self.kill_named(exec, &call) {
+                let lives = |stat: Stat| stat.since == since && !stat.has_ended();
+                while Stat::of(pid).is_some_and(lives) {
+                    sleep(LOOK).await;
                 }
-                log::debug!("container {}: kill stray processes {strays:?}", self.id);
-                let meant = |pid| strays.contains(&pid);
-                if let Err(e) = self.shared.monitor.kill_adopted(meant, Signal::SIGKILL) {
-                    log::warn!(
-                        "container {}: kill stray processes: {e}",
-                        self.id,
-                        e = e.words()
-                    );
-                }
-                sleep(Duration::from_millis(1)).await;
+            } else if call.unnamed || call.named.is_some() {
+                self.end_unnamed(exec, &call).await;
             }
         };
         if timeout(KILL_LIMIT, end).await.is_err() {
+            let (id, exec) = (&self.id, &exec.exec_id);
+            log::warn!("container {id}: a process of failed exec {exec} is still there");
+        }
+    }
+
+    /// Kills the process that the call's own pid file names, if that is certain; tells when it was forked.
+    fn kill_named(&self, exec: &Process, call: &Call) -> Option<(Pid, u64)> {
+        let (pid, _) = call.named?;
+        // From here to the kill nothing else runs on this thread, which alone reaps.
+        let since = since(pid).filter(|since| call.can_mean(*since))?;
+        let its = self.may_be_made(pid) && !self.named_by_others(exec).contains(&pid);
+        (its && self.kill_stray(exec, pid)).then_some((pid, since))
+    }
+
+    /// Kills what holds the call's pipes, until nothing does, and tells of what it may have made besides.
+    async fn end_unnamed(&self, exec: &Process, call: &Call) {
+        loop {
+            let (pipes, begun) = (call.pipes.clone(), call.begun);
+            let found = blocking("find-strays", move || Found::now(&pipes, begun)).await;
+            let mut found = found.unwrap_or_else(|e| {
+                log::warn!(
+                    "container {}: look for a failed exec's process: {e}",
+                    self.id
+                );
+                Found::default()
+            });
+            // Its pid may be another's since it was found.
+            let holds = |pid: &Pid| self.may_be_made(*pid) && holds(*pid, &call.pipes);
+            found.holders.retain(holds);
+            if found.holders.is_empty() {
+                return self.tell_of(exec, found.others);
+            }
+            for pid in found.holders {
+                self.kill_stray(exec, pid);
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Tells of processes that may be the failed exec's, as nobody else's.
+    fn tell_of(&self, exec: &Process, mut others: Vec<Pid>) {
+        let named = self.named_by_others(exec);
+        others.retain(|pid| self.may_be_made(*pid) && !named.contains(pid));
+        if !others.is_empty() {
+            let (id, exec) = (&self.id, &exec.exec_id);
+            let more = others.len().saturating_sub(NAMED);
+            others.truncate(NAMED);
+            let more = match more {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
             log::warn!(
-                "container {}: a process of failed exec {} is still there",
-                self.id,
-                exec.exec_id
+                "container {id}: failed exec {exec} may have left a process running, which its runtime did not name: left alone, as nothing proves whose they are: {others:?}{more}"
             );
         }
     }
 
-    /// Children of the shim in this container that were not there `before` the call, and are neither a known
-    /// process nor named by another call: a runtime names its process before it leaves it behind.
-    ///
-    /// In a pid namespace of its own, orphans go to the container's init, so that these can only be
-    /// what a runtime made. In a shared one orphans may come to the shim. A runtime makes a session
-    /// for each process (runc) or leaves it in the shim's (crun), so what shares one with a known
-    /// process is an orphan; one with a session of its own that came in the time of this very call
-    /// cannot be told apart.
-    fn strays(&self, exec: &Process, before: &Before) -> Result<Vec<Pid>> {
-        let Some(cgroup) = self.cgroup.get() else {
-            return Ok(Vec::new());
-        };
-        let mut strays = self.shared.monitor.adopted();
-        let strays = strays.as_mut().map_err(|e| Error::io("list children", e))?;
-        // Without any, as a rule, there is nothing to read.
-        strays.retain(|&pid| !self.shared.tracker.tracks(pid));
-        if strays.is_empty() {
-            return Ok(Vec::new());
-        }
-        let members = cgroup.procs()?;
-        let mut named = Vec::new();
-        let mut sessions = Vec::new();
-        for process in self.execs().into_iter().chain([self.init.clone()]) {
-            let facts = process.facts();
-            if facts.pid > 0 && !facts.reaped {
-                sessions.push(session(facts.pid));
-            } else if !process.is_init() && process.exec_id != exec.exec_id {
-                let pid_file = files::exec_pid_file(&self.bundle, &process.exec_id);
-                named.extend(read_pid_file(&pid_file).ok());
-            }
-        }
-        let ours = getsid(None).ok();
-        let orphan = |pid| {
-            let session = session(pid);
-            self.kill_all_on_exit && session != ours && sessions.contains(&session)
-        };
-        strays.retain(|&pid| {
-            members.contains(&nix::unistd::Pid::from_raw(pid))
-                && !named.contains(&pid)
-                && since(pid).is_some_and(|since| before.lacks(pid, since))
-                && !orphan(pid)
-        });
-        Ok(std::mem::take(strays))
+    /// Whether this is a child of the shim in this container that is nobody's yet, and no child that
+    /// the shim has started itself: those are in its session.
+    fn may_be_made(&self, pid: Pid) -> bool {
+        let cgroup = self.cgroup.get();
+        !self.shared.tracker.tracks(pid)
+            && is_unreaped_child(pid)
+            && getsid(Some(nix::unistd::Pid::from_raw(pid))) != getsid(None)
+            && cgroup.is_some_and(|cgroup| cgroup.holds(nix::unistd::Pid::from_raw(pid)))
+    }
+
+    /// The processes that the calls of other execs have named, and that are not theirs yet.
+    fn named_by_others(&self, exec: &Process) -> Vec<Pid> {
+        let execs = self.execs().into_iter();
+        let others = execs.filter(|other| other.facts().pid == 0 && other.exec_id != exec.exec_id);
+        let files = others.map(|other| files::exec_pid_file(&self.bundle, &other.exec_id));
+        files.filter_map(|file| read_pid_file(&file).ok()).collect()
+    }
+
+    fn kill_stray(&self, exec: &Process, pid: Pid) -> bool {
+        let (id, exec) = (&self.id, &exec.exec_id);
+        log::debug!("container {id}: kill process {pid} of failed exec {exec}");
+        kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).is_ok()
     }
 }
 
-/// The state of things before a call of the runtime.
-pub(super) struct Before {
-    /// In the unit of [`now`].
-    moment: u64,
-    /// The shim's foster children with the moments of their forks: the unit is coarse, so that one
-    /// may be of the same moment as the call.
-    adopted: Vec<(Pid, u64)>,
+/// Children of the shim that are no older than a call.
+#[derive(Debug, Default)]
+struct Found {
+    /// They hold one of its pipes.
+    holders: Vec<Pid>,
+    others: Vec<Pid>,
 }
 
-impl Before {
-    /// Whether a process can have come with the call.
-    fn lacks(&self, pid: Pid, since: u64) -> bool {
-        since >= self.moment && !self.adopted.contains(&(pid, since))
+impl Found {
+    /// Looks at all children, however many they are: not on the event loop's thread.
+    fn now(pipes: &[PathBuf], begun: u64) -> Self {
+        let young = |pid: &Pid| since(*pid).is_some_and(|since| since >= begun);
+        let young = children("self")
+            .unwrap_or_default()
+            .into_iter()
+            .filter(young);
+        let (holders, others) = young.partition(|pid| holds(*pid, pipes));
+        Self { holders, others }
     }
 }
 
-/// The session a process is in; none when it is gone.
-fn session(pid: Pid) -> Option<nix::unistd::Pid> {
-    getsid(Some(nix::unistd::Pid::from_raw(pid))).ok()
+/// What the kernel calls a pipe without a name, of which nobody else has an end that was not given it.
+fn pipe(fd: &OwnedFd) -> Option<PathBuf> {
+    let to = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+    to.to_str()?.starts_with("pipe:[").then_some(to)
 }
 
-/// When a process was forked, in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
+/// Whether a process has one of the pipes among its standard streams.
+fn holds(pid: Pid, pipes: &[PathBuf]) -> bool {
+    let fd = |n| fs::read_link(format!("/proc/{pid}/fd/{n}"));
+    !pipes.is_empty()
+        && (0..3)
+            .filter_map(|n| fd(n).ok())
+            .any(|to| pipes.contains(&to))
+}
+
+/// When a process was forked, in clock ticks since boot.
 fn since(pid: Pid) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; field 3 follows it.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split(' ').nth(19)?.parse().ok()
+    Stat::of(pid).map(|stat| stat.since)
 }
 
-/// The present in the same unit; 0 if it cannot be told, so that nothing is too old.
+/// The tick that the kernel shows to user space is 1/100 s (USER_HZ).
+fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis() / 10).unwrap_or(u64::MAX)
+}
+
+/// The present in the same unit; the end of time if it cannot be told, so that everything is too old.
 fn now() -> u64 {
-    // The tick that the kernel shows to user space is 1/100 s (USER_HZ).
     let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
-    since_boot.map_or(0, |since| {
-        u64::try_from(since.as_millis() / 10).unwrap_or(0)
-    })
+    since_boot.map_or(u64::MAX, ticks)
+}
+
+/// A moment in the past in the same unit; none if the clock has been put back since.
+fn ticks_at(at: SystemTime) -> Option<u64> {
+    let ago = SystemTime::now().duration_since(at).ok()?;
+    Some(now().saturating_sub(ticks(ago)))
 }
 
 #[cfg(test)]
@@ -163,38 +253,88 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_there_is_no_stray() {
-        let before = Before {
-            moment: 100,
-            adopted: vec![(7, 100), (8, 90)],
+    fn a_pid_file_means_what_was_forked_within_the_call() {
+        let call = |named| Call {
+            begun: 100,
+            pipes: Vec::new(),
+            named,
+            unnamed: false,
         };
-        for (pid, since, lacks) in [
-            (5, 99, false),
-            (5, 100, true),
-            (5, 101, true),
-            (7, 100, false),
-            // A pid used again.
-            (7, 101, true),
-            (8, 100, true),
+        for (written, since, means) in [
+            (110, 99, false),
+            (110, 100, true),
+            (110, 110, true),
+            (110, 112, true),
+            // A pid used again since.
+            (110, 113, false),
+            // Written before the call: not by it.
+            (90, 100, false),
         ] {
-            assert_eq!(before.lacks(pid, since), lacks, "{pid} {since}");
+            let call = call(Some((7, written)));
+            assert_eq!(call.can_mean(since), means, "{written} {since}");
+        }
+        assert!(!call(None).can_mean(100));
+    }
+
+    #[test]
+    fn what_may_have_been_made_without_a_name() {
+        let failed = |kind| {
+            Err(RuntimeError::new(
+                crate::runtime::Operation::Exec,
+                kind,
+                String::new(),
+            ))
+        };
+        let none = || Err(crate::error::Error::not_found("pid file"));
+        for (how, pid, unnamed) in [
+            (Ok(()), Ok(7), false),
+            (Ok(()), none(), true),
+            (failed(Kind::Failed(1)), none(), false),
+            (failed(Kind::Spawn), none(), false),
+            (failed(Kind::Exhausted), none(), false),
+            (failed(Kind::Failed(1)), Ok(7), false),
+            (failed(Kind::Killed(9)), none(), true),
+            (failed(Kind::Killed(9)), Ok(7), false),
+            (failed(Kind::Timeout), none(), true),
+        ] {
+            let mut call = Call::begins(&Fds::default());
+            call.has_ended(&how, Path::new("/nonexistent"), &pid);
+            assert_eq!(call.unnamed, unnamed, "{how:?} {pid:?}");
         }
     }
 
     #[test]
-    fn a_child_is_younger_than_the_moment_before_it() {
+    fn a_child_is_as_old_as_it_is() {
         let before = now();
+        let (read, write) = std::io::pipe().unwrap();
+        let (pipes, other) = (
+            vec![pipe(&write.into()).unwrap()],
+            std::io::pipe().unwrap().1,
+        );
         let mut child = std::process::Command::new("sleep")
             .arg("100")
+            .stdin(read)
             .spawn()
             .unwrap();
-        let since = since(child.id().cast_signed()).unwrap();
+        let pid = child.id().cast_signed();
+        let forked = since(pid).unwrap();
         let after = now();
+        assert!(holds(pid, &pipes) && !holds(pid, &[pipe(&other.into()).unwrap()]));
+        assert!(!holds(pid, &[]));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(
-            before > 0 && (before..=after).contains(&since),
-            "{before} {since} {after}"
+            before > 0 && (before..=after).contains(&forked),
+            "{before} {forked} {after}"
+        );
+        assert!(!holds(pid, &pipes));
+        let file = pipe(&fs::File::open("/proc/self/stat").unwrap().into());
+        assert_eq!(file, None);
+        let written = ticks_at(SystemTime::now()).unwrap();
+        assert!(written >= after && written <= now());
+        assert_eq!(
+            ticks_at(SystemTime::now() + Duration::from_secs(1000)),
+            None
         );
     }
 }

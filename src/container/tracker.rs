@@ -269,7 +269,7 @@ impl Drop for Ending<'_> {
 
 /// Whether `pid` is at this moment a child of ours whose exit has not been collected. It tells an
 /// early exit (collected already) from a recorded exit of a former owner of the same number.
-fn is_unreaped_child(pid: Pid) -> bool {
+pub(super) fn is_unreaped_child(pid: Pid) -> bool {
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     waitid(Id::Pid(nix::unistd::Pid::from_raw(pid)), flags).is_ok()

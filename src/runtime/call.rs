@@ -17,13 +17,15 @@ use super::argv::{self, Argv};
 use super::error::{Kind, Operation, RuntimeError};
 use super::log;
 use super::private_file::PrivateFile;
+use super::record::Record;
 use super::spawn::spawn;
 use super::{Fds, Runtime};
 use crate::blocking::is_exhausted;
 use crate::errno::Words;
 use crate::error::Code;
+use crate::kin::descendants;
 use crate::limits::since;
-use crate::monitor::{Child, Exit, Pid, children};
+use crate::monitor::{Child, Exit};
 use crate::pidfd;
 
 /// The most that is kept of an output: its end.
@@ -76,7 +78,9 @@ impl Runtime {
         let mut output = connect(&mut command, operation, streams).map_err(not_started)?;
         let what = format!("{} {} {id}", name(&self.binary), operation.name());
         // Only the child holds the streams then; else they would never end.
-        let started = spawn(&self.monitor, &self.binary, command, what, limit).await;
+        let record = log.as_ref().ok().map(|log| Record::beside(log.path()));
+        let path = record.as_ref().map(|record| record.path().to_owned());
+        let started = spawn(&self.monitor, &self.binary, command, what, limit, path).await;
         let started = started.map_err(|e| {
             let kind = match e.code {
                 Code::DeadlineExceeded => Kind::Timeout,
@@ -89,14 +93,14 @@ impl Runtime {
 
         let exit = timeout(limit, output.until_exit(&mut child)).await;
         if exit.is_err() {
-            // What CRIU has brought back is in process groups of its own.
-            let restored = match operation {
-                Operation::Restore => descendants(child.pid()),
+            // What CRIU has brought back is in process groups of its own, and so is an exec's process soon.
+            let made = match operation {
+                Operation::Restore | Operation::Exec => descendants(child.pid()),
                 _ => Vec::new(),
             };
             // ESRCH: it ended just now.
             let _ = child.kill_group(Signal::SIGKILL);
-            for process in restored {
+            for (_, process) in made {
                 let _ = pidfd::signal(process, Signal::SIGKILL);
             }
             let _ = timeout(KILL_LIMIT, output.until_exit(&mut child)).await;
@@ -109,6 +113,7 @@ impl Runtime {
             let leader = child.pid();
             ::log::warn!("processes of the killed runtime call {leader} are still there");
         }
+        drop(record);
         let log = log.and_then(|log| log::finish(&log, &self.log));
         match exit {
             Ok(exit) if exit.status == 0 => Ok(output.stdout.bytes),
@@ -195,36 +200,6 @@ impl Runtime {
         );
         RuntimeError::new(operation, Kind::Timeout, message)
     }
-}
-
-/// The children of a process that is not reaped yet, theirs, and so on; each is certainly one.
-fn descendants(pid: Pid) -> Vec<OwnedFd> {
-    let mut found = theirs(pid);
-    let mut next = 0;
-    while let Some((pid, process)) = found.get(next) {
-        let more = theirs(*pid);
-        // As long as it lives, the pid is its own, and so were the children.
-        if !pidfd::has_ended(process) {
-            found.extend(more);
-        }
-        next += 1;
-    }
-    found.into_iter().map(|(_, process)| process).collect()
-}
-
-/// The children of one process.
-fn theirs(parent: Pid) -> Vec<(Pid, OwnedFd)> {
-    let parent = parent.to_string();
-    // A process that cannot be read has just ended.
-    let list = || children(&parent).unwrap_or_default();
-    let held = list()
-        .into_iter()
-        .filter_map(|pid| Some((pid, pidfd::open(pid.cast_unsigned()).ok()?)));
-    let mut held: Vec<_> = held.collect();
-    // What was opened is a child only if the pid still is one's.
-    let now = list();
-    held.retain(|(pid, _)| now.contains(pid));
-    held
 }
 
 /// The signal that ended a call, up to the last real-time one; a shell tells its command's so too.
@@ -411,29 +386,6 @@ mod tests {
         let expected = "COTTER_SOCKET LISTEN_FDNAMES LISTEN_FDS LISTEN_PID NOTIFY_SOCKET";
         assert_eq!(removed.join(" ".as_ref()), expected);
         assert!(command.get_envs().all(|(_, value)| value.is_none()));
-    }
-
-    /// Children of `sh`, and of another below it; once they are somebody else's they do not count.
-    #[test]
-    fn what_descends_is_held() {
-        let script = "sleep 1000 & sh -c 'sleep 1000 & sleep 1000' & sleep 1000";
-        let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
-        let pid = child.id().cast_signed();
-        let mut held = Vec::new();
-        while held.len() < 5 {
-            std::thread::yield_now();
-            held = descendants(pid);
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(descendants(pid).is_empty());
-        for process in held {
-            // ESRCH: the inner shell's last, which it waits for.
-            let _ = pidfd::signal(&process, Signal::SIGKILL);
-            while !pidfd::has_ended(&process) {
-                std::thread::yield_now();
-            }
-        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub struct RuntimeError {
 }
 
 impl RuntimeError {
-    pub(super) fn new(operation: Operation, kind: Kind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(operation: Operation, kind: Kind, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
             operation,

@@ -24,6 +24,7 @@ mod error;
 mod log;
 mod pid_file;
 mod private_file;
+pub(crate) mod record;
 mod spawn;
 
 pub use argv::{CheckpointOptions, CreateOptions, ExecOptions, RestoreOptions};

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::record;
 use crate::blocking::{Job, in_steps, within};
 use crate::error::Result;
 use crate::monitor::{Child, Monitor};
@@ -31,7 +32,8 @@ pub(crate) async fn reach(program: &Path, limit: Duration) -> Result<()> {
 }
 
 /// Starts `command`, whose program is `program` and which leads a process group of its own; to
-/// people it is `what`. The descriptors that it passes on are closed here when it runs.
+/// people it is `what`. The descriptors that it passes on are closed here when it runs. Who it is is
+/// written into `record`, on the same thread: as soon as can be, and the event loop waits for no disk.
 ///
 /// # Errors
 /// As [`reach`]; what may still be started then is killed. Within: that of the start.
@@ -41,13 +43,19 @@ pub(super) async fn spawn(
     mut command: Command,
     what: String,
     limit: Duration,
+    record: Option<PathBuf>,
 ) -> Result<io::Result<Child>> {
     let candidates = candidates(program);
     let monitor = monitor.clone();
+    let unwanted = record.clone();
     let work = move |wanted: &dyn Fn() -> bool| {
         read_first(&candidates);
         if wanted() {
-            monitor.spawn_as(&mut command, what)
+            let child = monitor.spawn_as(&mut command, what)?;
+            if let Some(record) = &record {
+                record::write(record, child.pid());
+            }
+            Ok(child)
         } else {
             Err(io::ErrorKind::TimedOut.into())
         }
@@ -55,6 +63,7 @@ pub(super) async fn spawn(
     let undo = |started: io::Result<Child>| {
         // ESRCH: it has ended by itself.
         let _ = started.map(|child| child.kill_group(Signal::SIGKILL));
+        let _ = unwanted.map(|record| record::remove(&record));
     };
     in_steps(job(program, limit), work, undo).await
 }

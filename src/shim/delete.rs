@@ -1,7 +1,8 @@
 //! The `delete` action: clears away what a shim that died left of one container (contract 9).
 //!
-//! Invariant: it always answers, in less than five seconds, whatever is missing or malformed: the
-//! manager runs it after every container, and mostly there is nothing to do. It touches nothing that
+//! Invariant: it always answers, in less than five seconds, whatever is missing or malformed and whatever
+//! other processes do, as long as the bundle's own disk answers (the manager's, a tmpfs): the manager
+//! runs it after every container, and mostly there is nothing to do. It touches nothing that
 //! lives: not a socket somebody listens on, nor a process that is neither in the container's cgroup nor a
 //! call of its runtime that a dead shim has made ([`super::orphans`]). For a sandbox whose shim is dead
 //! that includes the pod's other containers ([`super::siblings`]). What the dead shim knew and had not
@@ -168,7 +169,7 @@ fn clear_all(
         false => orphans::logs(bundle),
     };
     if !interrupted.is_empty() {
-        warnings.extend(orphans::end(bundle, time.left()).err());
+        warnings.extend(orphans::end(&interrupted, time.left()).err());
     }
     clear(bundle, id, flags, time, warnings);
     if !interrupted.is_empty() {

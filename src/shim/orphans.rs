@@ -1,16 +1,18 @@
 //! Calls of the runtime that outlive the shim that made them.
 //!
-//! Invariant: what is ended here names, as its log, a file that only a shim's call for this very
-//! bundle has, or descends from one that does, or is in the process group that one leads; the caller
-//! knows that no shim lives. Without such a file, which a shim removes with the end of its call,
-//! nobody is looked at.
+//! Invariant: what is ended here is a call of a dead shim for this very bundle, or descends from one, or is
+//! in the process group that one leads; the caller knows that no shim lives. A call is known by the record
+//! that its shim kept of it, pid and time of its fork ([`crate::runtime::record`]), or by having the log
+//! open for writing that only this call was given, which a runtime opens first of all. Without such a
+//! log, which a shim removes with the end of its call, nobody is looked at. Arguments prove nothing,
+//! and a stranger can have whoever reads them wait ([`crate::kin`]): nothing is asked here that can hang.
+//! Pinned by `tests/faults/gone.rs` and `tests/faults/locked.rs`.
 //!
 //! A call goes on when its shim is killed, and so may create a container after everything of it has
 //! been cleared away. It may come to its end first: then the runtime knows what it made, and can
 //! delete it. The Go shim has its calls killed with itself (`PR_SET_PDEATHSIG`), which reaches the
 //! runtime alone and not what it has started; and without it a call is started without a fork.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -22,24 +24,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::delete::kill;
 use crate::cgroup;
 use crate::error::{Error, Result};
+use crate::kin::{Stat, descendants};
+use crate::monitor::Pid;
 use crate::pidfd;
+use crate::runtime::record;
 use crate::spec::Spec;
 
 /// How long calls may go on; far longer than a create or a start takes.
 const GRACE: Duration = Duration::from_millis(400);
-/// How long nothing must be seen of any: in the middle of an exec(2) a process has no arguments, or
-/// still those of the shim.
+/// How long nothing must be seen of any: one that has just been started is not recorded yet, and has not
+/// opened its log.
 const QUIET: Duration = Duration::from_millis(50);
 /// How long killed calls may take to be gone.
 const LIMIT: Duration = Duration::from_millis(200);
-
-/// A process as far as it matters here.
-struct Process {
-    pid: u32,
-    parent: u32,
-    group: u32,
-    is_call: bool,
-}
 
 /// The logs of calls that were interrupted with their shim.
 pub(super) fn logs(bundle: &Path) -> Vec<PathBuf> {
@@ -48,22 +45,19 @@ pub(super) fn logs(bundle: &Path) -> Vec<PathBuf> {
     files.filter(|path| is_log(path)).collect()
 }
 
-/// Waits for the calls that were made for the container of `bundle` to end, no longer than `limit`, and
-/// ends those that do not, with what they have started.
+/// Waits for the calls of these logs to end, no longer than `limit`, and ends those that do not, with what
+/// they have started.
 ///
 /// # Errors
 /// When one cannot be killed or is still there in the end.
-pub(super) fn end(bundle: &Path, limit: Duration) -> Result<()> {
-    let bundles = [
-        bundle.to_owned(),
-        fs::canonicalize(bundle).unwrap_or_default(),
-    ];
+pub(super) fn end(logs: &[PathBuf], limit: Duration) -> Result<()> {
+    let open = Open::new(logs);
     let grace = Instant::now() + GRACE.min(limit);
     let deadline = grace + LIMIT;
     let mut quiet = None;
     // Again until there are none: one may have started another in between.
     loop {
-        let calls = hold(&bundles);
+        let calls = hold(logs, &open);
         let Some((first, _)) = calls.first() else {
             if quiet.get_or_insert_with(Instant::now).elapsed() >= QUIET {
                 return Ok(());
@@ -96,26 +90,129 @@ pub(super) fn clear(bundle: &Path, logs: &[PathBuf]) {
     let spec = Spec::read(bundle).unwrap_or_default();
     cgroup::remove(&spec.cgroups_path);
     for log in logs {
+        record::forget(log);
         // It stays until its bundle goes, which is as good.
         let _ = fs::remove_file(log);
     }
 }
 
-/// The processes of calls, each with a descriptor that is certainly its own.
-fn hold(bundles: &[PathBuf]) -> Vec<(u32, OwnedFd)> {
-    let all: Vec<Process> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| look(entry.file_name().to_str()?.parse().ok()?, bundles))
-        .collect();
-    let held = of_calls(&all).into_iter().filter_map(|process| {
-        // The descriptor first, then the question: the answer is about the process it holds.
-        let held = pidfd::open(process.pid).ok()?;
-        let now = look(process.pid, bundles)?;
-        (now.group == process.group && now.is_call == process.is_call).then_some((now.pid, held))
+/// A process that is held: whoever has its pid later is not it.
+type Held = (Pid, OwnedFd);
+
+/// The processes of calls. Those that have ended are none, also while nobody reaps them.
+fn hold(logs: &[PathBuf], open: &Open) -> Vec<Held> {
+    let mut held = calls(logs, open);
+    let leaders = held.len();
+    for leader in 0..leaders {
+        let members = members(&held[leader]);
+        held.extend(members);
+    }
+    for process in 0..held.len() {
+        let theirs = descendants(held[process].0);
+        // As long as it has not ended, the pid was its own meanwhile.
+        if !pidfd::has_ended(&held[process].1) {
+            held.extend(theirs);
+        }
+    }
+    held.sort_by_key(|(pid, _)| *pid);
+    held.dedup_by_key(|(pid, _)| *pid);
+    held.retain(|(_, process)| !pidfd::has_ended(process));
+    held
+}
+
+/// The calls themselves.
+fn calls(logs: &[PathBuf], open: &Open) -> Vec<Held> {
+    let recorded = logs.iter().filter_map(|log| {
+        let (pid, since) = record::read(log)?;
+        hold_if(pid, |stat| stat.since == since)
     });
-    held.collect()
+    let found = processes().filter(|pid| open.by(*pid));
+    // Asked again: this time about the process that is held.
+    let found = found.filter_map(|pid| hold_if(pid, |_| open.by(pid)));
+    recorded.chain(found).collect()
+}
+
+/// Who is in the group that a call leads.
+fn members((leader, held): &Held) -> Vec<Held> {
+    let leads = |stat: Stat| stat.group == *leader;
+    if !Stat::of(*leader).is_some_and(leads) {
+        return Vec::new();
+    }
+    let member = |pid: &Pid| Stat::of(*pid).is_some_and(leads);
+    let all = processes().filter(member);
+    let all = all.filter_map(|pid| hold_if(pid, |stat| leads(*stat)));
+    let all: Vec<Held> = all.collect();
+    // Until its leader has ended, the group's number is its own.
+    match pidfd::has_ended(held) {
+        true => Vec::new(),
+        false => all,
+    }
+}
+
+/// The process of this pid, if it lives and what is asked of it is so once it is held.
+fn hold_if(pid: Pid, so: impl FnOnce(&Stat) -> bool) -> Option<Held> {
+    let held = pidfd::open(pid.cast_unsigned()).ok()?;
+    let stat = Stat::of(pid)?;
+    (!stat.has_ended() && so(&stat)).then_some((pid, held))
+}
+
+/// All processes of the machine.
+fn processes() -> impl Iterator<Item = Pid> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Who has one of some logs open.
+struct Open {
+    /// As the kernel names them.
+    logs: Vec<PathBuf>,
+    /// Where these names mean these files.
+    mounts: Option<PathBuf>,
+}
+
+impl Open {
+    fn new(logs: &[PathBuf]) -> Self {
+        let logs = logs.iter().filter_map(|log| {
+            let bundle = fs::canonicalize(log.parent()?).ok()?;
+            Some(bundle.join(log.file_name()?))
+        });
+        Self {
+            logs: logs.collect(),
+            mounts: mounts("self"),
+        }
+    }
+
+    /// Whether a process has one open for writing, as only its call has. Somebody may be reading it. Links
+    /// of `/proc` are read, not followed: no file system is asked.
+    fn by(&self, pid: Pid) -> bool {
+        if self.mounts.is_none() || mounts(&pid.to_string()) != self.mounts {
+            return false;
+        }
+        let fds = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten();
+        fds.flatten().any(|fd| {
+            let to = fs::read_link(fd.path()).unwrap_or_default();
+            let info = || {
+                let name = fd.file_name();
+                let info = format!("/proc/{pid}/fdinfo/{}", name.to_string_lossy());
+                fs::read_to_string(info).unwrap_or_default()
+            };
+            self.logs.contains(&to) && writes(&info())
+        })
+    }
+}
+
+/// The mount namespace of a process, named as in `/proc`.
+fn mounts(process: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{process}/ns/mnt")).ok()
+}
+
+/// Whether this tells of a file that is open for writing.
+fn writes(info: &str) -> bool {
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
 }
 
 fn gone(held: &OwnedFd, deadline: Instant) -> bool {
@@ -123,61 +220,6 @@ fn gone(held: &OwnedFd, deadline: Instant) -> bool {
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
     let mut fds = [PollFd::new(held.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
-}
-
-/// The calls, what is in the groups that they lead, and what descends from all these.
-fn of_calls(all: &[Process]) -> Vec<&Process> {
-    let calls = all.iter().filter(|p| p.is_call);
-    let leaders: BTreeSet<u32> = calls.map(|p| p.pid).collect();
-    let mut found = leaders.clone();
-    loop {
-        let more = all.iter().filter(|p| {
-            !found.contains(&p.pid) && (leaders.contains(&p.group) || found.contains(&p.parent))
-        });
-        let more: Vec<u32> = more.map(|p| p.pid).collect();
-        if more.is_empty() {
-            return all.iter().filter(|p| found.contains(&p.pid)).collect();
-        }
-        found.extend(more);
-    }
-}
-
-/// None of a process that is gone, or is a zombie, which only its parent can end.
-fn look(pid: u32, bundles: &[PathBuf]) -> Option<Process> {
-    let argv = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (parent, group) = family(&stat)?;
-    Some(Process {
-        pid,
-        parent,
-        group,
-        is_call: is_call(&argv, bundles),
-    })
-}
-
-/// Parent and group in a stat, its fields 4 and 5, unless field 3 says that it has ended.
-fn family(stat: &str) -> Option<(u32, u32)> {
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    let ended = matches!(fields.next()?, "Z" | "X");
-    let mut number = || fields.next()?.parse().ok();
-    let family = (number()?, number()?);
-    (!ended).then_some(family)
-}
-
-/// Whether these are the arguments of a runtime whose log is that of a single call, in one of the
-/// directories.
-fn is_call(argv: &[u8], bundles: &[PathBuf]) -> bool {
-    let words: Vec<&str> = argv
-        .split(|byte| *byte == 0)
-        .map(|word| str::from_utf8(word).unwrap_or_default())
-        .collect();
-    words.windows(2).any(|pair| {
-        let log = Path::new(pair[1]);
-        pair[0] == "--log"
-            && is_log(log)
-            && log.is_absolute()
-            && bundles.iter().any(|bundle| log.parent() == Some(bundle))
-    })
 }
 
 /// Whether a file is called as the log of a single call is.
@@ -188,60 +230,110 @@ fn is_log(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
 
     #[test]
-    fn a_call_is_known_by_its_log() {
-        let bundles = ["/run/b/c".into(), PathBuf::new()];
-        for (argv, expected) in [
-            (
-                "crun\0--root\0/r\0--log\0/run/b/c/log-12-0.json\0create\0c\0",
-                true,
-            ),
-            (
-                "/bin/sh\0/opt/runtime\0--log\0/run/b/c/log-12-0.json\0",
-                true,
-            ),
-            // Of another container, of `delete` itself, of no call, of none.
-            ("crun\0--log\0/run/b/c2/log-12-0.json\0create\0c2\0", false),
-            ("crun\0--log\0/run/b/c/log.json\0delete\0c\0", false),
-            ("crun\0--log\0/run/b/c/log-12-0.txt\0", false),
-            ("crun\0--log\0log-12-0.json\0", false),
-            ("tail\0/run/b/c/log-12-0.json\0", false),
-            ("crun\0--log\0", false),
-            ("", false),
+    fn a_log_is_known_by_its_name() {
+        for (name, expected) in [
+            ("/b/log-12-0.json", true),
+            ("/b/log.json", false),
+            ("/b/log-12-0.call", false),
+            ("/b/process-12-0.json", false),
         ] {
-            assert_eq!(is_call(argv.as_bytes(), &bundles), expected, "{argv:?}");
+            assert_eq!(is_log(name.as_ref()), expected, "{name}");
         }
     }
 
     #[test]
-    fn a_family_is_read_from_a_stat() {
-        assert_eq!(family("12 (a) b) S 1 34 34 0 -1"), Some((1, 34)));
-        assert_eq!(family("12 (a) Z 1 34 34 0 -1"), None);
-        assert_eq!(family("12 (a"), None);
+    fn who_writes_is_known_by_the_flags() {
+        for (info, expected) in [
+            ("pos:\t0\nflags:\t02102001\nmnt_id:\t29\n", true),
+            ("pos:\t0\nflags:\t0102002\n", true),
+            ("pos:\t0\nflags:\t0100000\n", false),
+            ("pos:\t1\n", false),
+            ("", false),
+        ] {
+            assert_eq!(writes(info), expected, "{info}");
+        }
     }
 
+    fn shell(script: &str, stdin: Stdio) -> Child {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).stdin(stdin).process_group(0);
+        shell.spawn().unwrap()
+    }
+
+    /// Ends a group that this process has started.
+    fn end(mut leader: Child) {
+        let _ = nix::sys::signal::killpg(
+            nix::unistd::Pid::from_raw(leader.id().cast_signed()),
+            nix::sys::signal::Signal::SIGKILL,
+        );
+        leader.wait().unwrap();
+    }
+
+    /// One that is recorded, one that has its log open; with their groups and descendants. Not one that
+    /// reads the log, whose arguments name it, or whose recorded pid is another's.
     #[test]
-    fn a_call_has_its_group_and_its_descendants() {
-        let process = |pid, parent, group, is_call| Process {
-            pid,
-            parent,
-            group,
-            is_call,
+    fn calls_are_known_by_what_proves_them() {
+        let dir = std::env::temp_dir().join(format!("cotter-orphans-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let logs: Vec<PathBuf> = (0..3)
+            .map(|n| dir.join(format!("log-1-{n}.json")))
+            .collect();
+        let file = |log: &PathBuf| {
+            let mut options = fs::OpenOptions::new();
+            options.append(true).create(true).open(log).unwrap()
         };
-        let all = [
-            process(1, 0, 1, false),
-            // In a session of its own, and a child of a child.
-            process(4, 6, 4, false),
-            process(5, 1, 5, true),
-            process(6, 5, 5, false),
-            process(9, 1, 5, false),
-            // A call that leads no group does not give up the group it is in.
-            process(8, 7, 7, true),
-            process(7, 1, 7, false),
-        ];
-        let pids: Vec<u32> = of_calls(&all).iter().map(|p| p.pid).collect();
-        assert_eq!(pids, [4, 5, 6, 9, 8]);
+        logs.iter().map(file).for_each(drop);
+        let tree = "sleep 1000 & setsid sleep 1000 & wait";
+        let recorded = shell(tree, Stdio::null());
+        let opened = shell(tree, file(&logs[1]).into());
+        let reader = shell("sleep 1000", fs::File::open(&logs[1]).unwrap().into());
+        let naming = shell(
+            &format!("sleep 1000; : --log {}", logs[1].display()),
+            Stdio::null(),
+        );
+        let recycled = shell("sleep 1000", Stdio::null());
+        let record = |log: &PathBuf, child: &Child, older: u64| {
+            let pid = child.id().cast_signed();
+            record::write_as(log, pid, Stat::of(pid).unwrap().since - older);
+        };
+        record(&logs[0], &recorded, 0);
+        record(&logs[2], &recycled, 1);
+        let open = Open::new(&logs);
+        let calls: Vec<Pid> = calls(&logs, &open)
+            .into_iter()
+            .map(|(pid, _)| pid)
+            .collect();
+        let expected = [&recorded, &opened].map(|child| child.id().cast_signed());
+        let mut found = Vec::new();
+        for _ in 0..1000 {
+            found = hold(&logs, &open);
+            if found.len() >= 6 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        for (_, held) in &found {
+            kill(held).unwrap();
+        }
+        let spared = [reader, naming, recycled].map(|mut child| {
+            let lives = child.try_wait().unwrap().is_none();
+            end(child);
+            lives
+        });
+        for call in [recorded, opened] {
+            end(call);
+        }
+        fs::remove_dir_all(&dir).unwrap();
+        for call in expected {
+            assert!(calls.contains(&call), "{call} in {calls:?}");
+        }
+        assert_eq!(found.len(), 6, "{found:?}");
+        assert_eq!(spared, [true; 3]);
     }
 }

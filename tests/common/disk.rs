@@ -40,8 +40,8 @@ const ROOT: u64 = 1;
 const FILE: u64 = 2;
 const DIR: u64 = 3;
 
-/// Requests that nobody has answered yet: number, operation, node, length of what is written. The
-/// node of a look-up is the one that was found.
+/// Requests that nobody has answered yet: number, operation, node, length of what is written or flags of what
+/// is opened. The node of a look-up is the one that was found.
 type Request = (u64, u32, u64, u32);
 
 struct State {
@@ -228,8 +228,10 @@ fn serve(mut fuse: &File, state: &Mutex<State>) {
         let long = |at: usize| u64::from_ne_bytes(buffer[at..at + 8].try_into().unwrap());
         // fuse_in_header; fuse_write_in has its size behind a handle and an offset.
         let operation = word(4);
+        // fuse_open_in begins with its flags.
         let size = match operation {
             op::WRITE if length >= 60 => word(56),
+            op::OPEN if length >= 44 => word(40),
             _ => 0,
         };
         let node = match (operation, &buffer[40..length]) {
@@ -282,7 +284,13 @@ fn answer(mut fuse: &File, content: &[u8], (unique, operation, node, size): Requ
             put(&[0; 16]);
             put(&attributes(node, content.len()));
         }
-        op::OPEN => put(&[0; 16]),
+        // Past the page cache if it is opened so (FOPEN_DIRECT_IO).
+        op::OPEN => {
+            let direct = size & libc::O_DIRECT.cast_unsigned() != 0;
+            put(&[0; 8]);
+            put(&u32::from(direct).to_ne_bytes());
+            put(&[0; 4]);
+        }
         // From the start: nobody here reads twice.
         op::READ => put(content),
         op::WRITE => {

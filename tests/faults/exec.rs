@@ -1,15 +1,21 @@
-//! Start of an exec with a runtime that fails: nothing runs on unseen, and it can be tried again.
+//! Start of an exec with a runtime that fails: nothing that is known to be its runs on, what may be its
+//! does not run on unsaid, and it can be tried again.
 
 use cotter::error::{Code, Result};
 use cotter::manager::client::Tasks;
 use cotter::manager::spec::Spec;
-use cotter::proto::task::{StartRequest, Status};
+use cotter::manager::stdio::Fifos;
+use cotter::proto::introspection::{DumpRequest, IntrospectionClient};
+use cotter::proto::task::{ExecProcessRequest, StartRequest, Status};
 use tokio::task::JoinHandle;
+
+use ttrpc::r#async::Client;
 
 use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::runtime::Faulty;
 use crate::world::{
-    GOOD, alive, census, good_works, in_bundle, later, nothing_new, process_with, says, world,
+    GOOD, alive, census, good_works, in_bundle, later, nothing_new, process_with, says, until,
+    world,
 };
 
 /// Each fault, and what its error has to say.
@@ -48,10 +54,7 @@ fn a_failed_exec_does_not_run_on_unseen() {
             for host_pids in [false, true] {
                 let (mut shim, faulty) = world(runtime, &[]).await;
                 container(&mut shim, &faulty, host_pids, &SLEEP).await;
-                shim.tasks
-                    .exec(&shim.exec_request("c", "x", &["sleep", "1000"]))
-                    .await
-                    .unwrap();
+                let _fifos = with_streams(&shim, "x").await;
                 let init = shim.state("c", "").await.unwrap().pid;
                 let good = shim.state(GOOD, "").await.unwrap().pid;
                 let files = in_bundle(&shim, "c");
@@ -94,6 +97,18 @@ fn a_failed_exec_does_not_run_on_unseen() {
             }
         });
     }
+}
+
+/// Registers an exec that has streams of its own: what the runtime makes for it is known by them.
+async fn with_streams(shim: &Shim, exec: &str) -> Fifos {
+    let fifos = shim.fifos(exec, false);
+    let request = ExecProcessRequest {
+        stdout: fifos.stdout.clone(),
+        stderr: fifos.stderr.clone(),
+        ..shim.exec_request("c", exec, &SLEEP)
+    };
+    shim.tasks.exec(&request).await.unwrap();
+    fifos
 }
 
 async fn container(shim: &mut Shim, faulty: &Faulty, host_pids: bool, args: &[&str]) {
@@ -160,6 +175,53 @@ fn orphans_of_a_shared_pid_namespace_are_spared() {
     }
 }
 
+/// What the shim says of itself.
+async fn dump_of(shim: &Shim) -> String {
+    let client = Client::connect(&shim.endpoint.address).await.unwrap();
+    let limit = ttrpc::context::with_duration(crate::common::LIMIT);
+    let request = DumpRequest {
+        quiet: true,
+        ..Default::default()
+    };
+    let answer = IntrospectionClient::new(client).dump(limit, &request).await;
+    answer.unwrap().json
+}
+
+/// Without a name and without streams nothing tells the process that a runtime made from one that somebody
+/// else did: it runs on until its container ends, and that is said.
+#[test]
+fn what_nothing_proves_is_left_and_said() {
+    for runtime in RUNTIMES {
+        run(async {
+            for host_pids in [false, true] {
+                let (mut shim, faulty) = world(runtime, &[]).await;
+                container(&mut shim, &faulty, host_pids, &SLEEP).await;
+                let request = shim.exec_request("c", "x", &["sleep", "4000"]);
+                shim.tasks.exec(&request).await.unwrap();
+                faulty.set("exec", "no-pid");
+                let error = shim.start_process("c", "x").await.unwrap_err();
+                says(&error, Code::NotFound, &["OCI runtime exec pid", "x.pid"]);
+                let left = process_with(&shim, "sleep 4000").await;
+                assert!(alive(left));
+                let said = format!(
+                    "failed exec x may have left a process running, which its runtime did not name: left alone, as nothing proves whose they are: [{left}]"
+                );
+                let dump = dump_of(&shim).await;
+                assert!(dump.contains(&said), "{dump}");
+                until("the log says so", || {
+                    shim.log().iter().any(|line| line.contains(&said))
+                })
+                .await;
+                good_works(&shim).await;
+                shim.remove("c").await;
+                until("its container's end is its own", || !alive(left)).await;
+                shim.remove(GOOD).await;
+                shim.end().await;
+            }
+        });
+    }
+}
+
 /// One exec's failure neither waits for another whose call is under way, nor harms what that has
 /// made, earlier or later.
 #[test]
@@ -168,12 +230,10 @@ fn a_neighbour_under_way_is_spared() {
         run(async {
             let (mut shim, faulty) = world(runtime, &[]).await;
             container(&mut shim, &faulty, false, &SLEEP).await;
-            for exec in ["x", "early", "late"] {
-                let args = ["sleep", if exec == "x" { "1000" } else { "3000" }];
-                shim.tasks
-                    .exec(&shim.exec_request("c", exec, &args))
-                    .await
-                    .unwrap();
+            let _fifos = with_streams(&shim, "x").await;
+            for exec in ["early", "late"] {
+                let request = shim.exec_request("c", exec, &["sleep", "3000"]);
+                shim.tasks.exec(&request).await.unwrap();
             }
             let early = held(&shim, &faulty, "early", "slow-after").await;
             let pid = process_with(&shim, "sleep 3000").await;

@@ -117,7 +117,7 @@ fn terminated() {
 }
 
 /// No process, mount, socket or cgroup.
-async fn nothing_left(shim: &Shim) {
+pub async fn nothing_left(shim: &Shim) {
     let none = crate::common::census::Census::default();
     nothing_new(shim, &none, "after delete").await;
     let left = entries(&shim.state_dir());

@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod beside;
 mod checkpoint;
 mod clients;
 mod clock;
@@ -22,6 +23,7 @@ mod gone;
 mod hang;
 mod held;
 mod init;
+mod locked;
 mod outage;
 mod output;
 mod recycled;

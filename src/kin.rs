@@ -1,0 +1,155 @@
+//! Who a process is and who descends from it, as the kernel tells without asking the process.
+//!
+//! Invariant: only `stat` and `children` of /proc are read, which wait for no lock that a process can
+//! hold: `cmdline`, `environ`, `maps` and their like can keep whoever reads them waiting for as long as
+//! the process wants (`tests/docs.rs::nobody_reads_what_can_hold_up_the_reader`). And who is given out
+//! as a descendant certainly was one, whatever pids are used again meanwhile.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use crate::monitor::{Pid, children};
+use crate::pidfd;
+
+/// The most descendants that are held: each is a descriptor, and a process can make as many as it likes.
+const MOST: usize = 256;
+
+/// A process at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// As the kernel writes it: `S`, `D`, `Z`, …
+    pub state: char,
+    /// Who made it, or got it.
+    pub parent: Pid,
+    /// Its process group.
+    pub group: Pid,
+    /// Its session.
+    pub session: Pid,
+    /// When it was forked, in ticks of 1/100 s (USER_HZ) since boot. With the pid it is one process and no
+    /// other, as no pid is used twice within a tick.
+    pub since: u64,
+}
+
+impl Stat {
+    /// The process that has this pid now; none if there is none.
+    pub fn of(pid: Pid) -> Option<Self> {
+        Self::read(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Reads the text of `/proc/<pid>/stat` (fields 3 to 6, and 22).
+    fn read(text: &str) -> Option<Self> {
+        // The name in parentheses may hold anything.
+        let mut fields = text.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?.chars().next()?;
+        let mut number = || fields.next()?.parse().ok();
+        let (parent, group, session) = (number()?, number()?, number()?);
+        let since = fields.nth(15)?.parse().ok()?;
+        Some(Self {
+            state,
+            parent,
+            group,
+            session,
+            since,
+        })
+    }
+
+    /// Whether it is dead, reaped or not.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// The children of a process that is not reaped yet, theirs, and so on, each held; no more than 256.
+pub fn descendants(pid: Pid) -> Vec<(Pid, OwnedFd)> {
+    let mut found = theirs(pid);
+    let mut next = 0;
+    while let Some((pid, process)) = found.get(next)
+        && found.len() < MOST
+    {
+        let more = theirs(*pid);
+        // As long as it lives, the pid is its own, and so were the children.
+        if !pidfd::has_ended(process) {
+            found.extend(more);
+        }
+        next += 1;
+    }
+    found
+}
+
+/// The children of one process.
+fn theirs(parent: Pid) -> Vec<(Pid, OwnedFd)> {
+    let parent = parent.to_string();
+    // A process that cannot be read has just ended.
+    let list = || children(&parent).unwrap_or_default();
+    let held = list()
+        .into_iter()
+        .take(MOST)
+        .filter_map(|pid| Some((pid, pidfd::open(pid.cast_unsigned()).ok()?)));
+    let mut held: Vec<_> = held.collect();
+    // What was opened is a child only if the pid still is one's.
+    let now = list();
+    held.retain(|(pid, _)| now.contains(pid));
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use nix::sys::signal::Signal;
+
+    use super::*;
+
+    #[test]
+    fn a_stat_is_read() {
+        let tail = "-1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 9 9";
+        let expected = Stat {
+            state: 'S',
+            parent: 1,
+            group: 34,
+            session: 35,
+            since: 4711,
+        };
+        let text = format!("12 (a) b) S 1 34 35 0 {tail}");
+        assert_eq!(Stat::read(&text), Some(expected));
+        assert!(!expected.has_ended());
+        let zombie = Stat::read(&format!("12 (a) Z 1 34 35 0 {tail}"));
+        assert!(zombie.unwrap().has_ended());
+        for text in [
+            "",
+            "12 (a",
+            "12 (a) ",
+            "12 (a) S 1 34",
+            "12 (a) S x 34 35 0",
+        ] {
+            assert_eq!(Stat::read(text), None, "{text}");
+        }
+        let own = Stat::of(std::process::id().cast_signed()).unwrap();
+        assert_eq!(own.parent, nix::unistd::getppid().as_raw());
+        assert_eq!(own.group, nix::unistd::getpgrp().as_raw());
+        assert!(!own.has_ended() && own.since > 0);
+    }
+
+    /// Children of `sh`, and of another below it; once they are somebody else's they do not count.
+    #[test]
+    fn what_descends_is_held() {
+        let script = "sleep 1000 & sh -c 'sleep 1000 & sleep 1000' & sleep 1000";
+        let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let mut held = Vec::new();
+        while held.len() < 5 {
+            std::thread::yield_now();
+            held = descendants(pid);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(descendants(pid).is_empty());
+        for (_, process) in held {
+            // ESRCH: the inner shell's last, which it waits for.
+            let _ = pidfd::signal(&process, Signal::SIGKILL);
+            while !pidfd::has_ended(&process) {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
