@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::census::{MARK, Owner, entries};
+use crate::common::peek;
 
 /// Clears away what the fault left that ran in process `pid`.
 pub fn after(pid: u32) {
@@ -33,13 +34,9 @@ pub fn after(pid: u32) {
 /// The namespaces that process has made and that are still in use: by processes, or by cgroups.
 fn namespaces(pid: u32) -> BTreeSet<String> {
     let mark = format!("{MARK}=");
-    let environments = entries(Path::new("/proc")).into_iter();
-    let environments = environments.filter_map(|dir| fs::read(dir.join("environ")).ok());
-    let marked = environments.filter_map(|words| {
-        let word = words
-            .split(|b| *b == 0)
-            .find(|w| w.starts_with(mark.as_bytes()))?;
-        Some(String::from_utf8_lossy(&word[mark.len()..]).into_owned())
+    let marked = peek::all().into_iter().filter_map(|seen| {
+        let mut marks = seen.environ.iter().filter_map(|w| w.strip_prefix(&mark));
+        marks.next().map(str::to_owned)
     });
     let roots = entries(Path::new("/sys/fs/cgroup"));
     let groups = roots

@@ -1,4 +1,5 @@
-//! What the documents say of the tests is so: every test they name exists.
+//! What the documents say of the tests is so: every test they name exists. And a rule of the house that no
+//! lint knows.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -55,4 +56,158 @@ fn every_limit_is_in_the_table() {
     let rows: String = table.lines().filter(|line| line.starts_with('|')).collect();
     assert!(limits(&source).len() > 15);
     assert_eq!(limits(&source), limits(&rows));
+}
+
+/// Files of /proc whose reader waits for a lock of the process: of its memory map, or of its execve. A
+/// process can keep these for as long as it likes (it waits for a dead disk in mmap, say).
+const CAN_HOLD_UP: [&str; 16] = [
+    "auxv",
+    "clear_refs",
+    "cmdline",
+    "environ",
+    "io",
+    "maps",
+    "mem",
+    "map_files",
+    "numa_maps",
+    "pagemap",
+    "personality",
+    "smaps",
+    "smaps_rollup",
+    "stack",
+    "syscall",
+    "patch_state",
+];
+
+/// Who reads them all the same: a file, what its line contains, and why no stranger can hold it up.
+const READ: [(&str, &str, &str); 15] = [
+    (
+        "bench/proc.rs",
+        "/proc/{pid}/smaps_rollup",
+        "a shim that the bench has started",
+    ),
+    (
+        "chaos/counts.rs",
+        "\"smaps_rollup\"",
+        "the shim of the scene",
+    ),
+    (
+        "src/manager/dump/outside.rs",
+        "file(\"stack\")",
+        "the shim that is looked at: it listens there",
+    ),
+    (
+        "src/manager/dump/outside.rs",
+        "file(\"syscall\")",
+        "the same",
+    ),
+    (
+        "tests/bootstrap/main.rs",
+        "read(\"cmdline\")",
+        "the shim under test",
+    ),
+    ("tests/bootstrap/main.rs", "read(\"environ\")", "the same"),
+    (
+        "tests/common/peek.rs",
+        "join(\"cmdline\")",
+        "on a thread that can be left to it",
+    ),
+    ("tests/common/peek.rs", "join(\"environ\")", "the same"),
+    (
+        "tests/cri/namespaces.rs",
+        "</proc/1/cmdline",
+        "in a pod of the test, its own first process",
+    ),
+    (
+        "tests/faults/beside.rs",
+        "/proc/{shim}/io",
+        "the shim under test",
+    ),
+    (
+        "tests/footprint.rs",
+        "/proc/{pid}/smaps_rollup",
+        "the shim under test",
+    ),
+    (
+        "tests/streams/absent.rs",
+        "/smaps_rollup",
+        "the shim under test",
+    ),
+    (
+        "tests/task/environment.rs",
+        "/proc/{}/environ",
+        "the shim under test",
+    ),
+    ("tests/dump/others.rs", "[\"syscall\"]", "a field of a dump"),
+    (
+        "tests/faults/locked.rs",
+        "/proc/{held}/cmdline",
+        "on a thread, to see that it is held up",
+    ),
+];
+
+#[test]
+fn nobody_reads_what_can_hold_up_the_reader() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut used = std::collections::BTreeSet::new();
+    let mut read = 0;
+    let mut todo: Vec<_> = ["src", "tests", "bench", "chaos"]
+        .map(|dir| root.join(dir))
+        .into();
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(
+                fs::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        let name = path
+            .strip_prefix(root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        // This very list.
+        if name == "tests/docs.rs" {
+            continue;
+        }
+        read += 1;
+        for line in text.lines().filter(|line| can_hold_up(line)) {
+            let known = READ
+                .iter()
+                .find(|(file, part, _)| *file == name && line.contains(part));
+            let line = line.trim();
+            used.insert(known.unwrap_or_else(|| panic!("{name}: {line}")));
+        }
+    }
+    for known in &READ {
+        assert!(used.contains(known), "nobody does so any more: {known:?}");
+    }
+    assert!(read > 300, "{read} files");
+}
+
+/// Whether a line names such a file of a process that is not the reader itself.
+fn can_hold_up(line: &str) -> bool {
+    let line = line.trim_start();
+    if line.starts_with("//") || line.starts_with('#') {
+        return false;
+    }
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    CAN_HOLD_UP.iter().any(|word| {
+        line.match_indices(word).any(|(at, _)| {
+            let (before, after) = (&line[..at], &line[at + word.len()..]);
+            let own = ["/proc/self/", "/proc/thread-self/", "/proc/$$/"];
+            let whole = !after.starts_with(|c| is_word(c) || c == '-' || c == '.' || c == '/');
+            // In a path of /proc, or as a name by itself.
+            let in_proc = before.ends_with('/') && before.contains("/proc/");
+            let alone = before.ends_with('"') && after.starts_with('"');
+            let alone = alone && (*word != "io" || before.ends_with("join(\""));
+            whole && (in_proc || alone) && !own.iter().any(|own| before.ends_with(own))
+        })
+    })
 }

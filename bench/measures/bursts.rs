@@ -66,8 +66,7 @@ async fn orphans(session: &mut Session, count: usize) -> Result<Duration> {
     let pid = session.start_process("c", &last).await?;
     let init = session.tasks.state(&request::state("c", "")).await?.pid;
     let sleeps = |pid: &u32| {
-        fs::read_to_string(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| line.starts_with("sleep\x00100000"))
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
     };
     let victims: Vec<u32> = children(session.pid().await?)
         .into_iter()

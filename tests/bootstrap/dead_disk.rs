@@ -12,6 +12,7 @@ use protobuf::Message;
 use serde_json::json;
 
 use crate::DIALECTS;
+use crate::common::peek::{self, Seen};
 use crate::disk::Disk;
 use crate::harness::*;
 use crate::options::generic;
@@ -38,14 +39,13 @@ fn ends(bundle: &Bundle, action: &str, stdin: Vec<u8>, limit: &str) -> Output {
 
 /// The processes of the action that are still there. They can be looked at only so far.
 fn left(bundle: &Bundle, action: &str) -> Vec<PathBuf> {
-    let mine = |path: &PathBuf| {
-        let line = fs::read(path.join("cmdline")).unwrap_or_default();
-        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        let namespace = bundle.manager.namespace.as_bytes();
-        words.contains(&namespace) && words.contains(&action.as_bytes())
+    let mine = |seen: &Seen| {
+        let has = |word: &str| seen.argv.iter().any(|arg| arg == word);
+        has(&bundle.manager.namespace) && has(action)
     };
-    let all = fs::read_dir("/proc").unwrap().flatten();
-    all.map(|entry| entry.path()).filter(mine).collect()
+    let all = peek::all().into_iter().filter(mine);
+    all.map(|seen| PathBuf::from(seen.pid.to_string()))
+        .collect()
 }
 
 /// That what is `told` of is there, under a name of its own; then the disk is back.

@@ -15,6 +15,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protobuf::Message;
 
+use crate::common::peek::{self, Seen};
+
 pub const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-cotter-v2");
 
 /// Bundles of one namespace, which belongs to one test alone.
@@ -83,20 +85,12 @@ impl Manager {
 
     /// The servers of this namespace.
     pub fn servers(&self) -> BTreeSet<i32> {
-        let mut found = BTreeSet::new();
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
-                continue;
-            };
-            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let args: Vec<&[u8]> = line.split(|b| *b == 0).collect();
-            let acts = [&b"start"[..], b"delete", b"-info"];
-            let acts = acts.iter().any(|action| args.contains(action));
-            if args.contains(&self.namespace.as_bytes()) && !acts {
-                found.insert(pid);
-            }
-        }
-        found
+        let serves = |seen: &Seen| {
+            let has = |word: &str| seen.argv.iter().any(|arg| arg == word);
+            has(&self.namespace) && !["start", "delete", "-info"].into_iter().any(has)
+        };
+        let all = peek::all().into_iter().filter(serves);
+        all.map(|seen| seen.pid.cast_signed()).collect()
     }
 
     pub fn server(&self) -> i32 {

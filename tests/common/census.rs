@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::peek::{self, Seen};
+
 /// The environment variable that marks a test's processes; its value is the namespace.
 pub const MARK: &str = "COTTER_TEST";
 
@@ -101,18 +103,10 @@ impl Owner {
     /// Live processes of this test. A zombie is its parent's business and holds nothing.
     pub fn processes(&self) -> Vec<Process> {
         let mark = format!("{MARK}={}", self.namespace);
-        entries(Path::new("/proc"))
-            .iter()
-            .filter_map(|dir| {
-                let pid: u32 = dir.file_name()?.to_str()?.parse().ok()?;
-                let stat = fs::read_to_string(dir.join("stat")).ok()?;
-                let state = stat.rsplit_once(") ")?.1.chars().next()?;
-                if matches!(state, 'Z' | 'X') {
-                    return None;
-                }
-                let argv = words(&fs::read(dir.join("cmdline")).ok()?);
-                let environ = words(&fs::read(dir.join("environ")).unwrap_or_default());
-                let cgroup = fs::read_to_string(dir.join("cgroup")).unwrap_or_default();
+        peek::all()
+            .into_iter()
+            .filter_map(|Seen { pid, argv, environ }| {
+                let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
                 let ours = environ.contains(&mark)
                     || argv.contains(&self.namespace)
                     // By whole names: `t-1` is no part of `t-10`.
@@ -243,12 +237,4 @@ pub fn entries(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir)
         .map(|d| d.flatten().map(|e| e.path()).filter(|e| !kept(e)).collect())
         .unwrap_or_default()
-}
-
-/// Splits a NUL-separated list from /proc.
-fn words(raw: &[u8]) -> Vec<String> {
-    raw.split(|b| *b == 0)
-        .filter(|w| !w.is_empty())
-        .map(|w| String::from_utf8_lossy(w).into_owned())
-        .collect()
 }

@@ -75,14 +75,10 @@ pub fn is_under_test(version: Version, id: &str) {
     use std::os::unix::fs::MetadataExt;
     let file = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), m.len()));
     let expected = file(&shim_under_test(version)).unwrap();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let processes = super::peek::all().into_iter();
     let servers: Vec<PathBuf> = processes
-        .map(|process| process.path())
-        .filter(|process| {
-            let line = fs::read(process.join("cmdline")).unwrap_or_default();
-            let mut words = line.split(|byte| *byte == 0);
-            words.any(|word| word == b"-id") && words.next() == Some(id.as_bytes())
-        })
+        .filter(|process| process.argv.windows(2).any(|pair| pair == ["-id", id]))
+        .map(|process| Path::new("/proc").join(process.pid.to_string()))
         .collect();
     assert!(!servers.is_empty(), "no shim of {id}");
     for server in servers {

@@ -9,6 +9,7 @@ pub mod containerd;
 pub mod dumper;
 pub mod events;
 pub mod logger;
+pub mod peek;
 pub mod random;
 pub mod resources;
 pub mod results;

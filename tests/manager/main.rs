@@ -8,6 +8,8 @@
 
 mod bad;
 mod library;
+#[path = "../common/peek.rs"]
+mod peek;
 mod shown;
 mod tool;
 
@@ -108,11 +110,11 @@ impl Home {
                 .filter(|line| line.contains(home))
                 .map(str::to_owned),
         );
-        for entry in fs::read_dir("/proc").unwrap() {
-            let path = entry.unwrap().path();
-            let line = fs::read_to_string(path.join("cmdline")).unwrap_or_default();
-            if line.contains(home) && path.join("exe").exists() {
-                left.push(line.replace('\0', " "));
+        for seen in peek::all() {
+            let line = seen.argv.join(" ");
+            let there = fs::read_link(format!("/proc/{}/exe", seen.pid)).is_ok();
+            if line.contains(home) && there {
+                left.push(line);
             }
         }
         left

@@ -74,10 +74,9 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 
 /// Waits until process `pid` executes `program`: the runtime's own program has ended.
 pub async fn until_runs(pid: u32, program: &str) {
-    let path = format!("/proc/{pid}/cmdline");
-    let wanted = format!("{program}\0");
     until(&format!("process {pid} is {program}"), async || {
-        std::fs::read_to_string(&path).is_ok_and(|line| line.starts_with(&wanted))
+        let argv = crate::common::peek::argv(pid).unwrap_or_default();
+        argv.first().is_some_and(|first| first == program)
     })
     .await;
 }

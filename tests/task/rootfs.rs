@@ -361,8 +361,8 @@ async fn a_program_without_end(runtime: &'static str) {
 /// The live processes with such an argument. By their arguments, since what belongs to tests in the
 /// environment is not handed on to programs.
 fn running_with(argument: &str) -> Vec<String> {
-    let all = fs::read_dir("/proc").unwrap();
-    all.filter_map(|entry| fs::read_to_string(entry.unwrap().path().join("cmdline")).ok())
+    let all = crate::common::peek::all().into_iter();
+    all.map(|seen| seen.argv.join(" "))
         .filter(|line| line.contains(argument))
         .collect()
 }
