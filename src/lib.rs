@@ -19,6 +19,8 @@
 //! process around it all; [`options`], what a manager may ask of it; [`blocking`] and [`mod@apart`], where
 //! what may hang is done, and `slices`, where what may be long is; [`pidfd`] and [`kin`], who a process is;
 //! [`manager`], the other side, for the `cotter` tool and the tests; [`proto`], the
+//! what may hang is done, `slices`, where what may be long is, and [`in_memory`], where nothing hangs; [`manager`],
+//! the other side, for the `cotter` tool and the tests; [`proto`], the
 //! words both sides speak.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -34,6 +36,7 @@ pub mod events;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod kin;
+pub mod in_memory;
 pub mod lifecycle;
 pub mod limits;
 pub mod manager;

@@ -21,6 +21,9 @@ pub struct Limits {
     /// How long Delete waits for what is being written into the bundle that it is the end of. At its
     /// end Delete goes on.
     pub bundle: Duration,
+    /// How long an exit is held back until it is on record: an init's in its bundle, and while no manager takes
+    /// events any other's too. At its end it is told without.
+    pub record: Duration,
     /// How long a runtime that has returned may take to send the terminal it was asked for. At its
     /// end the process is killed and Create or Start fails.
     pub console: Duration,
@@ -78,6 +81,7 @@ impl Default for Limits {
             io_drain: Duration::from_secs(10),
             killed_exit: Duration::from_secs(15),
             bundle: Duration::from_secs(2),
+            record: Duration::from_millis(50),
             console: Duration::from_secs(5),
             answers: Duration::from_secs(1),
             last_events: Duration::from_secs(5),
@@ -127,6 +131,7 @@ impl Limits {
             io_drain: limit("COTTER_LIMIT_IO_DRAIN").unwrap_or(default.io_drain),
             killed_exit: limit("COTTER_LIMIT_KILLED_EXIT").unwrap_or(default.killed_exit),
             bundle: limit("COTTER_LIMIT_BUNDLE").unwrap_or(default.bundle),
+            record: limit("COTTER_LIMIT_RECORD").unwrap_or(default.record),
             console: limit("COTTER_LIMIT_CONSOLE").unwrap_or(default.console),
             answers: limit("COTTER_LIMIT_ANSWERS").unwrap_or(default.answers),
             last_events: limit("COTTER_LIMIT_LAST_EVENTS").unwrap_or(default.last_events),

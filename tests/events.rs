@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "events/kept.rs"]
+mod kept;
 #[path = "events/manager.rs"]
 mod manager;
 
@@ -548,7 +550,7 @@ fn kept(dir: &Dir) -> Vec<u32> {
 async fn what_no_manager_takes_is_kept_in_the_bundle_until_one_does() {
     let dir = Dir::new();
     let queue = Queue::new();
-    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned(), LONG);
     keeper.add("c", &dir.bundle());
     let publisher = publisher(&queue, &dir);
     let at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 5);
@@ -580,7 +582,7 @@ async fn what_no_manager_takes_is_kept_in_the_bundle_until_one_does() {
 async fn a_manager_that_never_answers_is_an_outage_too() {
     let dir = Dir::new();
     let queue = Queue::new();
-    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned(), LONG);
     keeper.add("c", &dir.bundle());
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Hang);
     // The try itself goes on: it is not its end that is waited for.
@@ -600,7 +602,7 @@ async fn a_manager_that_never_answers_is_an_outage_too() {
 async fn nothing_is_written_while_the_manager_answers() {
     let dir = Dir::new();
     let queue = Queue::new();
-    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned(), LONG);
     keeper.add("c", &dir.bundle());
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
     let publisher = publisher(&queue, &dir);
@@ -618,7 +620,7 @@ async fn nothing_is_written_while_the_manager_answers() {
 async fn a_removed_container_s_bundle_is_left_alone() {
     let dir = Dir::new();
     let queue = Queue::new();
-    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned(), LONG);
     keeper.add("c", &dir.bundle());
     let publisher = publisher(&queue, &dir);
     queue.push(exit(0));
@@ -638,7 +640,7 @@ async fn a_removed_container_s_bundle_is_left_alone() {
 async fn a_write_that_fails_is_tried_again() {
     let dir = Dir::new();
     let queue = Queue::new();
-    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned(), LONG);
     keeper.add("c", &dir.bundle());
     let in_the_way = dir.bundle().join(journal::NAME);
     std::os::unix::fs::symlink("nowhere", &in_the_way).unwrap();
@@ -771,7 +773,7 @@ async fn a_dropped_publisher_leaves_the_queue_as_it_is_and_lets_go_of_the_manage
 async fn at_the_end_the_bundle_is_up_to_date() {
     let dir = Dir::new();
     let queue = Queue::new();
-    let keeper = Keeper::start(queue.clone(), "ns".to_owned());
+    let keeper = Keeper::start(queue.clone(), "ns".to_owned(), LONG);
     keeper.add("c", &dir.bundle());
     let publisher = publisher(&queue, &dir);
     for n in 0..10 {

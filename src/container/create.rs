@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use std::{fs, io};
 
-use tokio::sync::{RwLock, watch};
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 use super::image::Image;
 use super::kill::Kills;
 use super::oom::{Told, group as oom_group};
 use super::pids;
+use super::record::Record;
 use super::registry::{Registry, Shared};
 use super::restore::Restore;
 use super::state::State;
@@ -159,7 +160,7 @@ async fn build(
     }
     progress.recorded = true;
     files::record(bundle, &create.options)?;
-    exit_file::remove(bundle);
+    exit_file::reserve(bundle)?;
 
     let (uid, gid) = (create.options.io_uid, create.options.io_gid);
     let (allow, limit) = (create.options.logger_allow.as_deref(), shared.limits.disk);
@@ -274,7 +275,7 @@ fn container(
         oom: extras.oom,
         pids: pids::Limits::wanting(extras.pids_limit),
         in_pod: crate::spec::in_group(&spec.annotations),
-        recording: watch::Sender::new(false),
+        record: Record::in_bundle(&create.bundle),
         unstarted: OnceLock::new(),
         restore,
         joining: RwLock::new(()),

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::process::{ExitStatus, Process};
 use super::registry::Registry;
 use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
-use super::{Container, create, files};
+use super::{Container, create, exit_file, files};
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::monitor::Pid;
@@ -102,7 +102,7 @@ impl Container {
                 .await
                 .map_err(|e| e.context("failed rootfs umount"))?;
         }
-        self.exit_recorded().await;
+        self.end_record().await;
         let deleted = Deleted::of(init);
         self.shared
             .tracker
@@ -116,6 +116,7 @@ impl Container {
             .clear();
         init.is_deleted();
         files::forget(&self.bundle);
+        exit_file::forget(&self.bundle);
         Ok(deleted)
     }
 

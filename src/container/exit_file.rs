@@ -1,25 +1,21 @@
 //! How an init ended, kept in the bundle for the `delete` action of a shim that has died meanwhile.
 //!
-//! Invariant: the file is whole or not there, and it is there soon after the reap, whatever becomes of
-//! the event; writing it holds up neither the reaper nor an event.
+//! Invariant: the file is whole or not there, and there is room for it from Create on, also on a disk that is
+//! full by then. Pinned by `tests/faults/told.rs::a_full_tmpfs`. When it is written: [`super::record`].
 //!
 //! Name and content are those of containerd's shim (containerd#14113): either shim's `delete` reads what
 //! the other's server has left.
 
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use tokio::time::timeout;
-
-use super::{Container, files};
-use crate::blocking::blocking;
-use crate::error::{Error, Result};
+use super::files;
+use crate::error::Result;
 use crate::monitor::Exit;
 
 /// Its name in the bundle.
@@ -27,6 +23,8 @@ pub const NAME: &str = "exitstatus.json";
 
 /// The longest that is read; a sound one has about 80 bytes.
 const LONGEST: u64 = 4096;
+/// More than a sound one ever has.
+const ROOM: usize = 160;
 
 /// go-runc's `Exit`, as Go's encoding/json writes it.
 #[derive(Serialize, Deserialize)]
@@ -37,22 +35,50 @@ struct Content {
     status: u32,
 }
 
-/// Writes an exit into a bundle.
+/// A record that is being made.
+fn new(bundle: &Path) -> PathBuf {
+    bundle.join(format!("{NAME}.new"))
+}
+
+/// Removes what an earlier container has left in its bundle, and takes the room that the record will need:
+/// the disk may be full by then.
 ///
 /// # Errors
 /// What could not be written and why.
-pub fn write(bundle: &Path, exit: Exit) -> Result<()> {
+pub fn reserve(bundle: &Path) -> Result<()> {
+    remove(bundle);
+    files::write(&new(bundle), &[b' '; ROOM])
+}
+
+/// Writes an exit into a bundle, into the room that was reserved for it, if it still is.
+///
+/// # Errors
+/// What could not be written and why. The bundle is as before.
+pub fn write(bundle: &Path, exit: Exit) -> io::Result<()> {
     let content = Content {
         timestamp: Timestamp::try_from(exit.at).unwrap_or_default(),
         pid: exit.pid,
         status: exit.status,
     };
-    let json = serde_json::to_string(&content)
-        .map_err(|e| Error::unknown(format!("encode {NAME}: {e}")))?;
-    let path = bundle.join(NAME);
-    let new = bundle.join(format!("{NAME}.new"));
-    files::write(&new, json.as_bytes())?;
-    fs::rename(&new, &path).map_err(|e| Error::io(format!("write {}", path.display()), &e))
+    let json = serde_json::to_string(&content)?;
+    let new = new(bundle);
+    let mut open = fs::OpenOptions::new();
+    open.write(true).mode(0o600);
+    // A FIFO in its place must not stop the shim, nor a link lead it elsewhere.
+    open.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
+    let (file, reserved) = match open.open(&new) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => (open.create_new(true).open(&new)?, false),
+        file => (file?, true),
+    };
+    let written = file
+        .write_all_at(json.as_bytes(), 0)
+        .and_then(|()| file.set_len(json.len() as u64))
+        .and_then(|()| fs::rename(&new, bundle.join(NAME)));
+    written.inspect_err(|_| {
+        if !reserved {
+            let _ = fs::remove_file(&new);
+        }
+    })
 }
 
 /// The exit that a bundle tells of; none if it tells of none, or of none that can be.
@@ -75,38 +101,15 @@ pub fn parse(json: &str) -> Option<Exit> {
     })
 }
 
-/// Removes what an earlier container has left in its bundle.
+/// Removes all that there is of a record.
 pub fn remove(bundle: &Path) {
     files::remove(&bundle.join(NAME));
+    forget(bundle);
 }
 
-impl Container {
-    /// Init has been reaped: writes its exit down, beside everything else.
-    pub(super) fn record_exit(self: &Arc<Self>, exit: Exit) {
-        self.recording.send_replace(true);
-        let (me, bundle) = (Arc::clone(self), self.bundle.clone());
-        self.spawn(async move {
-            let written = blocking("exit status", move || write(&bundle, exit)).await;
-            if let Err(e) = written.and_then(|done| done) {
-                log::warn!("container {}: its exit status is not kept: {e}", me.id);
-            }
-            me.recording.send_replace(false);
-        });
-    }
-
-    /// Waits until nothing is being written, or for the limit: whoever asked for the Delete is about
-    /// to remove the bundle.
-    pub(super) async fn exit_recorded(&self) {
-        let mut recording = self.recording.subscribe();
-        let over = recording.wait_for(|recording| !recording);
-        if timeout(self.shared.limits.bundle, over).await.is_err() {
-            log::warn!(
-                "container {}: writing {NAME} into {} hangs",
-                self.id,
-                self.bundle.display()
-            );
-        }
-    }
+/// Removes what was reserved for a record, or half of one.
+pub fn forget(bundle: &Path) {
+    files::remove(&new(bundle));
 }
 
 #[cfg(test)]
@@ -114,6 +117,41 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+
+    #[test]
+    fn the_room_is_enough() {
+        let most = Content {
+            timestamp: Timestamp::MAX,
+            pid: i32::MIN,
+            status: u32::MAX,
+        };
+        assert!(serde_json::to_string(&most).unwrap().len() <= ROOM);
+    }
+
+    #[test]
+    fn a_try_that_fails_leaves_all_as_it_was() {
+        let dir = std::env::temp_dir().join(format!("cotter-exit-fail-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        // A directory is in the way of the rename.
+        fs::create_dir_all(dir.join(NAME).join("x")).unwrap();
+        let exit = Exit {
+            pid: 7,
+            status: 1,
+            at: SystemTime::UNIX_EPOCH,
+        };
+        write(&dir, exit).unwrap_err();
+        assert!(!new(&dir).exists());
+        files::write(&new(&dir), b" ").unwrap();
+        write(&dir, exit).unwrap_err();
+        assert!(new(&dir).exists(), "reserved");
+        fs::remove_dir_all(dir.join(NAME)).unwrap();
+        write(&dir, exit).unwrap();
+        assert_eq!(read(&dir), Some(exit));
+        remove(&dir);
+        fs::remove_dir(&dir).unwrap();
+        let gone = write(&dir, exit).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn what_is_written_is_read_and_nonsense_is_not() {
@@ -125,6 +163,7 @@ mod tests {
             status: 3,
             at: SystemTime::UNIX_EPOCH + Duration::new(1_790_000_000, 123_456_789),
         };
+        reserve(&dir).unwrap();
         write(&dir, exit).unwrap();
         assert_eq!(read(&dir), Some(exit));
         write(

@@ -25,6 +25,7 @@ mod pause;
 pub mod pids;
 pub mod process;
 mod program;
+mod record;
 pub mod registry;
 mod report;
 mod restore;
@@ -42,7 +43,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::{RwLock, watch};
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 pub use create::{Create, DEFAULT_RUNTIME};
@@ -90,8 +91,8 @@ pub struct Container {
     pids: pids::Limits,
     /// Its annotations name a group: what is right above its cgroup is its pod's.
     in_pod: bool,
-    /// Whether init's exit is still being written into the bundle.
-    recording: watch::Sender<bool>,
+    /// Init's exit, as it comes into the bundle.
+    record: record::Record,
     /// What its init ran when it was created, waiting to be started, and whether at a gate.
     unstarted: OnceLock<(image::Image, bool)>,
     /// The checkpoint that Start restores; none for a container with a fresh init.

@@ -5,7 +5,7 @@
 //! operations take [`Process::turn`] so that there is one at a time.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
@@ -67,6 +67,8 @@ pub struct Process {
     /// When it came to be known.
     pub(super) made: Instant,
     facts: Mutex<Facts>,
+    /// How it ended, told or not.
+    ended: OnceLock<Exit>,
     outcome: watch::Sender<Outcome>,
     io: Mutex<Streams>,
 }
@@ -103,6 +105,7 @@ impl Process {
                 sigkilled: false,
                 since: Instant::now(),
             }),
+            ended: OnceLock::new(),
             outcome: watch::Sender::new(Outcome::Pending),
             io: Mutex::default(),
         }
@@ -264,7 +267,14 @@ impl Process {
         self.change(|f| f.reaped = true);
     }
 
-    /// Its exit has been queued for publication.
+    /// Its exit has been queued for publication, and is told as soon as it is on record.
+    pub(super) fn ended(&self, exit: Exit) {
+        self.was_reaped();
+        // Once: the lifecycle sees to that.
+        let _ = self.ended.set(exit);
+    }
+
+    /// Its exit may be told.
     pub(super) fn has_exited(&self, exit: Exit) {
         self.change(|f| {
             f.reaped = true;
@@ -283,6 +293,10 @@ impl Process {
 
     /// It has been deleted; who still waits is released.
     pub(super) fn is_deleted(&self) {
+        // Whoever deletes it has no more use for a record.
+        if let (Some(exit), None) = (self.ended.get(), self.exit()) {
+            self.has_exited(*exit);
+        }
         self.change(|f| f.state = State::Deleted);
         self.never_ran();
         self.close_io();
@@ -296,5 +310,39 @@ impl fmt::Debug for Process {
             .field("exec", &self.exec_id)
             .field("facts", &self.facts())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exec() -> Process {
+        Process::new(Weak::new(), "c", "x", Stdio::default(), Vec::new())
+    }
+
+    #[test]
+    fn a_deleted_process_has_its_exit_recorded_or_not() {
+        let exit = Exit {
+            pid: 7,
+            status: 3,
+            at: SystemTime::UNIX_EPOCH,
+        };
+        let process = exec();
+        process.has_pid(7);
+        process.runs();
+        process.ended(exit);
+        let facts = process.facts();
+        assert!(facts.reaped && facts.state == State::Running && process.exit().is_none());
+        process.is_deleted();
+        assert_eq!(process.exit().map(|exit| exit.status), Some(3));
+        assert_eq!(process.facts().state, State::Deleted);
+        // What was withheld comes later.
+        process.has_exited(exit);
+        assert_eq!(process.facts().state, State::Deleted);
+
+        let never = exec();
+        never.is_deleted();
+        assert_eq!(never.exit(), None);
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use super::Container;
 use super::process::Process;
 use crate::error::{Error, Result};
 use crate::events::{Event, Queue};
@@ -216,6 +217,23 @@ impl Tracker {
         self.lock().has_reaped(pid)
     }
 
+    /// The exit of this container's init is on record, or the time for that is over.
+    pub(super) fn recorded(&self, container: &Container) {
+        let _life = self.lock();
+        if let Some(exit) = container.record.release() {
+            self.tell(&container.init, exit);
+        }
+    }
+
+    /// Tells an exit: its event has its place from here on, and clients know of it as soon as it cannot
+    /// be lost any more. Called with the lock held.
+    fn tell(&self, process: &Arc<Process>, exit: Exit) {
+        process.ended(exit);
+        let told = Arc::clone(process);
+        let event = exited(process, exit);
+        self.queue.push_then(event, move || told.has_exited(exit));
+    }
+
     /// Carries effects out, in order; called with the lock held.
     fn apply(&self, effects: Vec<Effect<Arc<Process>>>) {
         let mut reaped_init = None;
@@ -240,8 +258,11 @@ impl Tracker {
                     }
                 }
                 Effect::Exited { process, exit } => {
-                    self.queue.push(exited(&process, exit));
-                    process.has_exited(exit);
+                    let container = process.container.upgrade().filter(|_| process.is_init());
+                    // What is not on record yet is told by `recorded`.
+                    if container.is_none_or(|container| container.record.lets_tell(exit)) {
+                        self.tell(&process, exit);
+                    }
                 }
                 // Comes directly behind the reap of the init that is held.
                 Effect::Hold { .. } => {

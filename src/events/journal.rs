@@ -9,14 +9,15 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use protobuf::{CodedInputStream, Message, MessageField};
 
 use super::event::Event;
 use super::link::envelope;
 use super::queue::Entry;
+use crate::proto::Timestamp;
 use crate::proto::journal::Record;
 
 /// Its name in the bundle.
@@ -80,15 +81,18 @@ fn unpublished(record: Record) -> Option<Unpublished> {
     let envelope = record.envelope.into_option()?;
     let at = envelope.timestamp.into_option()?;
     let event = Event::from_any(&envelope.event.into_option()?).ok()??;
-    let sane = at.seconds >= 0 && (0..1_000_000_000).contains(&at.nanos);
-    Some(Unpublished {
-        at: if sane {
-            at.into()
-        } else {
-            SystemTime::UNIX_EPOCH
-        },
-        event,
-    })
+    let at = time(at).unwrap_or(SystemTime::UNIX_EPOCH);
+    Some(Unpublished { at, event })
+}
+
+/// A time as a file tells it, if it is one.
+pub fn time(at: Timestamp) -> Option<SystemTime> {
+    let seconds = Duration::from_secs(u64::try_from(at.seconds).ok()?);
+    let nanos = u32::try_from(at.nanos)
+        .ok()
+        .filter(|n| *n < 1_000_000_000)?;
+    let since = seconds + Duration::from_nanos(nanos.into());
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
 /// The events that a bundle holds; none if it holds no such file.
@@ -106,6 +110,17 @@ pub fn read(bundle: &Path) -> Vec<Unpublished> {
     }
 }
 
+/// Removes what a writer that died while it wrote a file anew has left.
+pub fn forget_new(bundle: &Path) {
+    // Mostly there is none.
+    let _ = fs::remove_file(new(bundle));
+}
+
+/// A file that is being written.
+fn new(bundle: &Path) -> PathBuf {
+    bundle.join(format!("{NAME}.new"))
+}
+
 /// A change of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -120,6 +135,14 @@ pub(super) enum Change {
 }
 
 impl Change {
+    /// How many bytes are written.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Append { bytes, .. } | Self::Rewrite(bytes) => bytes.len(),
+            Self::Remove => 0,
+        }
+    }
+
     /// Carries it out on the file of a bundle.
     pub(super) fn carry_out(&self, bundle: &Path) -> io::Result<()> {
         let path = bundle.join(NAME);
@@ -131,7 +154,7 @@ impl Change {
                 file.write_all_at(bytes, *at)
             }
             Self::Rewrite(bytes) => {
-                let new = bundle.join(format!("{NAME}.new"));
+                let new = new(bundle);
                 let mut file = open(&new)?;
                 file.set_len(0)?;
                 let written = file.write_all(bytes);

@@ -2,34 +2,42 @@
 //!
 //! Invariant: while the manager answers, nothing is written. From the moment it does not, until it has
 //! taken the last event, each container's bundle holds what is unpublished of that container, so that
-//! the `delete` action can tell it if this shim dies ([`super::journal`]). Neither who pushes nor who
-//! publishes waits for a write; a write that fails is tried again and costs nothing but this safety.
+//! the `delete` action can tell it if this shim dies ([`super::journal`]). What is pushed is written at
+//! once, with what else has come by then, so that exits need not be told before; what is taken is struck out
+//! before the next is sent ([`Queue::push_then`], [`Queue::forgotten`]). A write that fails is tried again, one
+//! that hangs is waited for; from the limit on both cost nothing but this safety. Pinned by
+//! `tests/faults/told_away.rs`.
+//!
+//! Nothing is synced: it is this process that may die, not the machine, of which nothing is left anyhow.
 //!
 //! The files are bounded as the queue is: what has been settled is cut out of a long file.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod files;
+
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 
+use self::files::Files;
 use super::journal::{self, Change};
-use super::queue::{Entry, Queue};
+use super::queue::Queue;
 use crate::blocking::blocking;
 use crate::errno::Words;
+use crate::in_memory::Memory;
 
-/// Between two writes of one outage.
-const PAUSE: Duration = Duration::from_millis(50);
 /// After a write that failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// The most written at once, in bytes of payload.
 const BATCH: usize = 1024 * 1024;
-/// A file above this is rewritten when more than half of it is settled.
-const LONG: u64 = 1024 * 1024;
+/// The most written to one file without a thread, in bytes, where it can be: not a millisecond's work.
+const AT_ONCE: usize = 256 * 1024;
 
 /// The task that writes; it ends when this is dropped.
 #[derive(Debug)]
@@ -51,25 +59,43 @@ pub struct Kept {
     bytes: u64,
 }
 
+/// A change of the file of a container, in its bundle.
+type Written = (Arc<str>, PathBuf, Change);
+/// How it went.
+type Done = (Arc<str>, io::Result<()>);
+
 #[derive(Debug)]
 struct Shared {
     queue: Queue,
     namespace: String,
-    bundles: Mutex<HashMap<String, PathBuf>>,
+    /// How long anybody waits for a write.
+    limit: Duration,
+    bundles: Mutex<HashMap<String, Bundle>>,
     /// Locked for as long as a write takes.
     files: AsyncMutex<Files>,
 }
 
+/// Where the file of a container is to be.
+#[derive(Clone, Debug)]
+struct Bundle {
+    path: PathBuf,
+    /// The file system, if it is in memory.
+    memory: Option<Memory>,
+}
+
 impl Keeper {
-    /// Starts keeping what `queue` holds for containers of `namespace`.
+    /// Starts keeping what `queue` holds for containers of `namespace`. Nobody waits for a write for longer
+    /// than `limit`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     #[must_use]
-    pub fn start(queue: Queue, namespace: String) -> Self {
+    pub fn start(queue: Queue, namespace: String, limit: Duration) -> Self {
+        queue.has_keeper(true);
         let shared = Arc::new(Shared {
             queue,
             namespace,
+            limit,
             bundles: Mutex::default(),
             files: AsyncMutex::default(),
         });
@@ -79,9 +105,10 @@ impl Keeper {
 
     /// From here on there is a bundle for the events of container `id`.
     pub fn add(&self, id: &str, bundle: &Path) {
-        self.shared
-            .bundles()
-            .insert(id.to_owned(), bundle.to_owned());
+        let memory = Memory::of(bundle);
+        let path = bundle.to_owned();
+        let bundle = Bundle { path, memory };
+        self.shared.bundles().insert(id.to_owned(), bundle);
     }
 
     /// The container has been deleted, by somebody who knows how it ended and is about to remove its
@@ -91,7 +118,10 @@ impl Keeper {
         self.shared.bundles().remove(id);
         let remove = async {
             let mut files = self.shared.files.lock().await;
-            if let Some(bundle) = files.forget(id) {
+            let bundle = files.forget(id);
+            // Nobody else has to wait for this.
+            drop(files);
+            if let Some(bundle) = bundle {
                 let done = blocking("journal", move || Change::Remove.carry_out(&bundle)).await;
                 if let Ok(Err(e)) = done {
                     log::warn!(
@@ -130,7 +160,7 @@ impl Keeper {
     /// Brings the files up to date, once the last event that will has left the queue: what they hold
     /// then is told by somebody else. Gives up after `limit`.
     pub async fn finish(&self, limit: Duration) {
-        let up_to_date = async { while self.shared.round().await.is_some() {} };
+        let up_to_date = self.shared.rounds();
         if timeout(limit, up_to_date).await.is_err() {
             log::warn!("writing {} hangs or fails", journal::NAME);
         }
@@ -140,19 +170,28 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.task.abort();
+        self.shared.queue.has_keeper(false);
     }
 }
 
 impl Shared {
-    fn bundles(&self) -> MutexGuard<'_, HashMap<String, PathBuf>> {
+    fn bundles(&self) -> MutexGuard<'_, HashMap<String, Bundle>> {
         self.bundles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn run(self: Arc<Self>) {
         loop {
             self.queue.changed().await;
-            while let Some(pause) = self.round().await {
-                sleep(pause).await;
+            self.rounds().await;
+        }
+    }
+
+    /// Writes until only a change of the queue can bring more to write.
+    async fn rounds(&self) {
+        while let Some(pause) = self.round().await {
+            match pause {
+                Duration::ZERO => yield_now().await,
+                pause => sleep(pause).await,
             }
         }
     }
@@ -164,14 +203,16 @@ impl Shared {
         if !self.queue.is_unanswered() && files.is_empty() {
             files.written = 0;
             self.queue.watch(false);
+            self.queue.nothing_is_kept();
             return None;
         }
         self.queue.watch(true);
         let (head, entries) = self.queue.from(files.written, BATCH);
+        let settled = head.unwrap_or_else(|| self.queue.end());
         files.settle(head);
         for entry in &entries {
             let bundle = self.bundles().get(&*entry.container).cloned();
-            files.add(entry, bundle, &self.namespace);
+            files.add(entry, bundle.map(|bundle| bundle.path), &self.namespace);
         }
         let whole = |id: &str| {
             let (_, all) = self.queue.from(0, usize::MAX);
@@ -179,183 +220,51 @@ impl Shared {
         };
         let changes = files.changes(&self.namespace, whole);
         if changes.is_empty() {
+            self.queue.kept(files.written, settled);
             return None;
         }
-        let work = move || -> Vec<(Arc<str>, io::Result<()>)> {
-            let carry_out = |(id, bundle, change): (_, PathBuf, Change)| {
-                let done = change.carry_out(&bundle);
-                (id, done)
-            };
-            changes.into_iter().map(carry_out).collect()
-        };
-        match blocking("journal", work).await {
+        match self.carry_out(changes).await {
             Ok(done) => files.done(done),
-            Err(e) => files.lost(&e.to_string()),
+            Err(e) => files.lost(&e),
         }
-        Some(if files.failing { RETRY } else { PAUSE })
-    }
-}
-
-/// What is known of the files. Pure: it decides, others write.
-#[derive(Debug, Default)]
-struct Files {
-    by_id: BTreeMap<Arc<str>, File>,
-    /// All events before this place have been looked at.
-    written: u64,
-    /// The last write failed.
-    failing: bool,
-}
-
-#[derive(Debug)]
-struct File {
-    bundle: PathBuf,
-    /// Its length, as far as it is known to be good.
-    len: u64,
-    /// The events it holds or is to hold that have not been settled, and their lengths in it.
-    open: VecDeque<(u64, u64)>,
-    /// Records to be put behind it.
-    new: Vec<u8>,
-    /// It says which events are settled too late.
-    stale: bool,
-    /// Nobody knows what it holds.
-    broken: bool,
-}
-
-impl Files {
-    fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
-    }
-
-    /// The bundle in which there may be a file.
-    fn forget(&mut self, id: &str) -> Option<PathBuf> {
-        self.by_id.remove(id).map(|file| file.bundle)
-    }
-
-    /// All events before `head` have left the queue; all of them if it is `None`.
-    fn settle(&mut self, head: Option<u64>) {
-        for file in self.by_id.values_mut() {
-            let before = file.open.len();
-            while let Some((seq, _)) = file.open.front()
-                && head.is_none_or(|head| *seq < head)
-            {
-                file.open.pop_front();
-            }
-            file.stale |= file.open.len() < before;
+        self.queue.keeping_fails(files.failing);
+        if files.failing {
+            return Some(RETRY);
         }
+        self.queue.kept(files.written, settled);
+        Some(Duration::ZERO)
     }
 
-    /// An event of the queue that has not been looked at yet.
-    fn add(&mut self, entry: &Entry, bundle: Option<PathBuf>, namespace: &str) {
-        self.written = entry.seq + 1;
-        // Of a container that has been deleted, by a manager that therefore knows how it ended.
-        let Some(bundle) = bundle else { return };
-        let file = self
-            .by_id
-            .entry(Arc::clone(&entry.container))
-            .or_insert_with(|| File {
-                bundle,
-                len: 0,
-                open: VecDeque::new(),
-                new: Vec::new(),
-                stale: false,
-                broken: false,
-            });
-        let record = journal::record(namespace, entry);
-        file.open.push_back((entry.seq, record.len() as u64));
-        file.new.extend(record);
-    }
-
-    /// What is to be written now; `whole` gives all events of a container.
-    fn changes(
-        &mut self,
-        namespace: &str,
-        whole: impl Fn(&str) -> Vec<Entry>,
-    ) -> Vec<(Arc<str>, PathBuf, Change)> {
-        let written = self.written;
-        let change = |(id, file): (&Arc<str>, &mut File)| {
-            let change = file.change(namespace, || {
-                let mut all = whole(id);
-                all.retain(|entry| entry.seq < written);
-                all
-            })?;
-            Some((Arc::clone(id), file.bundle.clone(), change))
+    /// What is on a disk is written by one thread, for which nobody but this task waits for longer than the
+    /// limit.
+    async fn carry_out(&self, changes: Vec<Written>) -> Result<Vec<Done>, String> {
+        let (at_once, on_disk): (Vec<_>, Vec<_>) = changes
+            .into_iter()
+            .partition(|change| self.is_at_once(change));
+        let carry_out = |(id, bundle, change): Written| {
+            let done = change.carry_out(&bundle);
+            (id, done)
         };
-        self.by_id.iter_mut().filter_map(change).collect()
-    }
-
-    fn done(&mut self, done: Vec<(Arc<str>, io::Result<()>)>) {
-        let failed = self.failing;
-        self.failing = false;
-        for (id, done) in done {
-            let Some(file) = self.by_id.get_mut(&id) else {
-                continue;
-            };
-            match done {
-                Ok(()) if file.open.is_empty() && file.len == 0 => {
-                    self.by_id.remove(&id);
-                }
-                Ok(()) => {}
-                // The bundle has been removed.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    self.by_id.remove(&id);
-                }
-                Err(e) => {
-                    file.broken = true;
-                    self.failing = true;
-                    if !failed {
-                        let path = file.bundle.join(journal::NAME);
-                        log::warn!(
-                            "container {id}: its unpublished events would be lost with this shim: write {}: {e}",
-                            path.display(),
-                            e = e.words()
-                        );
-                    }
-                }
+        let mut done: Vec<Done> = at_once.into_iter().map(carry_out).collect();
+        if on_disk.is_empty() {
+            return Ok(done);
+        }
+        let work = move || -> Vec<Done> { on_disk.into_iter().map(carry_out).collect() };
+        let mut written = pin!(blocking("journal", work));
+        let written = match timeout(self.limit, written.as_mut()).await {
+            Ok(written) => written,
+            Err(_) => {
+                self.queue.keeping_fails(true);
+                written.await
             }
-        }
+        };
+        done.extend(written.map_err(|e| e.to_string())?);
+        Ok(done)
     }
 
-    /// Nothing is known of what was to be written.
-    fn lost(&mut self, why: &str) {
-        if !self.failing {
-            log::warn!("unpublished events would be lost with this shim: {why}");
-        }
-        self.failing = true;
-        for file in self.by_id.values_mut() {
-            file.broken = true;
-        }
-    }
-}
-
-impl File {
-    fn change(&mut self, namespace: &str, whole: impl Fn() -> Vec<Entry>) -> Option<Change> {
-        let live: u64 = self.open.iter().map(|(_, len)| len).sum();
-        let new = std::mem::take(&mut self.new);
-        let len = self.len + new.len() as u64;
-        let stale = std::mem::take(&mut self.stale);
-        if self.open.is_empty() {
-            self.len = 0;
-            return Some(Change::Remove);
-        }
-        if self.broken || (len > LONG && len > 2 * live) {
-            self.broken = false;
-            let mut bytes = Vec::new();
-            self.open.clear();
-            for entry in whole() {
-                let record = journal::record(namespace, &entry);
-                self.open.push_back((entry.seq, record.len() as u64));
-                bytes.extend(record);
-            }
-            self.len = bytes.len() as u64;
-            return Some(Change::Rewrite(bytes));
-        }
-        let mut bytes = new;
-        if let Some((first, _)) = self.open.front().filter(|_| stale) {
-            bytes.extend(journal::settled(*first));
-        }
-        let at = self.len;
-        self.len += bytes.len() as u64;
-        (!bytes.is_empty()).then_some(Change::Append { at, bytes })
+    fn is_at_once(&self, (id, path, change): &Written) -> bool {
+        let memory = self.bundles().get(&**id).and_then(|bundle| bundle.memory);
+        change.size() <= AT_ONCE && memory.is_some_and(|memory| memory.holds(path))
     }
 }
 

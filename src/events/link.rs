@@ -89,6 +89,22 @@ impl Link {
         Some(bound.elapsed().unwrap_or_default())
     }
 
+    /// Waits for the end of the connection, while nothing is asked; why it is of no more use.
+    pub(super) async fn lost(&mut self) -> String {
+        loop {
+            let read = match self.stream.readable().await {
+                Ok(()) => self.stream.try_read(&mut [0; 1]),
+                Err(e) => Err(e),
+            };
+            match read {
+                Ok(0) => return "the manager closed the connection".to_owned(),
+                Ok(_) => return "the manager sent what nobody asked for".to_owned(),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return e.words(),
+            }
+        }
+    }
+
     /// Sends one event and waits for the answer, which the caller does for at most `limit`.
     pub(super) async fn forward(
         &mut self,

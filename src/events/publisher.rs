@@ -1,9 +1,11 @@
 //! Moves the queue's head to the manager.
 //!
 //! Invariant: one event is in flight, and it leaves the queue only when the manager has taken it or
-//! refused it for good; no failure of the connection loses, skips or reorders anything. A manager
-//! that was away is told nothing before its own listeners had time to find it again, or are known to
-//! have. Idle and connected it has no timer; idle and disconnected neither. Pinned by `tests/events.rs`.
+//! refused it for good; what was kept for the time after this process is told of that before the next is
+//! sent, so that one event at most is told twice; no failure of the connection loses, skips or reorders
+//! anything. A manager that was away is told nothing before its own listeners had time to find it again, or
+//! are known to have. Idle and connected it has no timer; idle and disconnected neither. Pinned by
+//! `tests/events.rs`.
 
 use crate::errno::Words;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -212,9 +214,17 @@ impl Worker {
                         State::Settling(link, due.min(Instant::now() + self.hold()))
                     }
                 },
-                State::Connected(link) => {
-                    let entry = self.queue.head().await;
-                    self.publish(link, &entry).await
+                State::Connected(mut link) => {
+                    // Before there is an event, too: from here on exits are kept before they are told.
+                    let next = tokio::select! {
+                        biased;
+                        entry = self.queue.head() => Ok(entry),
+                        why = link.lost() => Err(why),
+                    };
+                    match next {
+                        Ok(entry) => self.publish(link, &entry).await,
+                        Err(why) => self.failed(why),
+                    }
                 }
             }
         }
@@ -266,6 +276,7 @@ impl Worker {
                 self.queue.settle(entry.seq);
                 self.shared.stats(|stats| stats.delivered += 1);
                 self.answered();
+                self.queue.forgotten(entry.seq).await;
                 State::Connected(link)
             }
             Err(Failure::Lost(why)) => self.failed(format!("sending {}: {why}", entry.topic)),
@@ -288,6 +299,7 @@ impl Worker {
                     stats.last_error = Some(why);
                 });
                 self.answered();
+                self.queue.forgotten(entry.seq).await;
                 State::Connected(link)
             }
         }

@@ -11,16 +11,19 @@
 //! resumed, checkpointed), then the oldest create, start, OOM or delete. Exits stay: what they
 //! take is bounded by the number of processes started, below 0.5 KiB each, and a queue of exits
 //! only goes on growing. The head stays too, as it may be on its way to the manager.
-//!
+
+mod keeping;
+mod report;
+mod withheld;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use serde::Serialize;
 use tokio::sync::Notify;
 
+use self::withheld::{Withheld, Word};
 use super::event::{Event, Rank};
 
 /// The most events held, exits apart.
@@ -53,25 +56,6 @@ impl Entry {
     }
 }
 
-/// What waits in a queue.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Report {
-    /// How many events wait, the one on its way included.
-    pub events: usize,
-    /// About how much memory they take.
-    pub size_bytes: usize,
-    /// How many have been dropped.
-    pub dropped: u64,
-    /// The manager leaves them unanswered, so they are kept in the bundles.
-    pub unanswered: bool,
-    /// The topic of the oldest.
-    pub head: Option<&'static str>,
-    /// Its container.
-    pub head_container: Option<String>,
-    /// How long it has waited.
-    pub head_age_ms: Option<u64>,
-}
-
 /// A handle on the queue; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Queue(Arc<Shared>);
@@ -85,6 +69,8 @@ struct Shared {
     emptied: Notify,
     /// The manager does not answer.
     unanswered: AtomicBool,
+    /// Told when files may be up to date.
+    kept: Notify,
     /// The one keeper wants to know of every change.
     watched: AtomicBool,
     /// A permit for the keeper.
@@ -98,6 +84,7 @@ impl Default for Shared {
             pushed: Notify::new(),
             emptied: Notify::new(),
             unanswered: AtomicBool::new(false),
+            kept: Notify::new(),
             watched: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -115,6 +102,7 @@ pub(super) struct Inner {
     dropped: u64,
     max_events: usize,
     max_bytes: usize,
+    withheld: Withheld,
 }
 
 impl Inner {
@@ -127,6 +115,7 @@ impl Inner {
             dropped: 0,
             max_events,
             max_bytes,
+            withheld: Withheld::default(),
         }
     }
 
@@ -222,8 +211,27 @@ impl Queue {
         self.push_at(event, SystemTime::now());
     }
 
+    /// As [`push`](Self::push), and has `word` said once the event cannot be lost with this process: at once
+    /// while the manager answers, else when it is kept. In any case this process says it in the end.
+    pub fn push_then(&self, event: Event, word: impl FnOnce() + Send + 'static) {
+        let place = self.push_in(event, SystemTime::now());
+        let word: Word = Box::new(word);
+        let word = match place {
+            Some(seq) => self.lock().withheld.add(seq, word),
+            None => Some(word),
+        };
+        say(word);
+        self.0.tell_keeper();
+    }
+
     /// Appends an event that happened at the time given.
     pub fn push_at(&self, event: Event, time: SystemTime) {
+        self.push_in(event, time);
+        self.0.tell_keeper();
+    }
+
+    /// The place of the event, if it has one.
+    fn push_in(&self, event: Event, time: SystemTime) -> Option<u64> {
         let container: Arc<str> = event.container().into();
         let payload = match event.encode() {
             Ok(payload) if payload.len() <= MAX_PAYLOAD => payload,
@@ -237,10 +245,11 @@ impl Queue {
                     }
                 );
                 self.lock().dropped += 1;
-                return;
+                return None;
             }
         };
         let mut inner = self.lock();
+        let place = inner.next;
         inner.push(Entry {
             seq: 0,
             time,
@@ -252,7 +261,7 @@ impl Queue {
         });
         drop(inner);
         self.0.pushed.notify_one();
-        self.0.tell_keeper();
+        Some(place)
     }
 
     /// How many events wait, the one on its way included.
@@ -280,27 +289,6 @@ impl Queue {
         self.lock().dropped
     }
 
-    /// What waits, for the dump.
-    #[must_use]
-    pub fn report(&self) -> Report {
-        let inner = self.lock();
-        let head = inner.head();
-        let age = |entry: &Entry| {
-            SystemTime::now()
-                .duration_since(entry.time)
-                .unwrap_or_default()
-        };
-        Report {
-            events: inner.len(),
-            size_bytes: inner.bytes,
-            dropped: inner.dropped,
-            unanswered: self.is_unanswered(),
-            head: head.map(|entry| entry.topic),
-            head_container: head.map(|entry| entry.container.to_string()),
-            head_age_ms: head.map(|entry| crate::dump::ms(age(entry))),
-        }
-    }
-
     /// Waits for a head and copies it out; it keeps its place until settled. One caller at a time.
     pub(super) async fn head(&self) -> Entry {
         loop {
@@ -316,46 +304,13 @@ impl Queue {
         let mut inner = self.lock();
         inner.settle(seq);
         let empty = inner.entries.is_empty();
+        let words = inner.withheld.taken(seq);
         drop(inner);
+        say(words);
         if empty {
             self.0.emptied.notify_waiters();
         }
         self.0.tell_keeper();
-    }
-
-    /// Says whether the manager leaves events unanswered.
-    pub(super) fn unanswered(&self, unanswered: bool) {
-        if self.0.unanswered.swap(unanswered, Ordering::Relaxed) != unanswered && unanswered {
-            self.0.changed.notify_one();
-        }
-    }
-
-    pub(super) fn is_unanswered(&self) -> bool {
-        self.0.unanswered.load(Ordering::Relaxed)
-    }
-
-    /// Waits until events are left unanswered or, while [`watch`](Self::watch)ed, until the queue has
-    /// changed.
-    pub(super) async fn changed(&self) {
-        self.0.changed.notified().await;
-    }
-
-    pub(super) fn watch(&self, watched: bool) {
-        self.0.watched.store(watched, Ordering::Relaxed);
-    }
-
-    /// The head's place, and the events from `seq` on, up to about so many bytes.
-    pub(super) fn from(&self, seq: u64, bytes: usize) -> (Option<u64>, Vec<Entry>) {
-        let inner = self.lock();
-        let mut room = bytes;
-        let fits = |(_, entry): &(&u64, &Entry)| {
-            let fits = room > 0;
-            room = room.saturating_sub(entry.cost());
-            fits
-        };
-        let entries = inner.entries.range(seq..).take_while(fits);
-        let entries = entries.map(|(_, entry)| entry.clone()).collect();
-        (inner.head().map(|head| head.seq), entries)
     }
 
     /// Waits until nothing waits.
@@ -374,6 +329,11 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Without the lock: a word may push.
+fn say(words: impl IntoIterator<Item = Word>) {
+    words.into_iter().for_each(|word| word());
 }
 
 #[cfg(test)]

@@ -48,7 +48,15 @@ use crate::errno::Words;
 use crate::monitor::{Monitor, Pid};
 use argv::Argv;
 use call::Streams;
-use private_file::PrivateFile;
+use private_file::{PrivateFile, remove_left};
+
+/// How the file is called that holds an exec's process, with all its environment.
+const PROCESS: &str = "process";
+
+/// Removes the files that hold the processes of execs, left in a bundle by a shim that is dead.
+pub fn remove_left_processes(bundle: &Path) {
+    remove_left(bundle, PROCESS);
+}
 
 /// How to call the runtime for one container.
 #[derive(Clone, Debug)]
@@ -144,7 +152,7 @@ impl Runtime {
         fds: Fds,
     ) -> Result<(), RuntimeError> {
         forget(&options.pid_file);
-        let process = PrivateFile::beside(&self.log, "process").and_then(|mut file| {
+        let process = PrivateFile::beside(&self.log, PROCESS).and_then(|mut file| {
             file.write_all(spec)?;
             Ok(file)
         });

@@ -59,7 +59,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
             ..events::Limits::default()
         },
     ));
-    let keeper = Keeper::start(queue.clone(), config.namespace.clone());
+    let keeper = Keeper::start(queue.clone(), config.namespace.clone(), limits.record);
     let tracker = Arc::new(Tracker::new(queue));
     let reaped = Arc::clone(&tracker);
     let monitor = Monitor::start(move |exit| reaped.exited(exit))

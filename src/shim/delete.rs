@@ -6,7 +6,7 @@
 //! lives: not a socket somebody listens on, nor a process that is neither in the container's cgroup nor a
 //! call of its runtime that a dead shim has made ([`super::orphans`]). For a sandbox whose shim is dead
 //! that includes the pod's other containers ([`super::siblings`]). What the dead shim knew and had not
-//! told is told: how its init ended ([`exit_file`]) in the answer, the rest as events
+//! told is told: how its init ended ([`super::end`]) in the answer, the rest as events
 //! ([`super::last_events`]).
 //! What it could not clear goes to standard error, which the manager logs; nothing else does.
 
@@ -14,7 +14,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use super::bootstrap::Environment;
 use super::call::call;
+use super::end::End;
 use super::flags::Flags;
 use super::last_events::LastEvents;
 use super::leftovers::kill_leftovers;
@@ -31,11 +32,12 @@ use crate::apart::apart;
 use crate::container::exit_file;
 use crate::errno::Words;
 use crate::error::{Error, Result};
-use crate::monitor::Exit;
+use crate::events::journal;
 use crate::mount;
 use crate::pidfd;
 use crate::proto::Timestamp;
 use crate::proto::task::DeleteResponse;
+use crate::runtime;
 use crate::shown;
 use crate::spec::{self, Spec};
 
@@ -44,9 +46,6 @@ const DEFAULT_ROOT: &str = "/run/containerd/runc";
 
 /// The longest file that shims and managers keep beside config.json.
 const LONGEST: u64 = 1 << 20;
-
-/// How a container whose end nobody saw is said to have ended: as if by SIGKILL.
-const KILLED: u32 = 137;
 
 /// How long a shim may take to be dead whose connections have ended, if it may be dying at all.
 const DYING: Duration = Duration::from_millis(150);
@@ -112,8 +111,10 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
         warnings.extend(socket::remove_dead(&path).err());
     }
     let mut events = LastEvents::default();
+    let mut end = End::of(&bundle, &flags.id, read_pid(&bundle));
     if !lives {
-        events.unpublished(&bundle, &flags.id);
+        end.keep(&bundle);
+        events.unpublished(&bundle, &flags.id, end.exit.pid);
     }
     if died && !lives {
         clear_siblings(&bundle, flags, time, &mut events, &mut warnings);
@@ -121,10 +122,13 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
     let address = Environment::read().ttrpc_address;
     let time = ANSWER_LIMIT.saturating_sub(begun.elapsed());
     warnings.extend(events.tell(&address, &flags.namespace, time).err());
+    if !lives {
+        end.keep(&bundle);
+    }
     for warning in warnings {
         let _ = writeln!(stderr, "{}", shown::line(&warning.message));
     }
-    let exit = end_of(&bundle);
+    let exit = end.exit;
     let answer = DeleteResponse {
         pid: exit.pid.cast_unsigned(),
         exit_status: exit.status,
@@ -175,6 +179,11 @@ fn clear_all(
     if !interrupted.is_empty() {
         orphans::clear(bundle, &interrupted);
     }
+    if !lives {
+        runtime::remove_left_processes(bundle);
+        exit_file::forget(bundle);
+        journal::forget_new(bundle);
+    }
 }
 
 /// Clears away one container, as far as it goes; its processes are killed however little time there is.
@@ -198,8 +207,10 @@ fn clear_siblings(
     for (n, sibling) in siblings.iter().enumerate() {
         let time = time.share(siblings.len() - n);
         clear_all(&sibling.bundle, &sibling.id, flags, false, time, warnings);
-        events.unpublished(&sibling.bundle, &sibling.id);
-        events.gone(&sibling.id, end_of(&sibling.bundle));
+        let mut end = End::of(&sibling.bundle, &sibling.id, read_pid(&sibling.bundle));
+        end.keep(&sibling.bundle);
+        events.unpublished(&sibling.bundle, &sibling.id, end.exit.pid);
+        events.gone(&sibling.id, end.exit);
     }
 }
 
@@ -228,20 +239,6 @@ fn read_pid(bundle: &Path) -> Option<Pid> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let pid = text.parse().ok().filter(|pid| digits && *pid > 0);
     pid.map(Pid::from_raw)
-}
-
-/// How the container's init ended, now that it certainly has: as the shim that reaped it wrote down,
-/// else as if by SIGKILL and just now.
-fn end_of(bundle: &Path) -> Exit {
-    let pid = read_pid(bundle).map_or(0, Pid::as_raw);
-    exit_file::read(bundle)
-        // An earlier container's, in a bundle used again.
-        .filter(|exit| pid == 0 || exit.pid == pid)
-        .unwrap_or_else(|| Exit {
-            pid,
-            status: KILLED,
-            at: SystemTime::now(),
-        })
 }
 
 /// The runtime of a container, as its bundle tells.

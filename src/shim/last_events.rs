@@ -17,6 +17,26 @@ use crate::proto::events::{TaskDelete, TaskExit};
 /// How long the manager may take nothing; it waits for this action to end.
 const PUBLISH_LIMIT: Duration = Duration::from_millis(700);
 
+/// How the init of container `id` ended, if that is among what its bundle holds.
+pub(super) fn exit_of(bundle: &Path, id: &str) -> Option<Exit> {
+    let exit = |unpublished: journal::Unpublished| match unpublished.event {
+        Event::Exit(exit) if exit.container_id == id && exit.id == id => Some(Exit {
+            pid: exit.pid.cast_signed(),
+            status: exit.exit_status,
+            at: exit
+                .exited_at
+                .into_option()
+                .and_then(journal::time)
+                .unwrap_or(unpublished.at),
+        }),
+        _ => None,
+    };
+    journal::read(bundle)
+        .into_iter()
+        .filter_map(exit)
+        .next_back()
+}
+
 /// Events to be told.
 #[derive(Debug, Default)]
 pub(super) struct LastEvents {
@@ -26,15 +46,19 @@ pub(super) struct LastEvents {
 }
 
 impl LastEvents {
-    /// What the bundle of container `id` holds, but for how the container itself ended.
-    pub(super) fn unpublished(&mut self, bundle: &Path, id: &str) {
+    /// What the bundle of container `id` holds, but for how the container itself ended, whose init had this
+    /// `pid`: an exec may be called as its container is.
+    pub(super) fn unpublished(&mut self, bundle: &Path, id: &str, pid: i32) {
         let events = journal::read(bundle);
         if !events.is_empty() {
             self.journals.push(bundle.join(journal::NAME));
         }
         for unpublished in events {
             let end = match &unpublished.event {
-                Event::Exit(exit) => exit.container_id == id && exit.id == id,
+                Event::Exit(exit) => {
+                    let is = pid == 0 || exit.pid.cast_signed() == pid;
+                    is && exit.container_id == id && exit.id == id
+                }
                 Event::Delete(delete) => delete.container_id == id,
                 _ => false,
             };
@@ -71,7 +95,11 @@ impl LastEvents {
     /// # Errors
     /// When it has not taken it all.
     pub(super) fn tell(self, address: &str, namespace: &str, time: Duration) -> Result<()> {
-        if self.queue.is_empty() || address.is_empty() {
+        if self.queue.is_empty() {
+            forget(&self.journals);
+            return Ok(());
+        }
+        if address.is_empty() {
             return Ok(());
         }
         let what = "tell the manager what the shim that died had not told it";
@@ -87,8 +115,7 @@ impl LastEvents {
         });
         match queue.len() {
             0 => {
-                // The action may be run again, and these have been told.
-                self.journals.iter().for_each(|path| files::remove(path));
+                forget(&self.journals);
                 Ok(())
             }
             left => Err(Error::deadline_exceeded(format!(
@@ -96,4 +123,9 @@ impl LastEvents {
             ))),
         }
     }
+}
+
+/// The action may be run again, and these have been told.
+fn forget(journals: &[PathBuf]) {
+    journals.iter().for_each(|path| files::remove(path));
 }

@@ -10,7 +10,7 @@
 //! | How does it live and end? | [`serve`], with [`accept`] and [`log`] |
 //! | When is it not needed any more? | [`life`] |
 //! | How does one look inside? | [`inspect`] |
-//! | Who cleans up when it could not? | [`delete`], [`siblings`], [`leftovers`] |
+//! | Who cleans up when it could not? | [`delete`], [`siblings`], [`leftovers`], [`end`] |
 //! | What is this program? | [`info`] |
 //! | How is a program run to its end? | [`call`] |
 
@@ -20,6 +20,7 @@ pub mod assemble;
 pub mod bootstrap;
 pub mod call;
 pub mod delete;
+mod end;
 pub mod fds;
 pub mod flags;
 pub mod info;

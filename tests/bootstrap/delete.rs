@@ -244,7 +244,9 @@ fn everything_at_once_is_given_up() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let keeper = cotter::events::Keeper::start(events.clone(), manager.namespace.clone());
+        let namespace = manager.namespace.clone();
+        let keeper =
+            cotter::events::Keeper::start(events.clone(), namespace, Duration::from_secs(5));
         keeper.add("c1", &bundle.path);
         let (address, name) = (deaf.display().to_string(), manager.namespace.clone());
         let _publisher = cotter::events::Publisher::start(events.clone(), address, name);

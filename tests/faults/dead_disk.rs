@@ -2,6 +2,8 @@
 //! needs it, to its limit, and nobody else; the error says what hangs and since when, and once the
 //! disk is back the same can be done.
 
+use std::time::{Duration, Instant};
+
 use cotter::container::exit_file;
 use cotter::error::{Code, Error};
 use cotter::manager::events::Event;
@@ -14,6 +16,7 @@ use crate::common::shim::{RUNTIMES, Shim, run};
 use crate::common::{LIMIT, eventually, signal};
 use crate::disk::Disk;
 use crate::runtime::Faulty;
+use crate::told::Memory;
 use crate::world::{
     GOOD, alive, alone, answers, bundle, census, good_works, later, nothing_new, says, until, world,
 };
@@ -212,32 +215,52 @@ fn under_a_mount() {
 /// The exit is told and the container goes, although how it ended cannot be written down.
 #[test]
 fn under_a_bundle() {
-    run(async {
-        let limits = [("COTTER_LIMIT_BUNDLE", "300ms")];
-        let (mut shim, _) = world("RUNC", &limits).await;
-        let pid = shim.run("c", &["sleep", "1000"]).await;
-        let dir = shim.bundle_path("c");
-        let disk = Disk::in_place_of(&dir);
-        disk.takes_no_write();
-        signal(pid, "KILL");
-        until("the disk is asked to write", || disk.waiting() > 0).await;
-        assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
-        let ended = |e: &Event| matches!(e, Event::Exit(exit) if exit.id == "c");
-        shim.events_until(ended).await;
-        answers(&shim, GOOD).await;
-        good_works(&shim).await;
-        // What else is in a bundle lies in memory; the write that hangs goes on elsewhere.
-        disk.unmount();
-        assert_eq!(shim.delete("c", "").await.unwrap().exit_status, 137);
-        let name = exit_file::NAME;
-        let told = format!("writing {name} into {} hangs", dir.display());
-        let log = shim.log();
-        assert!(log.iter().any(|line| line.contains(&told)), "{log:#?}");
-        disk.is_back();
-        until("the writer has ended", || threads(&shim).len() == 1).await;
-        shim.remove(GOOD).await;
-        shim.end().await;
-    });
+    for runtime in RUNTIMES {
+        run(bundle_on_a_dead_disk(runtime, false));
+    }
+}
+
+/// What was in memory is not any more.
+#[test]
+fn under_a_bundle_in_memory() {
+    run(bundle_on_a_dead_disk("RUNC", true));
+}
+
+async fn bundle_on_a_dead_disk(runtime: &str, in_memory: bool) {
+    let limits = [("COTTER_LIMIT_BUNDLE", "300ms")];
+    let (mut shim, _) = world(runtime, &limits).await;
+    let dir = shim.bundle("c", Spec::new("c", ["sleep", "1000"]));
+    let memory = in_memory.then(|| Memory::in_place_of(&dir));
+    shim.create("c").await.unwrap();
+    let pid = shim.start_process("c", "").await.unwrap();
+    let disk = Disk::in_place_of(&dir);
+    match in_memory {
+        // Not even what it is may be asked.
+        true => disk.dies(),
+        false => disk.takes_no_write(),
+    }
+    let killed = Instant::now();
+    signal(pid, "KILL");
+    assert_eq!(shim.wait("c", "").await.unwrap().exit_status, 137);
+    // 50 ms, and what a loaded machine adds.
+    assert!(killed.elapsed() < Duration::from_secs(5));
+    let ended = |e: &Event| matches!(e, Event::Exit(exit) if exit.id == "c");
+    shim.events_until(ended).await;
+    assert!(disk.waiting() > 0, "it is still being written");
+    answers(&shim, GOOD).await;
+    good_works(&shim).await;
+    // What else is in a bundle lies in memory; the write that hangs goes on elsewhere.
+    disk.unmount();
+    assert_eq!(shim.delete("c", "").await.unwrap().exit_status, 137);
+    let name = exit_file::NAME;
+    let told = format!("writing {name} into {} hangs", dir.display());
+    let log = shim.log();
+    assert!(log.iter().any(|line| line.contains(&told)), "{log:#?}");
+    disk.is_back();
+    until("the writer has ended", || threads(&shim).len() == 1).await;
+    drop(memory);
+    shim.remove(GOOD).await;
+    shim.end().await;
 }
 
 /// A runtime that waits for the disk where nothing can end it: the call ends, without it.

@@ -30,4 +30,6 @@ mod recycled;
 mod restore;
 mod runtime;
 mod threads;
+mod told;
+mod told_away;
 mod world;

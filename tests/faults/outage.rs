@@ -19,7 +19,7 @@ use crate::world::{GOOD, until, world};
 
 /// How the manager is absent.
 #[derive(Clone, Copy, Debug)]
-enum Absence {
+pub enum Absence {
     /// Nobody has its socket.
     Away,
     /// It accepts connections and never answers.
@@ -27,7 +27,7 @@ enum Absence {
 }
 
 /// Replaces the events server by an absence; the path it was at, and what keeps the absence up.
-async fn absent(shim: &mut Shim, how: Absence) -> (PathBuf, Option<UnixListener>) {
+pub async fn absent(shim: &mut Shim, how: Absence) -> (PathBuf, Option<UnixListener>) {
     let path = PathBuf::from(shim.events.address());
     let nobody = EventServer::listen(&path.with_extension("away")).await;
     let server = std::mem::replace(&mut shim.events, nobody.unwrap());
@@ -39,12 +39,12 @@ async fn absent(shim: &mut Shim, how: Absence) -> (PathBuf, Option<UnixListener>
     (path, deaf)
 }
 
-fn kept(bundle: &Path) -> usize {
+pub fn kept(bundle: &Path) -> usize {
     journal::read(bundle).len()
 }
 
 /// Brings the events server back for the `delete` action.
-async fn back(shim: &mut Shim, path: &Path, deaf: Option<UnixListener>) {
+pub async fn back(shim: &mut Shim, path: &Path, deaf: Option<UnixListener>) {
     if deaf.is_some() {
         std::fs::remove_file(path).unwrap();
     }

@@ -1,5 +1,6 @@
 //! The files against what they must hold: after every step, what a reader finds is what the queue has.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -8,6 +9,8 @@ use protobuf::Message;
 
 use super::super::event::Event;
 use super::super::journal::{NAME, parse, read};
+use super::super::queue::Entry;
+use super::files::LONG;
 use super::*;
 use crate::proto::events::TaskExit;
 
