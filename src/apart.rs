@@ -180,8 +180,7 @@ fn read(answer: OwnedFd, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
 fn gone(child: Pid, patience: Duration) -> bool {
     let held = pidfd::open(child.as_raw().cast_unsigned());
     if let Ok(held) = &held {
-        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
-        let _ = poll(&mut [PollFd::new(held.as_fd(), PollFlags::POLLIN)], timeout);
+        pidfd::wait(held, patience);
     }
     // ECHILD: whoever started this process has the kernel reap its children.
     waitpid(child, Some(WaitPidFlag::WNOHANG)) != Ok(WaitStatus::StillAlive)

@@ -6,7 +6,6 @@
 //! as a descendant certainly was one, whatever pids are used again meanwhile.
 
 use std::fs;
-use std::os::fd::OwnedFd;
 
 use crate::monitor::{Pid, children};
 use crate::pidfd;
@@ -60,7 +59,7 @@ impl Stat {
 }
 
 /// The children of a process that is not reaped yet, theirs, and so on, each held; no more than 256.
-pub fn descendants(pid: Pid) -> Vec<(Pid, OwnedFd)> {
+pub fn descendants(pid: Pid) -> Vec<(Pid, pidfd::Process)> {
     let mut found = theirs(pid);
     let mut next = 0;
     while let Some((pid, process)) = found.get(next)
@@ -77,7 +76,7 @@ pub fn descendants(pid: Pid) -> Vec<(Pid, OwnedFd)> {
 }
 
 /// The children of one process.
-fn theirs(parent: Pid) -> Vec<(Pid, OwnedFd)> {
+fn theirs(parent: Pid) -> Vec<(Pid, pidfd::Process)> {
     let parent = parent.to_string();
     // A process that cannot be read has just ended.
     let list = || children(&parent).unwrap_or_default();

@@ -17,10 +17,9 @@
 //! reaps; [`container`], the operations; [`service`], their face to the manager; [`runtime`],
 //! [`stdio`], [`mount`] and [`cgroup`], the hands; [`events`], what is told; [`shim`], the
 //! process around it all; [`options`], what a manager may ask of it; [`blocking`] and [`mod@apart`], where
-//! what may hang is done, and `slices`, where what may be long is; [`pidfd`] and [`kin`], who a process is;
-//! [`manager`], the other side, for the `cotter` tool and the tests; [`proto`], the
-//! what may hang is done, `slices`, where what may be long is, and [`in_memory`], where nothing hangs; [`manager`],
-//! the other side, for the `cotter` tool and the tests; [`proto`], the
+//! what may hang is done, `slices`, where what may be long is, and [`in_memory`], where nothing hangs;
+//! [`program`], how one is started; [`pidfd`] and [`kin`], who a process is; [`manager`], the other side,
+//! for the `cotter` tool and the tests; [`proto`], the
 //! words both sides speak.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -35,8 +34,8 @@ pub mod error;
 pub mod events;
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod kin;
 pub mod in_memory;
+pub mod kin;
 pub mod lifecycle;
 pub mod limits;
 pub mod manager;
@@ -44,6 +43,7 @@ pub mod monitor;
 pub mod mount;
 pub mod options;
 pub mod pidfd;
+pub mod program;
 pub mod proto;
 pub mod runtime;
 pub mod service;

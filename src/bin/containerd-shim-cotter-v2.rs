@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use cotter::error::{Error, Result};
+use cotter::program::own;
 use cotter::shim::bootstrap::Environment;
 use cotter::shim::flags::{Flags, USAGE};
 use cotter::shim::serve::Config;
@@ -12,6 +13,8 @@ use cotter::shim::{RUNTIME_NAME, delete, fds, info, serve, start};
 use cotter::shown;
 
 fn main() -> ExitCode {
+    own::own_children();
+    own::hear_and_outlive();
     let code = told(run());
     // A thread that waits for a dead disk keeps what is left of the process, and with it every
     // descriptor that is not closed by hand: the log, that the manager reads to its end.

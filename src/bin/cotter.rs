@@ -12,6 +12,7 @@ use cotter::error::{Error, Result};
 use cotter::manager::args::{HELP, Verb, parse};
 use cotter::manager::home::Home;
 use cotter::manager::{dump, list, run, stats};
+use cotter::program::own;
 use cotter::shown;
 
 /// What the field returns when the container could not be run, the command not be started, the
@@ -21,8 +22,9 @@ const NOT_RUNNABLE: u8 = 126;
 const NOT_THERE: u8 = 127;
 
 fn main() -> ExitCode {
-    let own = env_logger::Env::default().default_filter_or("error");
-    env_logger::Builder::from_env(own)
+    own::own_children();
+    let level = env_logger::Env::default().default_filter_or("error");
+    env_logger::Builder::from_env(level)
         .format(|out, record| {
             let text = record.args().to_string();
             writeln!(out, "{}: {}", record.level(), shown::line(&text))

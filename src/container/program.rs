@@ -4,23 +4,22 @@
 //! with what it has started.
 
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::registry::Shared;
+use crate::program::Program;
 use crate::runtime::clean_environment;
 
 /// Runs programs for a thread that may block, from within the shim's tokio runtime.
-pub(super) fn runner(shared: &Shared) -> impl Fn(&mut Command) -> io::Result<u32> + Send + 'static {
+pub(super) fn runner(shared: &Shared) -> impl Fn(&mut Program) -> io::Result<u32> + Send + 'static {
     let (monitor, limit) = (shared.monitor.clone(), shared.limits.mount_program);
     let reactor = Handle::current();
     move |command| {
         clean_environment(command);
-        let mut child = monitor.spawn(command.process_group(0))?;
+        let mut child = monitor.spawn_by(command.name(), || command.leads_group().start())?;
         reactor.block_on(async {
             if let Ok(exit) = timeout(limit, child.exited()).await {
                 return Ok(exit.status);

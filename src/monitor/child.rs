@@ -19,9 +19,25 @@ pub struct Child {
     serial: u64,
     monitor: Monitor,
     state: State,
+    pub(super) streams: Streams,
+}
+
+/// The ends here of what the standard library has piped.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
+}
+
+impl Streams {
+    pub(super) fn of(child: &mut process::Child) -> Self {
+        Self {
+            stdin: child.stdin.take().map(OwnedFd::from),
+            stdout: child.stdout.take().map(OwnedFd::from),
+            stderr: child.stderr.take().map(OwnedFd::from),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -35,16 +51,13 @@ impl Child {
         monitor: Monitor,
         (pid, serial): (Pid, u64),
         exit: oneshot::Receiver<Exit>,
-        mut child: process::Child,
     ) -> Self {
         Self {
             pid,
             serial,
             monitor,
             state: State::Running(exit),
-            stdin: child.stdin.take().map(OwnedFd::from),
-            stdout: child.stdout.take().map(OwnedFd::from),
-            stderr: child.stderr.take().map(OwnedFd::from),
+            streams: Streams::default(),
         }
     }
 
@@ -89,16 +102,16 @@ impl Child {
 
     /// The write end of its standard input, if it was piped.
     pub fn take_stdin(&mut self) -> Option<OwnedFd> {
-        self.stdin.take()
+        self.streams.stdin.take()
     }
 
     /// The read end of its standard output, if it was piped.
     pub fn take_stdout(&mut self) -> Option<OwnedFd> {
-        self.stdout.take()
+        self.streams.stdout.take()
     }
 
     /// The read end of its standard error, if it was piped.
     pub fn take_stderr(&mut self) -> Option<OwnedFd> {
-        self.stderr.take()
+        self.streams.stderr.take()
     }
 }

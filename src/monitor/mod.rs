@@ -26,6 +26,7 @@ mod group;
 mod supervise;
 
 pub use child::Child;
+use child::Streams;
 pub use supervise::{Action, Restart, Streak, Supervised, end, next, supervise};
 
 use crate::errno::Words;
@@ -213,10 +214,27 @@ impl Monitor {
 
     /// [`spawn`](Self::spawn), with other words than the program's name for what it is.
     pub fn spawn_as(&self, command: &mut Command, what: String) -> io::Result<Child> {
+        let mut streams = Streams::default();
+        let start = || {
+            let mut child = command.spawn()?;
+            streams = Streams::of(&mut child);
+            // A pid_t always fits: the kernel's limit is 2^22.
+            Pid::try_from(child.id()).map_err(io::Error::other)
+        };
+        let mut child = self.spawn_by(what, start)?;
+        child.streams = streams;
+        Ok(child)
+    }
+
+    /// [`spawn`](Self::spawn) in a way of the caller's: `start` answers the pid of a child that it has just
+    /// made, on the calling thread, and has reaped what came to nothing.
+    pub fn spawn_by(
+        &self,
+        what: String,
+        start: impl FnOnce() -> io::Result<Pid>,
+    ) -> io::Result<Child> {
         let starting = Starting::new(&self.shared);
-        let child = command.spawn()?;
-        // A pid_t always fits: the kernel's limit is 2^22.
-        let pid = Pid::try_from(child.id()).map_err(io::Error::other)?;
+        let pid = start()?;
         let (exit, receiver) = oneshot::channel();
         let mut table = self.shared.lock();
         let serial = table.next_serial;
@@ -230,7 +248,7 @@ impl Monitor {
         table.children.insert(pid, entry);
         drop(table);
         drop(starting);
-        Ok(Child::new(self.clone(), (pid, serial), receiver, child))
+        Ok(Child::new(self.clone(), (pid, serial), receiver))
     }
 
     /// Children of [`Monitor::spawn`] that are not reaped yet, dropped handles included.

@@ -8,7 +8,6 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::Command;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -18,6 +17,7 @@ use nix::unistd::{Whence, ftruncate, lseek};
 use super::{Mount, RunProgram, mountinfo, options, unmount};
 use crate::errno::Words as _;
 use crate::error::{Error, Result};
+use crate::program::Program;
 
 /// The most that is kept of what a program says: its beginning.
 const MOST_WORDS: i64 = 8 * 1024;
@@ -63,7 +63,7 @@ pub(super) fn mount(
 ) -> Result<(), String> {
     let before = mounted_at(place)?;
     let words = Words::new().map_err(|why| format!("memfd: {why}", why = why.words()))?;
-    let mut command = Command::new(kind.program);
+    let mut command = Program::new(kind.program);
     command.args(arguments(kind, request, place));
     let ended = words
         .taken_from(&mut command)
@@ -125,9 +125,8 @@ impl Words {
         Ok(Self(file))
     }
 
-    fn taken_from(&self, command: &mut Command) -> io::Result<()> {
+    fn taken_from(&self, command: &mut Program) -> io::Result<()> {
         command
-            .stdin(std::process::Stdio::null())
             .stdout(self.0.try_clone()?)
             .stderr(self.0.try_clone()?);
         Ok(())
@@ -205,9 +204,10 @@ mod tests {
     fn words_on_one_line_and_no_more_than_kept() {
         let said = |script: &str| {
             let words = Words::new().unwrap();
-            let mut command = Command::new("sh");
+            let mut command = Program::new("sh");
             words.taken_from(command.args(["-c", script])).unwrap();
-            let _ = command.status().unwrap();
+            let pid = nix::unistd::Pid::from_raw(command.start().unwrap());
+            nix::sys::wait::waitpid(pid, None).unwrap();
             words.read()
         };
         assert_eq!(said("true"), "");

@@ -24,7 +24,6 @@ mod userns;
 use std::fmt::Display;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{fs, io};
 
 use nix::errno::Errno;
@@ -36,6 +35,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::errno::Words;
 use crate::error::{Error, Result};
+use crate::program::Program;
 use options::Options;
 use tree::Tree;
 pub use tree::kernel_maps_ids;
@@ -58,7 +58,7 @@ pub struct Mount {
 
 /// Runs a program to its end and answers its exit status; kills it at a time limit, which is a
 /// [`TimedOut`](std::io::ErrorKind::TimedOut). In a shim, only the monitor can wait for children.
-pub type RunProgram<'a> = &'a dyn Fn(&mut Command) -> io::Result<u32>;
+pub type RunProgram<'a> = &'a dyn Fn(&mut Program) -> io::Result<u32>;
 
 /// How a mount is made.
 enum Way<'a> {

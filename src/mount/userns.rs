@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, PipeWriter};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -36,8 +36,8 @@ pub(super) fn with_map(map: &IdMap) -> Result<OwnedFd, String> {
 }
 
 struct Child {
-    pid: libc::pid_t,
-    process: OwnedFd,
+    pid: u32,
+    process: pidfd::Process,
     /// The child ends when this is closed.
     hold: Option<PipeWriter>,
 }
@@ -63,11 +63,13 @@ impl Child {
                 pid => Errno::result(pid)?,
             }
         };
+        // SAFETY: the kernel has just stored a new descriptor there.
+        let process = unsafe { OwnedFd::from_raw_fd(process) };
+        // A pid always fits: the kernel's limit is 2^22.
+        let pid = u32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?;
         Ok(Self {
-            // A pid_t always fits: the kernel's limit is 2^22.
-            pid: libc::pid_t::try_from(pid).map_err(|_| Errno::EOVERFLOW)?,
-            // SAFETY: the kernel has just stored a new descriptor there.
-            process: unsafe { OwnedFd::from_raw_fd(process) },
+            pid,
+            process: pidfd::Process::made(pid, process),
             hold: Some(hold),
         })
     }
@@ -79,7 +81,10 @@ impl Drop for Child {
     fn drop(&mut self) {
         self.hold = None;
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::__WALL;
-        while waitid(Id::PIDFd(self.process.as_fd()), flags) == Err(Errno::EINTR) {}
+        let Some(fd) = self.process.pollable() else {
+            return;
+        };
+        while waitid(Id::PIDFd(fd), flags) == Err(Errno::EINTR) {}
     }
 }
 

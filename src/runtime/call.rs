@@ -1,12 +1,9 @@
 //! One call: start, capture, limit, and the words for what went wrong.
 
-use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::ffi::OsStr;
 use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
@@ -27,6 +24,7 @@ use crate::kin::descendants;
 use crate::limits::since;
 use crate::monitor::{Child, Exit};
 use crate::pidfd;
+use crate::program::Program;
 
 /// The most that is kept of an output: its end.
 const MESSAGE_LIMIT: usize = 16 * 1024;
@@ -39,8 +37,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 pub(super) enum Streams {
     /// The container's.
     Container(Fds),
-    /// Ours; the runtime's standard input is given.
-    Captured(Stdio),
+    /// Ours; the runtime's standard input is given, or is empty.
+    Captured(Option<OwnedFd>),
 }
 
 impl Runtime {
@@ -56,12 +54,12 @@ impl Runtime {
         let begun = SystemTime::now();
         // Without a bundle there is no place for a log. A forced delete must work even then.
         let log = PrivateFile::beside(&self.log, "log");
-        let mut command = Command::new(&self.binary);
+        let mut command = Program::new(&self.binary);
         if operation != Operation::Features {
             let log = log.as_ref().ok().map(PrivateFile::path);
             command.args(argv::globals(&self.root, log, self.systemd_cgroup).0);
         }
-        command.args(argv.0).process_group(0);
+        command.args(argv.0).leads_group();
         clean_environment(&mut command);
         // Wrappers of a runtime, and hooks, look for the bundle here, as with the Go shim.
         if let Some(bundle) = log.as_ref().ok().and_then(|log| log.path().parent()) {
@@ -101,7 +99,7 @@ impl Runtime {
             // ESRCH: it ended just now.
             let _ = child.kill_group(Signal::SIGKILL);
             for (_, process) in made {
-                let _ = pidfd::signal(process, Signal::SIGKILL);
+                let _ = pidfd::signal(&process, Signal::SIGKILL);
             }
             let _ = timeout(KILL_LIMIT, output.until_exit(&mut child)).await;
         }
@@ -215,52 +213,44 @@ fn name(binary: &Path) -> String {
 /// A program inherits the environment (the runtime's hooks do too) without what is meant for this
 /// process: a service manager's sockets, which a runtime would pass on to containers, and our own
 /// settings.
-pub(crate) fn clean_environment(command: &mut Command) {
-    leave_out_ours(command, std::env::vars_os().map(|(name, _)| name));
-}
-
-fn leave_out_ours(command: &mut Command, inherited: impl Iterator<Item = OsString>) {
-    for variable in [
+pub(crate) fn clean_environment(command: &mut Program) {
+    const SERVICE: [&str; 4] = [
         "NOTIFY_SOCKET",
         "LISTEN_FDS",
         "LISTEN_PID",
         "LISTEN_FDNAMES",
-    ] {
+    ];
+    let meant_for_us = |name: &&OsStr| {
+        SERVICE.iter().any(|service| name == service)
+            || name.as_encoded_bytes().starts_with(b"COTTER_")
+    };
+    let ours = command.variables().filter(meant_for_us);
+    let ours: Vec<_> = ours.map(OsStr::to_owned).collect();
+    for variable in ours {
         command.env_remove(variable);
-    }
-    for variable in inherited {
-        if variable.as_encoded_bytes().starts_with(b"COTTER_") {
-            command.env_remove(variable);
-        }
     }
 }
 
 /// Gives the command its standard streams and returns our ends.
-fn connect(command: &mut Command, operation: Operation, streams: Streams) -> io::Result<Output> {
+fn connect(command: &mut Program, operation: Operation, streams: Streams) -> io::Result<Output> {
     match streams {
         Streams::Container(fds) => {
-            // Readable and writable whichever stream it is: programs write to fd 0 and read from fd 2.
-            let null = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open("/dev/null")?;
-            let or_null = |fd: Option<OwnedFd>| match fd {
-                Some(fd) => Ok(fd),
-                None => null.as_fd().try_clone_to_owned(),
-            };
-            command
-                .stdin(or_null(fds.stdin)?)
-                .stdout(or_null(fds.stdout)?)
-                .stderr(or_null(fds.stderr)?);
+            // What is absent is readable and writable whichever stream it is: programs write to fd 0 and
+            // read from fd 2.
+            for (number, fd) in [fds.stdin, fds.stdout, fds.stderr].into_iter().enumerate() {
+                if let Some(fd) = fd {
+                    command.descriptor(number, fd);
+                }
+            }
             Ok(Output::default())
         }
         Streams::Captured(stdin) => {
             let (stdout, child_stdout) = io::pipe()?;
             let (stderr, child_stderr) = io::pipe()?;
-            command
-                .stdin(stdin)
-                .stdout(child_stdout)
-                .stderr(child_stderr);
+            if let Some(stdin) = stdin {
+                command.stdin(stdin);
+            }
+            command.stdout(child_stdout).stderr(child_stderr);
             let limit = match operation {
                 Operation::Ps | Operation::Features => ANSWER_LIMIT,
                 _ => MESSAGE_LIMIT,
@@ -375,17 +365,25 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
     fn environment() {
-        let mut command = Command::new("x");
-        let inherited = ["PATH", "COTTER_SOCKET", "NOTIFY_SOCKET", "XCOTTER_"];
-        leave_out_ours(&mut command, inherited.map(OsString::from).into_iter());
-        let removed: Vec<_> = command.get_envs().map(|(name, _)| name).collect();
-        let expected = "COTTER_SOCKET LISTEN_FDNAMES LISTEN_FDS LISTEN_PID NOTIFY_SOCKET";
-        assert_eq!(removed.join(" ".as_ref()), expected);
-        assert!(command.get_envs().all(|(_, value)| value.is_none()));
+        let mut command = Program::new("x");
+        command.env_clear();
+        for name in [
+            "PATH",
+            "COTTER_SOCKET",
+            "NOTIFY_SOCKET",
+            "LISTEN_FDS",
+            "XCOTTER_",
+        ] {
+            command.env(name, "x");
+        }
+        clean_environment(&mut command);
+        assert!(command.variables().eq(["PATH", "XCOTTER_"]));
     }
 
     #[test]

@@ -39,7 +39,6 @@ use std::fs;
 use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -195,7 +194,7 @@ impl Runtime {
 
     /// The container's processes as seen from the host.
     pub async fn ps(&self, id: &str) -> Result<Vec<Pid>, RuntimeError> {
-        let streams = Streams::Captured(Stdio::null());
+        let streams = Streams::Captured(None);
         let output = self.call(Operation::Ps, id, argv::ps(id), streams).await?;
         // runc prints `null` for none.
         let pids: Option<Vec<Pid>> = serde_json::from_slice(&output).map_err(|e| {
@@ -211,7 +210,7 @@ impl Runtime {
             let message = format!("hand over the resources: {e}", e = e.words());
             RuntimeError::new(Operation::Update, Kind::Spawn, message)
         })?;
-        let streams = Streams::Captured(stdin.into());
+        let streams = Streams::Captured(Some(stdin));
         self.call(Operation::Update, id, argv::update(id), streams)
             .await
             .map(drop)
@@ -244,7 +243,7 @@ impl Runtime {
 
     /// What the runtime can do: the JSON it prints.
     pub async fn features(&self) -> Result<Vec<u8>, RuntimeError> {
-        let streams = Streams::Captured(Stdio::null());
+        let streams = Streams::Captured(None);
         self.call(Operation::Features, "", argv::features(), streams)
             .await
     }
@@ -255,7 +254,7 @@ impl Runtime {
         id: &str,
         argv: Argv,
     ) -> Result<(), RuntimeError> {
-        let streams = Streams::Captured(Stdio::null());
+        let streams = Streams::Captured(None);
         self.call(operation, id, argv, streams).await.map(drop)
     }
 }

@@ -6,12 +6,10 @@
 //! ([`spawn`]). Reading comes first because it can be given up: a dead disk under the program is an
 //! error and no more, and no process is left that would run it once the disk is back.
 
-use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -20,6 +18,7 @@ use super::record;
 use crate::blocking::{Job, in_steps, within};
 use crate::error::Result;
 use crate::monitor::{Child, Monitor};
+use crate::program::{self, Program};
 
 /// Reads the beginning of a program, as exec would find it. One that is missing is no error: its
 /// start will say so.
@@ -40,7 +39,7 @@ pub(crate) async fn reach(program: &Path, limit: Duration) -> Result<()> {
 pub(super) async fn spawn(
     monitor: &Monitor,
     program: &Path,
-    mut command: Command,
+    command: Program,
     what: String,
     limit: Duration,
     record: Option<PathBuf>,
@@ -51,7 +50,7 @@ pub(super) async fn spawn(
     let work = move |wanted: &dyn Fn() -> bool| {
         read_first(&candidates);
         if wanted() {
-            let child = monitor.spawn_as(&mut command, what)?;
+            let child = monitor.spawn_by(what, || command.start())?;
             if let Some(record) = &record {
                 record::write(record, child.pid());
             }
@@ -83,16 +82,7 @@ fn read_first(candidates: &[PathBuf]) {
 
 /// Where execvp(3) looks, in its order.
 fn candidates(program: &Path) -> Vec<PathBuf> {
-    candidates_in(program, &std::env::var_os("PATH").unwrap_or_default())
-}
-
-fn candidates_in(program: &Path, path: &OsStr) -> Vec<PathBuf> {
-    if program.as_os_str().as_encoded_bytes().contains(&b'/') {
-        return vec![program.to_owned()];
-    }
-    std::env::split_paths(path)
-        .map(|dir| dir.join(program))
-        .collect()
+    program::candidates(program, &std::env::var_os("PATH").unwrap_or_default())
 }
 
 /// Whether it is there.
@@ -112,30 +102,9 @@ fn touch(path: &Path) -> bool {
         .is_ok_and(|read| read > 0)
 }
 
-/// Linked in for the standard library: without it a child with a working directory of its own is
-/// forked, which copies this process's page tables, instead of started as vfork(2) does. It looks
-/// the function up weakly, and of a static libc the linker takes only what is needed by name.
-#[cfg(all(target_os = "linux", target_feature = "crt-static"))]
-#[used]
-static CHDIR_OF_SPAWN: unsafe extern "C" fn(
-    *mut libc::posix_spawn_file_actions_t,
-    *const libc::c_char,
-) -> libc::c_int = libc::posix_spawn_file_actions_addchdir_np;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn where_a_program_may_be() {
-        let paths = |program: &str, path: &str| candidates_in(program.as_ref(), path.as_ref());
-        assert_eq!(paths("/x/runc", "/a:/b"), [Path::new("/x/runc")]);
-        assert_eq!(paths("./runc", "/a:/b"), [Path::new("./runc")]);
-        assert_eq!(
-            paths("runc", "/a:/b"),
-            [Path::new("/a/runc"), Path::new("/b/runc")]
-        );
-    }
 
     #[test]
     fn what_is_there() {

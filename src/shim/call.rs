@@ -7,19 +7,25 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::apart::apart;
 use crate::error::{Code, Error, Result};
 use crate::pidfd;
+use crate::program::Program;
 
 /// Most bytes kept of each stream; the rest is read and forgotten.
 const MAX_OUTPUT: usize = 1 << 20;
+
+/// Between two looks, in milliseconds.
+const LOOK: u8 = 2;
 
 /// What a program left.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,7 +67,7 @@ impl Output {
 ///
 /// # Errors
 /// When it cannot be started, and `DeadlineExceeded`.
-pub fn call(command: &mut Command, what: &str, limit: Duration) -> Result<Output> {
+pub fn call(command: Program, what: &str, limit: Duration) -> Result<Output> {
     let bytes = apart(what, limit, || {
         let output = output(command).map_err(|e| Error::io(what, &e))?;
         Ok(output.into_bytes())
@@ -71,27 +77,52 @@ pub fn call(command: &mut Command, what: &str, limit: Duration) -> Result<Output
 }
 
 /// Runs a program to its end, however long it takes.
-fn output(command: &mut Command) -> io::Result<Output> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let mut out = Stream::new(child.stdout.take().map(OwnedFd::from))?;
-    let mut err = Stream::new(child.stderr.take().map(OwnedFd::from))?;
-    let ended = pidfd::open(child.id())?;
-    // Whatever still holds the pipes' other ends when the program itself has ended is not waited for.
-    while !wait(&ended, &out, &err)? {
+fn output(mut command: Program) -> io::Result<Output> {
+    let (out, its_out) = io::pipe()?;
+    let (err, its_err) = io::pipe()?;
+    command.stdout(its_out).stderr(its_err);
+    let child = Pid::from_raw(command.start()?);
+    // Only the program holds the pipes' other ends then.
+    drop(command);
+    let outcome = follow(child, out.into(), err.into());
+    if outcome.is_err() {
+        // Not waited for yet, so the number is still its own.
+        let _ = kill(child, Signal::SIGKILL);
+    }
+    let status = reap(child)?;
+    let (stdout, stderr) = outcome?;
+    Ok(Output {
+        status,
+        stdout,
+        stderr,
+    })
+}
+
+/// Reads what a child prints until it has ended. Whatever still holds the pipes' other ends then is not
+/// waited for.
+fn follow(child: Pid, out: OwnedFd, err: OwnedFd) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let (mut out, mut err) = (Stream::new(out)?, Stream::new(err)?);
+    let process = pidfd::open(child.as_raw().cast_unsigned())?;
+    while !wait(&process, &out, &err)? {
         out.read();
         err.read();
     }
     out.read();
     err.read();
-    Ok(Output {
-        status: child.wait()?,
-        stdout: out.bytes,
-        stderr: err.bytes,
-    })
+    Ok((out.bytes, err.bytes))
+}
+
+fn reap(child: Pid) -> io::Result<ExitStatus> {
+    let mut status = 0;
+    loop {
+        // Not nix's: its enum cannot name every signal.
+        // SAFETY: it writes one int, to a live local.
+        match Errno::result(unsafe { libc::waitpid(child.as_raw(), &raw mut status, 0) }) {
+            Ok(_) => return Ok(ExitStatus::from_raw(status)),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 struct Stream {
@@ -100,12 +131,12 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(fd: Option<OwnedFd>) -> io::Result<Self> {
-        if let Some(fd) = &fd {
-            fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        }
-        let bytes = Vec::new();
-        Ok(Self { fd, bytes })
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self {
+            fd: Some(fd),
+            bytes: Vec::new(),
+        })
     }
 
     /// Reads what is there. Bounded, so that an endless writer cannot hold the caller.
@@ -127,14 +158,20 @@ impl Stream {
 }
 
 /// Waits for output or the end; true at the end.
-fn wait(ended: &OwnedFd, out: &Stream, err: &Stream) -> io::Result<bool> {
-    let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
-    for fd in [&out.fd, &err.fd].into_iter().flatten() {
-        fds.push(PollFd::new(fd.as_fd(), PollFlags::POLLIN));
-    }
-    match poll(&mut fds, PollTimeout::NONE) {
-        Ok(_) => Ok(fds[0].any().unwrap_or(false)),
-        Err(Errno::EINTR) => Ok(false),
+fn wait(process: &pidfd::Process, out: &Stream, err: &Stream) -> io::Result<bool> {
+    let streams = [&out.fd, &err.fd].into_iter().flatten();
+    let readable = streams
+        .map(AsFd::as_fd)
+        .chain(process.pollable())
+        .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut readable: Vec<_> = readable.collect();
+    // Where nobody tells of the end, it is looked for.
+    let patience = match process.pollable() {
+        Some(_) => PollTimeout::NONE,
+        None => LOOK.into(),
+    };
+    match poll(&mut readable, patience) {
+        Ok(_) | Err(Errno::EINTR) => Ok(pidfd::has_ended(process)),
         Err(e) => Err(e.into()),
     }
 }

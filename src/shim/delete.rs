@@ -11,9 +11,7 @@
 //! What it could not clear goes to standard error, which the manager logs; nothing else does.
 
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -35,6 +33,7 @@ use crate::error::{Error, Result};
 use crate::events::journal;
 use crate::mount;
 use crate::pidfd;
+use crate::program::Program;
 use crate::proto::Timestamp;
 use crate::proto::task::DeleteResponse;
 use crate::runtime;
@@ -280,7 +279,7 @@ fn delete_container(bundle: &Path, id: &str, flags: &Flags, time: Time) -> Resul
     if !knows {
         return Ok(());
     }
-    let mut command = Command::new(&binary);
+    let mut command = Program::new(&binary);
     command.arg("--root").arg(&root);
     let log = bundle.join("log.json");
     // A FIFO there would hold the runtime up until its time is over.
@@ -296,7 +295,7 @@ fn delete_container(bundle: &Path, id: &str, flags: &Flags, time: Time) -> Resul
     command.args(["delete", "--force", id]);
     let what = format!("{binary} delete --force {id}");
     let limit = time.eighths(RUNTIME_EIGHTHS, &what)?;
-    let output = call(&mut command, &what, limit)?;
+    let output = call(command, &what, limit)?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     if output.status.success() || complaint.contains("does not exist") {
         return Ok(());
@@ -309,7 +308,7 @@ fn delete_container(bundle: &Path, id: &str, flags: &Flags, time: Time) -> Resul
 }
 
 /// Kills the process that is held; one that is gone is one that is dead.
-pub(super) fn kill(process: impl AsFd) -> std::io::Result<()> {
+pub(super) fn kill(process: &pidfd::Process) -> std::io::Result<()> {
     match pidfd::signal(process, Signal::SIGKILL) {
         Err(why) if why.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         done => done,

@@ -12,7 +12,6 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
@@ -26,6 +25,7 @@ use crate::error::{Code, Error, Result};
 use crate::limits::Limits;
 use crate::mount;
 use crate::options::Given;
+use crate::program::Program;
 use crate::proto::types::{RuntimeInfo, RuntimeVersion};
 use crate::proto::{self, Any};
 
@@ -87,7 +87,9 @@ pub fn info(stdin: impl Read) -> Result<Vec<u8>> {
 fn features(binary: &str) -> Result<Option<Any>> {
     let limit = Limits::from_env().runtime_call.unwrap_or(LIMIT);
     let what = format!("run {binary} features");
-    let output = match call(Command::new(binary).arg("features"), &what, limit) {
+    let mut command = Program::new(binary);
+    command.arg("features");
+    let output = match call(command, &what, limit) {
         Err(e) if e.code == Code::DeadlineExceeded => return Ok(None),
         output => output?,
     };

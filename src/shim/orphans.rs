@@ -14,12 +14,9 @@
 //! runtime alone and not what it has started; and without it a call is started without a fork.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::delete::kill;
 use crate::cgroup;
@@ -97,7 +94,7 @@ pub(super) fn clear(bundle: &Path, logs: &[PathBuf]) {
 }
 
 /// A process that is held: whoever has its pid later is not it.
-type Held = (Pid, OwnedFd);
+type Held = (Pid, pidfd::Process);
 
 /// The processes of calls. Those that have ended are none, also while nobody reaps them.
 fn hold(logs: &[PathBuf], open: &Open) -> Vec<Held> {
@@ -215,11 +212,8 @@ fn writes(info: &str) -> bool {
     flags.is_some_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
 }
 
-fn gone(held: &OwnedFd, deadline: Instant) -> bool {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-    let mut fds = [PollFd::new(held.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
+fn gone(held: &pidfd::Process, deadline: Instant) -> bool {
+    pidfd::wait(held, deadline.saturating_duration_since(Instant::now()))
 }
 
 /// Whether a file is called as the log of a single call is.

@@ -24,7 +24,9 @@ use super::flags::Flags;
 use super::socket::{self, Claim, Socket};
 use super::{fds, inspect, life, log as shim_log, memory};
 use crate::dump::Inspector;
+use crate::errno::Words;
 use crate::error::{Error, Result};
+use crate::program::own;
 use crate::service::{self, Shutdown};
 
 /// The log FIFO in the bundle, which is the current directory.
@@ -68,6 +70,9 @@ impl Config {
 pub unsafe fn serve(config: &Config) -> Result<()> {
     shim_log::init(Path::new(LOG), config.debug)?;
     memory::give_back();
+    if let Err(e) = own::raise_open_files() {
+        log::warn!("raise the limit of open files: {}", e.words());
+    }
     let served = if config.socket.is_empty() {
         // SAFETY: passed on to the caller.
         unsafe { fds::take_listener() }.map(|listener| (Socket::of(&listener), listener))

@@ -127,6 +127,19 @@ impl Shim {
         first: &str,
         environment: &[(&str, &str)],
     ) -> Self {
+        let shim = shim_under_test(Version::V2_1);
+        Self::start_by(shim, dialect, runtime, spec, first, environment).await
+    }
+
+    /// As [`start_with`](Self::start_with), with a program of the test's, which in the end becomes a shim.
+    pub async fn start_by(
+        shim: PathBuf,
+        dialect: Dialect,
+        runtime: &str,
+        spec: Spec,
+        first: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let dir = TempDir::new("cotter-t");
         let namespace = unique("t");
         let events = EventServer::listen(&dir.path().join("events.sock"))
@@ -154,12 +167,7 @@ impl Shim {
             first.to_owned(),
             make_bundle(dir.path(), &namespace, first, spec),
         );
-        let mut launch = Launch::new(
-            shim_under_test(Version::V2_1),
-            dialect,
-            first,
-            bundles[first].path(),
-        );
+        let mut launch = Launch::new(shim, dialect, first, bundles[first].path());
         launch.namespace.clone_from(&namespace);
         launch.grpc_address = address.to_string_lossy().into_owned();
         launch.ttrpc_address = events.address();
