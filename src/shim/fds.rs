@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub const LISTENER: RawFd = 3;
 
 /// Closes every descriptor from `first` up: what a manager let through by accident would live as
-/// long as the shim, or reach a container. Failure (a kernel before 5.9) leaves them open.
+/// long as the shim, or reach a container. Before Linux 5.9 one by one, as `/proc` lists them.
 ///
 /// # Safety
 /// Nothing in the process may use one of these descriptors any more: call it before anything is opened,
@@ -26,7 +26,17 @@ pub unsafe fn close_from(first: RawFd) {
     // Needed because nix has no wrapper. The call touches no memory; that nobody uses the closed
     // descriptors afterwards is the caller's promise.
     // SAFETY: as above.
-    unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    if done == 0 {
+        return;
+    }
+    let list = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let open: Vec<RawFd> = list.flatten().filter_map(number).collect();
+    for fd in open.into_iter().filter(|fd| *fd >= first) {
+        // SAFETY: as above. The list's own is closed already, for which this is an error and no more.
+        unsafe { libc::close(fd) };
+    }
 }
 
 /// Puts a duplicate that survives exec on [`LISTENER`].

@@ -225,7 +225,7 @@ impl Relay {
                 if self.target == Target::Terminal {
                     return Poll::Ready(());
                 }
-                self.take_rest();
+                self.take_rest(tally);
             }
             if let Some(nap) = &mut self.nap {
                 ready!(nap.as_mut().poll(cx));

@@ -13,6 +13,7 @@ use crate::common::logger::Logger;
 use crate::common::shim::{RUNTIMES, Shim, until};
 use crate::common::{TempDir, tool, write_program};
 use crate::facts::{self, Facts};
+use crate::limits::without_limits;
 use crate::{Odd, run};
 
 /// Nothing is as it mostly is.
@@ -78,6 +79,7 @@ async fn seen(shim: &Path, runtime: &str, lines: &str, words: &str) -> Seen {
     let _held = hold(&fifos);
     let mut seen = Seen::new();
 
+    without_limits(&shim.bundle_path("c").join("config.json"));
     let init = shim.create_with("c", &fifos).await.unwrap();
     shim.start_process("c", "").await.unwrap();
     runs(init).await;

@@ -9,6 +9,8 @@
 mod common;
 mod compare;
 mod facts;
+#[path = "../common/gaps.rs"]
+mod gaps;
 mod limits;
 mod reaped;
 

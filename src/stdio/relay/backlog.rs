@@ -10,6 +10,7 @@
 
 use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::uio::{pread, pwrite};
 
@@ -31,6 +32,8 @@ pub(super) struct Backlog {
     freed: u64,
     reserved: u64,
     limit: u64,
+    /// The file may not grow beyond what is reserved (`RLIMIT_FSIZE`).
+    bounded: bool,
     /// Bytes dropped before `head` that no mark tells of yet.
     gap: u64,
     /// Whether what was taken last was not, or may not have been, the end of a line.
@@ -47,6 +50,7 @@ impl Backlog {
             freed: 0,
             reserved: 0,
             limit,
+            bounded: false,
             gap: 0,
             in_line: true,
         })
@@ -63,16 +67,49 @@ impl Backlog {
 
     /// How much of `wanted` can be put for sure.
     pub(super) fn room(&mut self, wanted: usize) -> usize {
-        let wanted = (wanted as u64).min(self.limit.saturating_sub(self.len()));
+        let fits = |this: &Self| (wanted as u64).min(this.limit.saturating_sub(this.len()));
+        let mut wanted = fits(self);
         while self.reserved < self.tail + wanted {
             let (from, len) = (self.reserved.cast_signed(), PIECE.cast_signed());
             if let Err(why) = fallocate(&self.file, FallocateFlags::empty(), from, len) {
                 log::debug!("reserve memory for output: {why}", why = why.words());
+                if why == Errno::EFBIG {
+                    self.begin_anew();
+                    wanted = fits(self);
+                }
                 break;
             }
             self.reserved += PIECE;
         }
         usize::try_from(wanted.min(self.reserved - self.tail)).unwrap_or(0)
+    }
+
+    /// A file that may not grow holds half of what it could: so the other half is free when its end is
+    /// reached, and what there is moves to its beginning, seldom enough to cost nothing.
+    fn begin_anew(&mut self) {
+        if !self.bounded {
+            self.bounded = true;
+            self.limit = self.limit.min(self.reserved / 2);
+        }
+        // What had been given back is there again, or nothing changes.
+        let all = self.reserved.cast_signed();
+        if self.head < self.len() || fallocate(&self.file, FallocateFlags::empty(), 0, all).is_err()
+        {
+            return;
+        }
+        let mut chunk = [0; LINE];
+        let (len, mut moved) = (self.len(), 0);
+        while moved < len {
+            let most = usize::try_from(len - moved).unwrap_or(LINE).min(LINE);
+            let from = (self.head + moved).cast_signed();
+            let copied = pread(&self.file, &mut chunk[..most], from)
+                .and_then(|read| pwrite(&self.file, &chunk[..read], moved.cast_signed()));
+            match copied {
+                Ok(copied) if copied > 0 => moved += copied as u64,
+                _ => return,
+            }
+        }
+        (self.head, self.tail, self.freed) = (0, len, 0);
     }
 
     /// Makes room for `len` bytes beyond the limit if need be; false if there is no memory.
@@ -127,8 +164,8 @@ impl Backlog {
     /// Drops the oldest bytes, as many as are needed to put `len` more, and to the end of their line if
     /// that is near. Returns how many.
     pub(super) fn drop_oldest(&mut self, len: usize) -> u64 {
-        let room = self.limit.saturating_sub(self.len());
-        let mut drop = (len as u64).saturating_sub(room).min(self.len());
+        let beyond = (self.len() + len as u64).saturating_sub(self.limit);
+        let mut drop = beyond.min(self.len());
         if drop == 0 {
             return 0;
         }

@@ -377,10 +377,11 @@ impl Relay {
     }
 
     /// A terminal's last bytes, for which there may be no room.
-    pub(super) fn put_rest(&mut self, bytes: &[u8]) {
+    pub(super) fn put_rest(&mut self, bytes: &[u8], tally: &mut Tally) {
         if let Some(stalled) = &mut self.stalled
             && !(stalled.backlog.admit(bytes.len()) && stalled.backlog.put(bytes).is_ok())
         {
+            tally.lost += bytes.len() as u64;
             self.complain(Errno::ENOMEM);
         }
     }

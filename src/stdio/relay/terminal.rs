@@ -11,7 +11,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use tokio::io::Interest;
 
-use super::{Mode, RETRY, Relay, Source, Target};
+use super::{Mode, RETRY, Relay, Source, Tally, Target};
 use crate::errno::Words;
 use crate::stdio::sys::Kind;
 use crate::stdio::{Stream, console, sys};
@@ -93,7 +93,7 @@ impl Relay {
     }
 
     /// Takes what a terminal still holds, and closes it.
-    pub(super) fn take_rest(&mut self) {
+    pub(super) fn take_rest(&mut self, tally: &mut Tally) {
         if !matches!(self.mode, Mode::Copy(_) | Mode::Stalled) {
             return;
         }
@@ -108,7 +108,7 @@ impl Relay {
                     taken += len;
                     match &mut self.mode {
                         Mode::Copy(pending) => pending.extend_from_slice(&chunk[..len]),
-                        _ => self.put_rest(&chunk[..len]),
+                        _ => self.put_rest(&chunk[..len], tally),
                     }
                 }
                 Err(Errno::EINTR) => {}
