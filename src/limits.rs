@@ -35,6 +35,9 @@ pub struct Limits {
     /// How long a shim without containers stays after a Shutdown that came while it still had some: the
     /// manager may be about to ask again.
     pub leave: Duration,
+    /// How long a shim stays whose one container, of no pod, has been deleted, without a Shutdown: its manager's
+    /// client died during Delete. containerd gives that Shutdown 3 s, and asks at once.
+    pub deleted: Duration,
     /// How long a shim stays that has neither containers nor connections: its manager may have died
     /// between starting it and asking for a container, and may be back.
     pub orphan: Duration,
@@ -86,6 +89,7 @@ impl Default for Limits {
             answers: Duration::from_secs(1),
             last_events: Duration::from_secs(5),
             leave: Duration::from_secs(2),
+            deleted: Duration::from_secs(10),
             orphan: Duration::from_secs(60),
             disk: Duration::from_secs(10),
             waits: 65_536,
@@ -136,6 +140,7 @@ impl Limits {
             answers: limit("COTTER_LIMIT_ANSWERS").unwrap_or(default.answers),
             last_events: limit("COTTER_LIMIT_LAST_EVENTS").unwrap_or(default.last_events),
             leave: limit("COTTER_LIMIT_LEAVE").unwrap_or(default.leave),
+            deleted: limit("COTTER_LIMIT_DELETED").unwrap_or(default.deleted),
             orphan: limit("COTTER_LIMIT_ORPHAN").unwrap_or(default.orphan),
             disk: limit("COTTER_LIMIT_DISK").unwrap_or(default.disk),
             waits: number("COTTER_LIMIT_WAITS").unwrap_or(default.waits),

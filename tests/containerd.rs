@@ -470,6 +470,96 @@ fn clients_back_2_1() {
     clients_back(Version::V2_1);
 }
 
+/// A client dies during Delete, which the shim carries out: nobody tells the shim to end, and the daemon
+/// neither has the task nor makes it again. The shim ends by itself, and the container can be started. Its
+/// exit is told once more by the daemon, but as it was; a neighbour runs on.
+fn client_dies_during_delete(version: Version) {
+    let dir = common::TempDir::new("slow");
+    let runtime = dir.path().join("slow");
+    let at = dir.path().display();
+    let held = format!("touch {at}/begun; until [ -e {at}/go ]; do sleep 0.02; done");
+    let real = tool("RUNC");
+    let real = real.display();
+    common::write_program(
+        &runtime,
+        format!("#!/bin/sh\ncase \"$*\" in *' delete '*one) {held} ;; esac\nexec {real} \"$@\"\n"),
+    );
+    let daemon = Containerd::start(version, Form::DropIn, &runtime);
+    let before = daemon.census();
+    let events = Events::record(&daemon);
+    for id in ["one", "other"] {
+        daemon.run_detached(id, &["sleep", "1000"]);
+    }
+    let kill = |id: &str| {
+        daemon
+            .ctr(&["tasks", "kill", "--signal", "SIGKILL", id])
+            .ok()
+    };
+    kill("one");
+    events.wait("/tasks/exit", "one");
+
+    let owner = &daemon.owner;
+    let request = DeleteTask {
+        container_id: "one".into(),
+    };
+    let method = "containerd.services.tasks.v1.Tasks/Delete";
+    let begun = || dir.path().join("begun").exists();
+    grpc::abandon(&owner.namespace, &owner.address, method, &request, begun);
+    // The daemon is to give up before the shim has done it; nothing shows that it has.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::fs::write(dir.path().join("go"), "").unwrap();
+    eventually("the daemon knows of no such task", || {
+        daemon.status("one").is_none()
+    });
+    let mut refused = 0;
+    eventually("the container is started again", || {
+        let done = daemon.ctr(&["tasks", "start", "-d", "--null-io", "one"]);
+        refused += i32::from(done.err.contains("already exists"));
+        done.code == 0
+    });
+    assert_ne!(refused, 0, "the daemon had given up");
+    assert_eq!(daemon.exec("one", &["echo", "on"]).ok(), "on\n");
+    assert_eq!(daemon.exec("other", &["echo", "on"]).ok(), "on\n");
+    let told: Vec<_> = events
+        .of("one")
+        .into_iter()
+        .filter(|e| e.topic == "/tasks/exit")
+        .collect();
+    let first = told.iter().find(|e| e.process() == "one").unwrap();
+    let inits = told.iter().filter(|e| e.process() == "one");
+    assert!(inits.clone().all(|e| e.body == first.body), "{told:?}");
+
+    for id in ["one", "other"] {
+        kill(id);
+        eventually("the task is stopped", || {
+            daemon.status(id).as_deref() == Some("STOPPED")
+        });
+        let done = daemon.ctr(&["tasks", "delete", id]);
+        assert!(done.err.contains("non-zero exit code 137"), "{done:?}");
+        daemon.ctr(&["containers", "delete", id]).ok();
+    }
+    drop(events);
+    daemon.nothing_left_since(&before);
+    daemon.passed("client dies during delete");
+}
+
+/// `containerd.services.tasks.v1.DeleteTaskRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct DeleteTask {
+    #[prost(string, tag = "1")]
+    container_id: String,
+}
+
+#[test]
+fn client_dies_during_delete_1_7() {
+    client_dies_during_delete(Version::V1_7);
+}
+
+#[test]
+fn client_dies_during_delete_2_1() {
+    client_dies_during_delete(Version::V2_1);
+}
+
 /// The shim is killed under its container: the daemon runs `delete`, and the container goes with it.
 fn shim_killed(version: Version, form: Form, runtime: &str) {
     let daemon = Containerd::start(version, form, &tool(runtime));

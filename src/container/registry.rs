@@ -68,6 +68,10 @@ pub struct Registry {
 #[derive(Default)]
 struct Slots {
     by_id: BTreeMap<String, Slot>,
+    /// How many there have been.
+    made: usize,
+    /// One of them was a pod's.
+    of_a_pod: bool,
     /// The shim is ending.
     closed: bool,
 }
@@ -103,6 +107,12 @@ impl Registry {
         let mut slots = self.slots();
         slots.closed |= slots.by_id.is_empty();
         slots.by_id.is_empty()
+    }
+
+    /// Whether there was one container, of no pod, and it has been deleted: as a rule no other will come.
+    pub fn had_its_one(&self) -> bool {
+        let slots = self.slots();
+        slots.made == 1 && !slots.of_a_pod && slots.by_id.is_empty()
     }
 
     /// Takes a [`close`](Self::close) back.
@@ -175,8 +185,11 @@ impl Registry {
 
 impl Reservation<'_> {
     pub(super) fn fill(mut self, container: Arc<Container>) {
-        let ready = Slot::Ready(container);
-        self.registry.slots().by_id.insert(self.id.clone(), ready);
+        let mut slots = self.registry.slots();
+        slots.made += 1;
+        slots.of_a_pod |= container.in_pod;
+        slots.by_id.insert(self.id.clone(), Slot::Ready(container));
+        drop(slots);
         self.filled = true;
     }
 }

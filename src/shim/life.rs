@@ -27,6 +27,8 @@ struct Facts {
     connections: usize,
     /// Whether a Shutdown has come, now or while there still were containers.
     asked: bool,
+    /// Whether its one container, of no pod, has been deleted.
+    deleted: bool,
 }
 
 /// What follows from it.
@@ -40,12 +42,17 @@ enum Verdict {
 
 /// A Shutdown that came too early still counts, but not at once: the manager that deletes the last
 /// container is about to ask again, and one that loses the connection before that takes it for a crash.
+///
+/// That crash is wanted where a client of containerd's died during Delete: containerd then neither asks for
+/// the end nor forgets the task, which is "not created" to whoever asks for it and "already exists" to whoever
+/// makes it, until the shim is gone. It tells the exit once more then, as it was.
 fn decide(facts: Facts, limits: &Limits) -> Verdict {
     match facts {
         Facts {
             containers: 1.., ..
         } => Verdict::Stay,
         Facts { asked: true, .. } => Verdict::EndAfter(limits.leave),
+        Facts { deleted: true, .. } => Verdict::EndAfter(limits.deleted),
         Facts { connections: 0, .. } => Verdict::EndAfter(limits.orphan),
         Facts { .. } => Verdict::Stay,
     }
@@ -65,6 +72,7 @@ pub(super) async fn unneeded(
             containers: *containers.borrow_and_update(),
             connections: *connections.borrow_and_update(),
             asked: *shutdown.borrow_and_update() != Shutdown::Never,
+            deleted: registry.had_its_one(),
         };
         let change = async {
             tokio::select! {
@@ -100,24 +108,26 @@ mod tests {
     #[test]
     fn the_whole_grid() {
         let limits = Limits::default();
-        let (leave, orphan) = (
-            Verdict::EndAfter(limits.leave),
-            Verdict::EndAfter(limits.orphan),
-        );
-        for (containers, connections, asked, expected) in [
-            (0, 0, false, orphan),
-            (0, 0, true, leave),
-            (0, 1, false, Verdict::Stay),
-            (0, 1, true, leave),
-            (1, 0, false, Verdict::Stay),
-            (1, 0, true, Verdict::Stay),
-            (1, 1, false, Verdict::Stay),
-            (2, 7, true, Verdict::Stay),
+        let [leave, orphan, gone] =
+            [limits.leave, limits.orphan, limits.deleted].map(Verdict::EndAfter);
+        for (containers, connections, asked, deleted, expected) in [
+            (0, 0, false, false, orphan),
+            (0, 0, true, false, leave),
+            (0, 1, false, false, Verdict::Stay),
+            (0, 1, true, false, leave),
+            (0, 0, false, true, gone),
+            (0, 1, false, true, gone),
+            (0, 1, true, true, leave),
+            (1, 0, false, false, Verdict::Stay),
+            (1, 0, true, false, Verdict::Stay),
+            (1, 1, false, false, Verdict::Stay),
+            (2, 7, true, false, Verdict::Stay),
         ] {
             let facts = Facts {
                 containers,
                 connections,
                 asked,
+                deleted,
             };
             assert_eq!(decide(facts, &limits), expected, "{facts:?}");
         }

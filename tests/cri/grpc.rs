@@ -58,6 +58,34 @@ pub fn call_in<A: Message + Default>(
     })
 }
 
+/// Makes a call and dies as soon as `begun` holds, without having waited for the answer. Of tests/containerd.rs.
+#[allow(dead_code)]
+pub fn abandon(
+    namespace: &str,
+    socket: &Path,
+    method: &str,
+    request: &impl Message,
+    begun: impl Fn() -> bool,
+) {
+    block_on(async {
+        let call = Messages::open(namespace, socket, method, request);
+        let has_begun = async {
+            while !begun() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let first = tokio::time::timeout(LIMIT, async {
+            tokio::select! {
+                _ = call => panic!("{method}: answered"),
+                () = has_begun => {}
+            }
+        });
+        first
+            .await
+            .unwrap_or_else(|_| panic!("{method}: never begun"));
+    });
+}
+
 /// Calls a `method` that answers with a stream and hands each message to `sink`, until the stream ends
 /// or the sink says so by returning false.
 pub fn follow<A: Message + Default>(
