@@ -365,7 +365,6 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
 
     use super::*;
 

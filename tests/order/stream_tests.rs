@@ -131,6 +131,7 @@ fn facts() -> Facts {
     Facts {
         processes: [(key(""), init), (key("x"), x), (key("y"), y)].into(),
         answered: vec![key("x"), key("")],
+        starving: Default::default(),
     }
 }
 
