@@ -80,7 +80,7 @@ const CAN_HOLD_UP: [&str; 16] = [
 ];
 
 /// Who reads them all the same: a file, what its line contains, and why no stranger can hold it up.
-const READ: [(&str, &str, &str); 15] = [
+const READ: [(&str, &str, &str); 17] = [
     (
         "bench/proc.rs",
         "/proc/{pid}/smaps_rollup",
@@ -128,6 +128,12 @@ const READ: [(&str, &str, &str); 15] = [
         "/proc/{pid}/smaps_rollup",
         "the shim under test",
     ),
+    (
+        "tests/inherit/facts.rs",
+        "read(\"environ\")",
+        "a sleep that the test has started",
+    ),
+    ("tests/inherit/facts.rs", "\"personality\"", "the same"),
     (
         "tests/streams/absent.rs",
         "/smaps_rollup",
