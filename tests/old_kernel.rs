@@ -8,6 +8,7 @@
 #[path = "common/mod.rs"]
 mod common;
 
+use std::fs::File;
 use std::process::{Command, Stdio};
 
 use cotter::proto::types::RuntimeInfo;
@@ -19,7 +20,7 @@ use protobuf::Message;
 use common::census::entries;
 use common::containerd::{Version, shim_under_test};
 use common::shim::{RUNTIMES, Shim, ended, until};
-use common::{LIMIT, tool};
+use common::{LIMIT, descriptors, tool};
 use cotter::manager::stdio::collect;
 
 /// From here on all numbers are the same on every architecture, and of Linux 5.1 and newer. Two calls lie
@@ -98,7 +99,12 @@ fn below(pidfd_open: libc::c_int, runtimes: &[&str], test: impl AsyncFn(&str) + 
 }
 
 async fn a_life(runtime: &str) {
+    // As a sloppy manager lets one through, for the shim to close.
+    let stray = nix::unistd::dup(File::open("/dev/zero").unwrap()).unwrap();
     let mut shim = Shim::start(runtime, "c", &["/bin/sleep", "1000"]).await;
+    drop(stray);
+    let open = descriptors(shim.pid());
+    assert!(!open.iter().any(|name| name == "/dev/zero"), "{open:?}");
     shim.create("c").await.unwrap();
     shim.start_process("c", "").await.unwrap();
     healthy(&mut shim).await;

@@ -9,6 +9,7 @@ use cotter::manager::spec::Spec;
 use cotter::manager::stdio::{Collected, Fifos, collect};
 use cotter::proto::introspection::{DumpRequest, IntrospectionClient};
 use serde_json::Value;
+use tokio::time::timeout;
 use ttrpc::r#async::Client;
 
 use crate::common::LIMIT;
@@ -200,7 +201,8 @@ fn what_nobody_reads_waits_or_is_counted_as_lost() {
                     .await
                     .unwrap();
                 if policy == "drop" {
-                    assert_eq!(shim.wait("c", "x").await.unwrap().exit_status, 4);
+                    let ended = timeout(LIMIT, shim.wait("c", "x")).await;
+                    assert_eq!(ended.expect("it waits for nobody").unwrap().exit_status, 4);
                 } else {
                     until("it is buffered", || backlog(server) > 0).await;
                 }
