@@ -28,6 +28,9 @@ pub(super) const SIGKILL: u32 = 9;
 /// Since its start, or its last change, a container is left to the runtime's kill for so long.
 const YOUNG: Duration = Duration::from_secs(1);
 
+/// How long the processes of a container may take to be listed, once of two times.
+const LIST_LIMIT: Duration = Duration::from_secs(2);
+
 impl Container {
     /// Sends a signal to the init or an exec; with `all`, to every process of the container.
     ///
@@ -59,7 +62,9 @@ impl Container {
         let _answer_before_delete = self.kills.begin();
         match self.runtime.kill(&self.id, signal, all).await {
             Ok(()) => {}
-            Err(why) if why.kind == Kind::Exhausted && self.kill_directly(init, signal, all) => {
+            Err(why)
+                if why.kind == Kind::Exhausted && self.kill_directly(init, signal, all).await =>
+            {
                 let id = &self.id;
                 log::warn!("container {id}: signal {signal} is sent without the runtime: {why}");
             }
@@ -71,7 +76,7 @@ impl Container {
 
     /// Sends a signal to the init, or to all processes, in place of a runtime that cannot be started; whether
     /// that has an effect.
-    fn kill_directly(&self, init: &Process, signal: u32, all: bool) -> bool {
+    async fn kill_directly(&self, init: &Process, signal: u32, all: bool) -> bool {
         let Ok(number) = i32::try_from(signal) else {
             return false;
         };
@@ -87,23 +92,38 @@ impl Container {
             .shared
             .tracker
             .with_live_pid(init, |pid| send(pid, number).is_ok());
-        (all && self.kill_members(signal)) || sent == Some(true)
+        (all && self.kill_members(signal).await) || sent == Some(true)
     }
 
-    /// Sends a signal to all that is in the container's cgroup; whether there was anybody.
-    fn kill_members(&self, signal: u32) -> bool {
+    /// Sends a signal to all that is in the container's cgroup, as far as that can be read; whether there was
+    /// anybody.
+    async fn kill_members(&self, signal: u32) -> bool {
         let signal = i32::try_from(signal)
             .ok()
             .and_then(|n| Signal::try_from(n).ok());
         let (Some(cgroup), Some(signal)) = (self.cgroup.get(), signal) else {
             return false;
         };
-        let list = || cgroup.procs().unwrap_or_default();
+        let list = async || {
+            let failed = |why: &Error| {
+                log::warn!("container {}: send signal {signal} to all: {why}", self.id);
+            };
+            match cgroup.listed(LIST_LIMIT).await {
+                Ok(listed) => {
+                    let _ = listed.whole.inspect_err(failed);
+                    listed.pids
+                }
+                Err(why) => {
+                    failed(&why);
+                    Vec::new()
+                }
+            }
+        };
         let open =
             |pid: nix::unistd::Pid| Some((pid, pidfd::open(pid.as_raw().cast_unsigned()).ok()?));
-        let held: Vec<_> = list().into_iter().filter_map(open).collect();
+        let held: Vec<_> = list().await.into_iter().filter_map(open).collect();
         // Who was opened is a member only if the pid still is one's.
-        let now: BTreeSet<_> = list().into_iter().collect();
+        let now: BTreeSet<_> = list().await.into_iter().collect();
         let members = held.iter().filter(|(pid, _)| now.contains(pid));
         let sent = members.filter(|(_, process)| pidfd::signal(process, signal).is_ok());
         sent.count() > 0
@@ -182,9 +202,9 @@ impl Container {
             let _under_way = under_way;
             if let Err(e) = runtime.kill(&id, SIGKILL, true).await {
                 let me = me.upgrade().filter(|_| e.kind == Kind::Exhausted);
-                me.inspect(|me| {
-                    me.kill_members(SIGKILL);
-                });
+                if let Some(me) = me {
+                    me.kill_members(SIGKILL).await;
+                }
                 log::debug!("container {id}: kill what init left behind: {e}");
             }
         });
