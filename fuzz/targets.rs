@@ -259,8 +259,10 @@ fn stdio(bytes: &[u8]) {
         Err(why) => return readable(&why, bytes),
     };
     for output in paths.into_iter().flatten() {
-        let (Output::Path(path) | Output::File(path) | Output::Logger(Command { path, .. })) =
-            output;
+        let (Output::Path(path)
+        | Output::File(path)
+        | Output::Listed(path)
+        | Output::Logger(Command { path, .. })) = output;
         assert!(path.is_absolute());
         assert!(!path.to_string_lossy().contains('\0'));
     }

@@ -99,6 +99,11 @@ impl Program {
         self
     }
 
+    /// Its arguments, without the name it is called by.
+    pub fn arguments(&self) -> impl Iterator<Item = &OsStr> {
+        self.args.iter().map(OsString::as_os_str)
+    }
+
     /// The names of the variables in its environment.
     pub fn variables(&self) -> impl Iterator<Item = &OsStr> {
         self.environment.iter().map(|(name, _)| name.as_os_str())

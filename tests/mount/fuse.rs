@@ -76,7 +76,7 @@ fn with_program(space: &Space, script: &str) -> cotter::error::Error {
 fn mount_with(mount: &Mount, rootfs: &Path, program: &Path) -> cotter::error::Result<()> {
     cotter::mount::mount_all(std::slice::from_ref(mount), rootfs, &|command| {
         let mut other = std::process::Command::new(program);
-        other.args(command.get_args());
+        other.args(command.arguments());
         // The streams are the command's own; a stand-in for PATH cannot hand them on.
         Ok(run(&mut other).code.cast_unsigned())
     })

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use cotter::error::{Error, Result};
 use cotter::mount::{Mount, mounted_below};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::wait::{WaitStatus, waitpid};
 
 use crate::common::eventually;
 
@@ -96,7 +97,11 @@ pub fn tmpfs(target: &str) -> Mount {
 /// Mounts; programs are run as everybody runs them.
 pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
     cotter::mount::mount_all(mounts, rootfs, &|command| {
-        Ok(command.status()?.code().unwrap_or(255).cast_unsigned())
+        let pid = nix::unistd::Pid::from_raw(command.start()?);
+        match waitpid(pid, None)? {
+            WaitStatus::Exited(_, code) => Ok(code.cast_unsigned()),
+            _ => Ok(255),
+        }
     })
 }
 
