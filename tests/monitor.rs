@@ -96,6 +96,8 @@ fn monitor() {
         kill_after_the_reap(&world).await;
         a_process_group(&mut world).await;
         strangers(&mut world).await;
+        in_slices(&mut world).await;
+        what_is_known_comes_first(&mut world).await;
         dropped_handles(&mut world).await;
         restarts(&world).await;
         stops(&world).await;
@@ -346,6 +348,78 @@ async fn strangers(world: &mut World) {
     assert_eq!((exit.pid, exit.status), (orphan, 7));
 }
 
+/// As many as wait to be reaped at once. This thread is held up until they do.
+const MANY: usize = 500;
+
+fn many_dead_strangers(world: &World) -> Child {
+    let script =
+        format!("i=0; while [ $i -lt {MANY} ]; do (exit 3 &); i=$((i+1)); done; echo; exec cat");
+    let mut command = sh(&script);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut parent = world.monitor.spawn(&mut command).expect("spawn");
+    assert_eq!(read_line(parent.take_stdout()), "");
+    let dead = || {
+        let children = children_of_this_process();
+        let dead = children.iter().filter(|stat| stat.contains(") Z "));
+        dead.count() >= MANY
+    };
+    while !dead() {
+        std::thread::yield_now();
+    }
+    parent
+}
+
+/// Between a few reaps, everybody else on the thread has a turn.
+async fn in_slices(world: &mut World) {
+    let mut parent = many_dead_strangers(world);
+    let (mut reaped, mut most) = (0, 0);
+    within("many", async {
+        while reaped < MANY {
+            tokio::task::yield_now().await;
+            let mut now = 0;
+            while let Ok(exit) = world.others.try_recv() {
+                assert_eq!(exit.status, 3);
+                now += 1;
+            }
+            (reaped, most) = (reaped + now, now.max(most));
+        }
+    })
+    .await;
+    assert!((1..=32).contains(&most), "{most} in one turn");
+    parent.kill(Signal::SIGKILL).expect("alive");
+    within("parent", parent.exited()).await;
+}
+
+/// However many strangers have ended before.
+async fn what_is_known_comes_first(world: &mut World) {
+    let mut command = sh("exec 3<&0; /bin/sh -c 'read line; exit 7' <&3 & echo $!");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut starter = world.monitor.spawn(&mut command).expect("spawn");
+    let expected: Pid = read_line(starter.take_stdout()).parse().expect("pid");
+    assert_eq!(within("starter", starter.exited()).await.status, 0);
+    world.monitor.expect(expected);
+    // Nobody has this one.
+    world.monitor.expect(Pid::MAX);
+
+    let mut parent = many_dead_strangers(world);
+    drop(starter.take_stdin());
+    let ended = format!("/proc/{expected}/stat");
+    while !std::fs::read_to_string(&ended)
+        .expect("unreaped")
+        .contains(") Z ")
+    {
+        std::thread::yield_now();
+    }
+    parent.kill(Signal::SIGKILL).expect("alive");
+    assert_eq!(within("parent", parent.exited()).await.status, 137);
+    let first = within("expected", world.others.recv()).await.expect("open");
+    assert_eq!((first.pid, first.status), (expected, 7));
+    for _ in 0..MANY {
+        let exit = within("the others", world.others.recv()).await;
+        assert_eq!(exit.expect("open").status, 3);
+    }
+}
+
 async fn dropped_handles(world: &mut World) {
     let mut command = Command::new("/bin/cat");
     command.stdin(Stdio::piped());
@@ -472,7 +546,7 @@ async fn ends_and_starts_again() {
 async fn survives_a_panic() {
     // Its text would look like a failure of this test.
     std::panic::set_hook(Box::new(|_| {}));
-    let monitor = Monitor::start(|exit| panic!("handed {}", exit.pid)).expect("monitor");
+    let monitor = Monitor::start(|exit: Exit| panic!("handed {}", exit.pid)).expect("monitor");
     // A child the monitor doesn't know of, and one it does.
     #[expect(clippy::zombie_processes, reason = "the monitor reaps it")]
     let stranger = sh("exit 1").spawn().expect("spawn");

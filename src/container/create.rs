@@ -33,7 +33,7 @@ use crate::mount::{self, Mount};
 use crate::proto;
 use crate::proto::events::{TaskCreate, TaskIO};
 use crate::proto::runc_options::Options;
-use crate::runtime::{CreateOptions, Runtime, read_pid_file};
+use crate::runtime::{CreateOptions, Runtime, read_named};
 use crate::spec::Spec;
 use crate::stdio::{self, Buffering, Io, Stdio};
 
@@ -196,28 +196,31 @@ async fn build(
         no_new_keyring: create.options.no_new_keyring,
     };
     files::remove(&options.pid_file);
-    let called = runtime.create(&create.id, bundle, &options, fds);
-    io.during(called)
+    let call = io.during(runtime.create(&create.id, bundle, &options, fds));
+    shared
+        .named_meanwhile(start, &options.pid_file, call)
         .await
         .map_err(|e| e.about_spec(&spec.oci_version, &runtime.binary))?;
-    let pid = read_pid_file(&options.pid_file)
+    let named = read_named(&options.pid_file)
         .map_err(|e| e.context("failed to retrieve OCI runtime container pid"))?;
+    let pid = named.pid;
     io.connect_terminal(shared.limits.console).await?;
     io.start();
 
     let container = container(shared, create, key, runtime, &spec, extras, None);
-    let cgroup = cgroup_of(&create.id, pid).await;
+    // The number may be another's already, whose cgroup is none of ours.
+    let lives = shared.still_has_pid(start, named);
+    let cgroup = cgroup_of(&create.id, lives).await;
     container.set_oom_group(cgroup.as_ref().ok())?;
     container.watch(cgroup);
     container.limit_pids(container.cgroup.get()).await?;
-    if let Some(image) = Image::of(pid) {
+    if let Some(image) = shared.still_has_pid(start, named).ok().and_then(Image::of) {
         let gated = container.runtime.is_gated(&create.id);
         let _ = container.unstarted.set((image, gated));
     }
     container.init.set_io(io);
     shared
-        .tracker
-        .announce(start, pid, &container.init, Some(created(create, pid)))
+        .announce(start, named, &container.init, Some(created(create, pid)))
         .map_err(|e| e.context("failed to retrieve OCI runtime container pid"))?;
     (progress.key, progress.start) = (None, None);
     Ok((container, pid))
@@ -287,8 +290,8 @@ fn container(
 }
 
 /// The cgroup of a container's init, if that is the container's alone, with its controllers enabled.
-pub(super) async fn cgroup_of(id: &str, init: Pid) -> Result<Cgroup> {
-    let cgroup = Cgroup::locate(nix::unistd::Pid::from_raw(init)).await?;
+pub(super) async fn cgroup_of(id: &str, init: Result<Pid>) -> Result<Cgroup> {
+    let cgroup = Cgroup::locate(nix::unistd::Pid::from_raw(init?)).await?;
     cgroup.is_its_own()?;
     if let Err(e) = cgroup.enable_controllers() {
         log::warn!("container {id}: enable cgroup controllers: {e}");

@@ -20,6 +20,7 @@ pub(crate) mod files;
 mod image;
 mod kill;
 pub mod members;
+mod naming;
 mod oom;
 mod pause;
 pub mod pids;
@@ -47,6 +48,7 @@ use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 pub use create::{Create, DEFAULT_RUNTIME};
+pub use naming::Reaped;
 pub use process::{ExitStatus, Process};
 pub use registry::{Registry, Shared};
 

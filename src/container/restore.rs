@@ -21,7 +21,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::lifecycle::StartId;
 use crate::monitor::Pid;
-use crate::runtime::{Fds, RestoreOptions, read_pid_file};
+use crate::runtime::{Fds, Named, RestoreOptions, read_named};
 use crate::stdio::{self, Io};
 
 /// What Start needs of the Create that named a checkpoint.
@@ -115,14 +115,14 @@ impl Container {
         start: StartId,
     ) -> Result<Pid> {
         restore.has_images(self.shared.limits.disk).await?;
-        let announced = self.run_restore(init, restore).await.and_then(|restored| {
-            let (pid, cgroup) = restored;
+        let restored = self.run_restore(init, restore, start).await;
+        let announced = restored.and_then(|(named, cgroup)| {
             self.set_oom_group(cgroup.as_ref().ok())
                 .inspect_err(|_| init.close_io())?;
-            let announced = self.shared.tracker.announce(start, pid, init, None);
+            let announced = self.shared.announce(start, named, init, None);
             announced.map_err(no_pid).inspect_err(|_| init.close_io())?;
             self.watch(cgroup);
-            Ok(pid)
+            Ok(named.pid)
         });
         if announced.is_err() {
             create::undo(&self.runtime, &self.id, "restore").await;
@@ -137,7 +137,8 @@ impl Container {
         &self,
         init: &Process,
         restore: &Restore,
-    ) -> Result<(Pid, Result<Cgroup>)> {
+        start: StartId,
+    ) -> Result<(Named, Result<Cgroup>)> {
         let io = match init.io() {
             Some(io) => io,
             None => self.reopen(init, restore).await?,
@@ -151,8 +152,10 @@ impl Container {
         };
         let fds = restore.fds().try_clone();
         let fds = fds.map_err(|e| Error::io("hand over the streams", &e))?;
-        let called = self.runtime.restore(&self.id, &self.bundle, &options, fds);
-        let called = io.during(called).await;
+        let call = self.runtime.restore(&self.id, &self.bundle, &options, fds);
+        let call = io.during(call);
+        let called = self.shared.named_meanwhile(start, &options.pid_file, call);
+        let called = called.await;
         // A terminal that has been taken already is that of the call that failed.
         let failed = called.inspect_err(|_| {
             if io.has_terminal() {
@@ -160,9 +163,10 @@ impl Container {
             }
         });
         failed.map_err(|why| one_line(why.into()))?;
-        let pid = read_pid_file(&options.pid_file).map_err(no_pid)?;
+        let named = read_named(&options.pid_file).map_err(no_pid)?;
         // At once: it runs already, and may be gone soon.
-        let cgroup = create::cgroup_of(&self.id, pid).await;
+        let lives = self.shared.still_has_pid(start, named);
+        let cgroup = create::cgroup_of(&self.id, lives).await;
         self.limit_pids(cgroup.as_ref().ok()).await?;
         // Copies of ours would hold back the end of its streams.
         drop(std::mem::take(&mut *restore.fds()));
@@ -171,7 +175,7 @@ impl Container {
         io.start();
         // Again: it has a terminal now, which can have the size that was asked for.
         init.set_io(io);
-        Ok((pid, cgroup))
+        Ok((named, cgroup))
     }
 
     async fn reopen(&self, init: &Process, restore: &Restore) -> Result<Arc<Io>> {

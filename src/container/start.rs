@@ -20,9 +20,9 @@ use super::stray::Call;
 use super::{Container, files};
 use crate::errno::Words;
 use crate::error::{Error, Result};
-use crate::lifecycle::Refusal;
+use crate::lifecycle::{Refusal, StartId};
 use crate::monitor::Pid;
-use crate::runtime::{ExecOptions, Fds, Kind, RuntimeError, read_pid_file};
+use crate::runtime::{ExecOptions, Fds, Kind, Named, RuntimeError, read_named};
 use crate::spec;
 use crate::stdio::{self, Io};
 
@@ -136,10 +136,13 @@ impl Container {
         exec.starting();
         let refused = self.refused_so_far();
         let mut call = None;
-        let started = self.run_exec(exec, &mut call).await.and_then(|pid| {
-            let announced = tracker.announce(start, pid, exec, None);
-            announced.map(|()| pid).map_err(no_pid)
-        });
+        let started = self
+            .run_exec(exec, start, &mut call)
+            .await
+            .and_then(|named| {
+                let announced = self.shared.announce(start, named, exec, None);
+                announced.map(|()| named.pid).map_err(no_pid)
+            });
         self.look_at_pids();
         match started {
             Ok(pid) => {
@@ -162,7 +165,12 @@ impl Container {
 
     /// The runtime's part of an exec: streams, call, pid. What is known of the call goes to `call`,
     /// once there is one.
-    async fn run_exec(&self, exec: &Process, call: &mut Option<Call>) -> Result<Pid> {
+    async fn run_exec(
+        &self,
+        exec: &Process,
+        start: StartId,
+        call: &mut Option<Call>,
+    ) -> Result<Named> {
         let plan =
             stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
         let ((uid, gid), limit) = (self.io_owner, self.shared.limits.disk);
@@ -173,7 +181,7 @@ impl Container {
             .await
             .map_err(|e| e.context("failed to create exec process I/O"))?;
         let io = Arc::new(io);
-        let ran = self.run_exec_with(exec, &io, fds, call).await;
+        let ran = self.run_exec_with(exec, start, (&io, fds), call).await;
         match &ran {
             Ok(_) => exec.set_io(io),
             Err(_) => {
@@ -187,10 +195,10 @@ impl Container {
     async fn run_exec_with(
         &self,
         exec: &Process,
-        io: &Io,
-        fds: Fds,
+        start: StartId,
+        (io, fds): (&Io, Fds),
         call: &mut Option<Call>,
-    ) -> Result<Pid> {
+    ) -> Result<Named> {
         let host = self
             .shared
             .host(&exec.exec_id, self.logger_allow.as_deref());
@@ -207,16 +215,19 @@ impl Container {
             .map(|size| spec::with_console_size(&exec.spec, size.width, size.height));
         let spec = sized.as_ref().unwrap_or(&exec.spec);
         let call = call.insert(Call::begins(&fds));
-        let called = self.runtime.exec(&self.id, spec, &options, fds);
-        let called = io.during(called).await;
-        let pid = read_pid_file(&options.pid_file);
-        call.has_ended(&called, &options.pid_file, &pid);
+        let called = io.during(self.runtime.exec(&self.id, spec, &options, fds));
+        let called = self
+            .shared
+            .named_meanwhile(start, &options.pid_file, called)
+            .await;
+        let named = read_named(&options.pid_file);
+        call.has_ended(&called, &named);
         files::remove(&options.pid_file);
         called?;
-        let pid = pid.map_err(no_pid)?;
+        let named = named.map_err(no_pid)?;
         io.connect_terminal(self.shared.limits.console).await?;
         io.start();
-        Ok(pid)
+        Ok(named)
     }
 }
 

@@ -18,7 +18,7 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
@@ -32,7 +32,7 @@ use crate::blocking::blocking;
 use crate::error::Result;
 use crate::kin::Stat;
 use crate::monitor::{Pid, children};
-use crate::runtime::{Fds, Kind, RuntimeError, read_pid_file};
+use crate::runtime::{Fds, Kind, Named, RuntimeError, read_pid_file};
 
 /// How long to wait for the end of a killed process; one stuck in the kernel may never end.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
@@ -75,16 +75,14 @@ impl Call {
     pub(super) fn has_ended(
         &mut self,
         how: &std::result::Result<(), RuntimeError>,
-        pid_file: &Path,
-        pid: &Result<Pid>,
+        named: &Result<Named>,
     ) {
-        let written = fs::symlink_metadata(pid_file).and_then(|file| file.modified());
-        let written = written.ok().and_then(ticks_at);
-        self.named = pid.as_ref().ok().copied().zip(written);
+        let written = |named: &Named| Some((named.pid, ticks_at(named.written)?));
+        self.named = named.as_ref().ok().and_then(written);
         let by_itself = |why: &RuntimeError| {
             matches!(why.kind, Kind::Failed(_) | Kind::Spawn | Kind::Exhausted)
         };
-        self.unnamed = pid.is_err() && !how.as_ref().is_err_and(by_itself);
+        self.unnamed = named.is_err() && !how.as_ref().is_err_and(by_itself);
     }
 
     /// Whether the pid file can mean a process that was forked `since`.
@@ -286,19 +284,25 @@ mod tests {
             ))
         };
         let none = || Err(crate::error::Error::not_found("pid file"));
+        let seven = || {
+            Ok(Named {
+                pid: 7,
+                written: SystemTime::now(),
+            })
+        };
         for (how, pid, unnamed) in [
-            (Ok(()), Ok(7), false),
+            (Ok(()), seven(), false),
             (Ok(()), none(), true),
             (failed(Kind::Failed(1)), none(), false),
             (failed(Kind::Spawn), none(), false),
             (failed(Kind::Exhausted), none(), false),
-            (failed(Kind::Failed(1)), Ok(7), false),
+            (failed(Kind::Failed(1)), seven(), false),
             (failed(Kind::Killed(9)), none(), true),
-            (failed(Kind::Killed(9)), Ok(7), false),
+            (failed(Kind::Killed(9)), seven(), false),
             (failed(Kind::Timeout), none(), true),
         ] {
             let mut call = Call::begins(&Fds::default());
-            call.has_ended(&how, Path::new("/nonexistent"), &pid);
+            call.has_ended(&how, &pid);
             assert_eq!(call.unnamed, unnamed, "{how:?} {pid:?}");
         }
     }

@@ -8,18 +8,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::Container;
+use super::naming::Crowd;
 use super::process::Process;
 use crate::error::{Error, Result};
 use crate::events::{Event, Queue};
-use crate::lifecycle::{Census, ContainerKey, Effect, Lifecycle, Refusal, StartId};
-use crate::monitor::{Exit, Pid};
+use crate::lifecycle::{Census, Claim, ContainerKey, Effect, Lifecycle, Refusal, StartId};
+use crate::monitor::{Clocks, Exit, Moment, Pid};
 use crate::proto::events::{TaskExecStarted, TaskExit, TaskStart};
 use crate::proto::timestamp;
+use crate::runtime::Named;
 
 /// The lifecycle, its lock and the queue that its effects go to.
 pub struct Tracker {
     lifecycle: Mutex<Lifecycle<Arc<Process>>>,
     queue: Queue,
+    /// How many exits are written down for starts whose processes have no names yet.
+    pub(super) crowd: Crowd,
 }
 
 impl Tracker {
@@ -28,6 +32,7 @@ impl Tracker {
         Self {
             lifecycle: Mutex::new(Lifecycle::new()),
             queue,
+            crowd: Crowd::default(),
         }
     }
 
@@ -53,36 +58,66 @@ impl Tracker {
         let key = life.add();
         // A key just made is neither gone nor exited nor busy.
         let start = life
-            .begin_create(key)
+            .begin_create(key, Clocks::now())
             .unwrap_or_else(|_| unreachable!("a new container accepts its create"));
         (key, start)
     }
 
     /// The start of a created init begins.
     pub fn begin_start(&self, key: ContainerKey) -> Result<StartId, Refusal> {
-        self.lock().begin_start(key)
+        self.lock().begin_start(key, Clocks::now())
     }
 
     /// The start of an exec begins.
     pub fn begin_exec(&self, key: ContainerKey) -> Result<StartId, Refusal> {
-        self.lock().begin_exec(key)
+        self.lock().begin_exec(key, Clocks::now())
     }
 
-    /// The runtime made `process` with this pid; `before` is queued ahead of anything it may do.
+    /// The runtime has named the process of a start. What it has written down is looked up at once, so that
+    /// others' exits need not be kept for this start any more.
+    pub(super) fn named(&self, start: StartId, named: Named) {
+        let mut life = self.lock();
+        if let Some(begun) = life.begun(start) {
+            let latest = begun.latest(named.written, Clocks::now());
+            life.named(start, named.pid, latest);
+        }
+    }
+
+    /// Whose the pid is that the runtime has named, up to the next await.
+    pub(super) fn claim(&self, start: StartId, named: Named) -> Result<Claim, Refusal> {
+        self.named(start, named);
+        let pid = named.pid;
+        let unreaped = is_unreaped_child(pid).then(|| Moment::born(pid));
+        self.lock().claim(start, unreaped)
+    }
+
+    /// The runtime made `process`, which it has named so; `before` is queued ahead of anything it may do.
+    /// Answers whether it is still to be reaped.
     ///
     /// # Errors
     /// The container has been deleted meanwhile, or the pid is not one the runtime has just made.
     /// Nothing was announced, and the start is still open: abandon it.
-    pub fn announce(
+    pub(super) fn announce(
         &self,
         start: StartId,
-        pid: Pid,
+        named: Named,
         process: &Arc<Process>,
         before: Option<Event>,
-    ) -> Result<()> {
-        let unreaped = is_unreaped_child(pid);
+    ) -> Result<bool> {
+        let pid = named.pid;
+        let refused = |refusal| match refusal {
+            Refusal::Stranger => Error::unknown(format!(
+                "the runtime named process {pid}, which is no child of this shim that it has made"
+            )),
+            Refusal::Gone | Refusal::InitExited | Refusal::Busy => {
+                Error::not_found("container not created")
+            }
+        };
+        let claim = self.claim(start, named).map_err(refused)?;
         // Its exit is told below. Nobody reaps between here and there.
-        if !unreaped && let Some(container) = process.container.upgrade() {
+        if claim != Claim::Unreaped
+            && let Some(container) = process.container.upgrade()
+        {
             container.tell_oom(Some(super::oom::Ended {
                 process,
                 pid,
@@ -90,26 +125,19 @@ impl Tracker {
             }));
         }
         let mut life = self.lock();
-        if life.tracked(pid) {
+        if claim == Claim::Unreaped && life.tracked(pid) {
             return Err(Error::unknown(format!(
                 "the runtime named process {pid}, which is another process of this shim's containers"
             )));
         }
-        let announced = life.announce(start, pid, Arc::clone(process), unreaped);
-        let effects = announced.map_err(|refusal| match refusal {
-            Refusal::Stranger => Error::unknown(format!(
-                "the runtime named process {pid}, which is no child of this shim"
-            )),
-            Refusal::Gone | Refusal::InitExited | Refusal::Busy => {
-                Error::not_found("container not created")
-            }
-        })?;
+        let announced = life.announce(start, pid, Arc::clone(process), claim);
+        let effects = announced.map_err(refused)?;
         process.has_pid(pid);
         if let Some(event) = before {
             self.queue.push(event);
         }
         self.apply(effects);
-        Ok(())
+        Ok(claim == Claim::Unreaped)
     }
 
     /// The runtime started the created init.
@@ -132,8 +160,13 @@ impl Tracker {
         Ending { tracker, start }
     }
 
+    /// Whether births are to be told with exits.
+    pub(super) fn asks_births(&self) -> bool {
+        self.lock().asks_births()
+    }
+
     /// A child of the shim that is no runtime call was reaped.
-    pub fn exited(&self, exit: Exit) {
+    pub(super) fn exited(&self, exit: Exit, born: Option<Moment>) {
         // A file of the kernel's, read without the lock: nobody else reaps meanwhile.
         let owners = self.lock().owners(exit.pid);
         for process in &owners {
@@ -148,8 +181,13 @@ impl Tracker {
             }
         }
         let mut life = self.lock();
-        let effects = life.exited(exit);
+        let effects = life.exited(exit, born);
+        let recorded = life.census().recorded > 0;
         self.apply(effects);
+        drop(life);
+        if recorded {
+            self.crowd.grows();
+        }
     }
 
     /// The time for a container's execs to drain is over.

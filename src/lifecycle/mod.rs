@@ -4,10 +4,10 @@
 //! Two things make that true. The **running map** `pid → processes` knows whose exit a reaped pid
 //! is; a pid leaves it in the step in which it is reaped, so a recycled number never meets its
 //! former owner. The **exit log** is for processes that die before their pid is known here: while
-//! a start is in flight every exit is written down, and the start looks its pid up when it ends.
-//! All open starts share one log, trimmed to the oldest of them and empty when none is open.
-//! (Assumed: the kernel, which hands pids out in turn, does not come round to the number of a dead
-//! process again before the runtime call that made it has returned.)
+//! a start is in flight whose process has no name yet, every exit is written down with the birth of who
+//! ended, which tells a process from others that have had its number. When the runtime [names](Lifecycle::named)
+//! its process, at the latest when the start ends, that is looked up there ([`start`]). All such starts
+//! share one log, trimmed to the oldest of them, bounded, and empty when there is none.
 //!
 //! The code is pure: exits and outcomes of starts go in, [`Effect`]s come out. The caller holds
 //! one short mutex around each call *and* the application of its effects (queue the event, wake
@@ -18,6 +18,7 @@
 
 mod container;
 mod log;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -25,8 +26,10 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use self::container::{Container, Init};
-use self::log::ExitLog;
-use crate::monitor::{Exit, Pid};
+use self::log::{Ended, ExitLog};
+pub use self::start::Claim;
+use self::start::{Kind, Start};
+use crate::monitor::{Clocks, Exit, Moment, Pid};
 
 /// Status of a process whose container is forgotten before it was reaped: killed by SIGKILL,
 /// which is what the runtime's forced delete does.
@@ -49,8 +52,8 @@ pub enum Refusal {
     InitExited,
     /// The container has an init already, or one is being started.
     Busy,
-    /// The pid is neither an unreaped child nor one reaped since the start began: the runtime
-    /// named a process that is not its work, whose exit could never be seen.
+    /// The pid is neither an unreaped child nor one reaped since the start began, or was born before it:
+    /// the runtime named a process that is not its work, whose exit could never be seen.
     Stranger,
 }
 
@@ -110,24 +113,6 @@ pub struct Lifecycle<P> {
     log: ExitLog,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Start {
-    container: ContainerKey,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Init appears, not started yet.
-    Create,
-    /// Init is known from its create.
-    Start,
-    /// Init appears started.
-    Restore,
-    /// An exec appears started.
-    Exec,
-}
-
 #[derive(Clone, Debug)]
 struct Running<P> {
     container: ContainerKey,
@@ -160,13 +145,13 @@ impl<P: Clone> Lifecycle<P> {
         key
     }
 
-    /// Before the runtime's create. From here until the start ends no exit is missed. Every
+    /// Before the runtime's create, at `now`. From here until the start ends no exit is missed. Every
     /// `begin_*` is followed by one `announce*` or [`abandon`](Self::abandon).
-    pub fn begin_create(&mut self, c: ContainerKey) -> Result<StartId, Refusal> {
+    pub fn begin_create(&mut self, c: ContainerKey, now: Clocks) -> Result<StartId, Refusal> {
         let container = self.containers.get(&c).ok_or(Refusal::Gone)?;
         container.check_startable()?;
         match container.init {
-            Init::Absent => Ok(self.open(c, Kind::Create)),
+            Init::Absent => Ok(self.open(c, Kind::Create, now)),
             Init::Alive(_) | Init::Held { .. } | Init::Published(_) => Err(Refusal::Busy),
         }
     }
@@ -174,32 +159,56 @@ impl<P: Clone> Lifecycle<P> {
     /// Before the runtime's start of a created init, or its restore if no init is known yet.
     /// A created init stays in the running map: its exit is noticed at once, and published only
     /// when the outcome of this start is known.
-    pub fn begin_start(&mut self, c: ContainerKey) -> Result<StartId, Refusal> {
+    pub fn begin_start(&mut self, c: ContainerKey, now: Clocks) -> Result<StartId, Refusal> {
         let container = self.containers.get(&c).ok_or(Refusal::Gone)?;
         container.check_startable()?;
         let kind = match container.init {
             Init::Absent => Kind::Restore,
             Init::Alive(_) | Init::Held { .. } | Init::Published(_) => Kind::Start,
         };
-        Ok(self.open(c, kind))
+        Ok(self.open(c, kind, now))
     }
 
     /// Before the runtime's exec. Init's exit waits for this exec from here on.
-    pub fn begin_exec(&mut self, c: ContainerKey) -> Result<StartId, Refusal> {
+    pub fn begin_exec(&mut self, c: ContainerKey, now: Clocks) -> Result<StartId, Refusal> {
         let container = self.containers.get_mut(&c).ok_or(Refusal::Gone)?;
         if container.init.exit().is_some() {
             return Err(Refusal::InitExited);
         }
         container.execs += 1;
-        Ok(self.open(c, Kind::Exec))
+        Ok(self.open(c, Kind::Exec, now))
     }
 
-    /// A create, restore or exec came up as `pid`. Of a create, the caller publishes the create
-    /// event itself, after this returned `Ok` and before it applies the effects.
+    /// The runtime of this start says that its process is `pid`, which it wrote down not later than
+    /// `latest`. May be told at any time before the start ends: from then on what others do is not written
+    /// down for this start.
+    pub fn named(&mut self, id: StartId, pid: Pid, latest: Moment) {
+        if let Some(start) = self.starts.get_mut(&id)
+            && start.named.is_none_or(|named| named.pid != pid)
+        {
+            start.name(id.0, pid, latest, &self.log);
+            self.trim();
+        }
+    }
+
+    /// Whose the number is that this start's runtime has [named](Self::named).
     ///
-    /// `unreaped`: at this moment, under the lock, `pid` is a child still to be reaped (`waitid`
-    /// with `WNOWAIT` finds it). Then an exit recorded for that number was a former owner's.
-    /// No reap may lie between the two without its [`exited`](Self::exited): they run on one thread.
+    /// `unreaped`: at this moment `pid` is a child still to be reaped (`waitid` with `WNOWAIT` finds
+    /// it), that was born then, as far as that can be told. It may have the number of this start's
+    /// process, which was reaped before.
+    pub fn claim(&self, id: StartId, unreaped: Option<Option<Moment>>) -> Result<Claim, Refusal> {
+        let start = self.starts.get(&id).ok_or(Refusal::Gone)?;
+        let named = start.named.ok_or(Refusal::Stranger)?;
+        let claim = named.claim(unreaped, start.begun.boot);
+        claim.ok_or(Refusal::Stranger)
+    }
+
+    /// A create, restore or exec came up as `pid`, which was [named](Self::named) and
+    /// [claimed](Self::claim). Of a create, the caller publishes the create event itself, after this
+    /// returned `Ok` and before it applies the effects.
+    ///
+    /// No reap may lie between the claim and this without its [`exited`](Self::exited): they run on one
+    /// thread.
     ///
     /// On `Err` nothing was announced: the caller kills the process, and then abandons the start.
     pub fn announce(
@@ -207,16 +216,12 @@ impl<P: Clone> Lifecycle<P> {
         id: StartId,
         pid: Pid,
         process: P,
-        unreaped: bool,
+        claim: Claim,
     ) -> Result<Vec<Effect<P>>, Refusal> {
         let start = *self.starts.get(&id).ok_or(Refusal::Gone)?;
         if start.kind == Kind::Start {
             return Ok(self.announce_start(id));
         }
-        let exit = match unreaped {
-            true => None,
-            false => Some(self.log.last(id.0, pid).ok_or(Refusal::Stranger)?),
-        };
         self.close(id);
 
         let mut effects = Vec::new();
@@ -233,11 +238,11 @@ impl<P: Clone> Lifecycle<P> {
             exec,
             process,
         };
-        match exit {
-            None => {
+        match claim {
+            Claim::Unreaped => {
                 self.running.insert((pid, id), running);
             }
-            Some(exit) => self.reaped(running, exit, &mut effects),
+            Claim::Ended(exit) => self.reaped(running, exit, &mut effects),
         }
         Ok(effects)
     }
@@ -255,17 +260,34 @@ impl<P: Clone> Lifecycle<P> {
         self.end(id, false)
     }
 
-    /// A child was reaped which is not the monitor's own: a process of a container or a stranger.
+    /// Whether births are to be told with exits: a start is in flight that brings up a process.
+    pub fn asks_births(&self) -> bool {
+        self.starts.values().any(|start| start.kind != Kind::Start)
+    }
+
+    /// When this start began.
+    pub fn begun(&self, id: StartId) -> Option<Clocks> {
+        self.starts.get(&id).map(|start| start.begun)
+    }
+
+    /// A child was reaped which is not the monitor's own: a process of a container or a stranger. It was
+    /// born then, if that was [asked](Self::asks_births) and could be told.
     #[must_use]
-    pub fn exited(&mut self, exit: Exit) -> Vec<Effect<P>> {
+    pub fn exited(&mut self, exit: Exit, born: Option<Moment>) -> Vec<Effect<P>> {
         let mut owners = Vec::new();
         let all = (exit.pid, StartId(0))..=(exit.pid, StartId(u64::MAX));
         while let Some((&key, _)) = self.running.range(all.clone()).next() {
             owners.extend(self.running.remove(&key));
         }
-        if !self.starts.is_empty() {
+        let ended = Ended { exit, born };
+        let mut nameless = false;
+        for start in self.starts.values_mut() {
+            start.reaped(ended);
+            nameless |= start.is_nameless();
+        }
+        if nameless {
             let seq = self.tick();
-            self.log.record(seq, exit);
+            self.log.record(seq, ended);
         }
         // With several owners one of them is right, or all (one sandbox process for many
         // containers); otherwise the older one's exit was missed and is over anyway.
@@ -350,7 +372,9 @@ impl<P: Clone> Lifecycle<P> {
     /// Whether the exit of a process of this number was recorded, since there may be a start that made it.
     #[must_use]
     pub fn has_reaped(&self, pid: Pid) -> bool {
-        self.log.last(0, pid).is_some()
+        let named = |start: &Start| start.named.and_then(|named| named.exit());
+        let mut named = self.starts.values().filter_map(named);
+        named.any(|exit| exit.pid == pid) || self.log.of(0, pid).next().is_some()
     }
 
     /// What is held at this moment, for the dump and the leak tests.
@@ -387,12 +411,18 @@ impl<P: Clone> Lifecycle<P> {
         self.clock
     }
 
-    fn open(&mut self, container: ContainerKey, kind: Kind) -> StartId {
+    fn open(&mut self, container: ContainerKey, kind: Kind, begun: Clocks) -> StartId {
         let id = StartId(self.tick());
         if let (true, Some(container)) = (kind != Kind::Exec, self.containers.get_mut(&container)) {
             container.starting = true;
         }
-        self.starts.insert(id, Start { container, kind });
+        let start = Start {
+            container,
+            kind,
+            begun,
+            named: None,
+        };
+        self.starts.insert(id, start);
         id
     }
 
@@ -428,7 +458,9 @@ impl<P: Clone> Lifecycle<P> {
     }
 
     fn trim(&mut self) {
-        self.log.trim(self.starts.keys().next().map(|id| id.0));
+        let mut starts = self.starts.iter();
+        let oldest = starts.find(|(_, start)| start.is_nameless());
+        self.log.trim(oldest.map(|(id, _)| id.0));
     }
 
     /// An announced process is over; it is in the running map no more.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::{self, getpgid};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::wait::{Waited, Which, look_for};
 use super::{Monitor, Pid};
 
 /// How long to kill what is left; a process stuck in the kernel may never end.
@@ -21,13 +22,18 @@ impl Monitor {
         let group = |pid| getpgid(Some(unistd::Pid::from_raw(pid))).map(unistd::Pid::as_raw);
         let end = async {
             loop {
+                // As a rule none is: then nobody reads the list of all children, which may be long.
+                if look_for(Which::Group(leader), 0) == Waited::None {
+                    return;
+                }
+                let begun = Instant::now();
                 let ours = |pid| group(pid) == Ok(leader);
                 match self.kill_adopted(ours, Signal::SIGKILL) {
                     Ok(0) => return,
                     Ok(_) => {}
                     Err(e) => return log::warn!("children of this process: {e}", e = e.words()),
                 }
-                sleep(Duration::from_millis(1)).await;
+                sleep(Duration::from_millis(1).max(begun.elapsed() * 4)).await;
             }
         };
         timeout(LIMIT, end).await.is_ok()

@@ -1,9 +1,14 @@
 //! Every child that ends is reaped at once and its exit reported once, to exactly one owner.
 //!
-//! One SIGCHLD source and one task serve any number of processes. A wake-up runs `waitpid` until
-//! nothing is left, because the kernel merges signals that are pending together. The exit of a
-//! child started with [`Monitor::spawn`] goes to its [`Child`]; every other exit (descendants that
-//! the subreaper flag brought here) goes to one callback. The loop waits for nobody.
+//! One SIGCHLD source and one task serve any number of processes. A wake-up looks until nothing is
+//! left, because the kernel merges signals that are pending together. The exit of a child started
+//! with [`Monitor::spawn`] goes to its [`Child`]; every other exit (descendants that the subreaper
+//! flag brought here) goes to one callback. The loop waits for nobody.
+//!
+//! Nor does anybody wait for the loop, or behind strangers, of whom there may be any number. Each turn
+//! first waits for the children that are known ([`Monitor::spawn`], [`Monitor::expect`]), each by its
+//! pid, which the kernel finds at once; then [`strangers`] have a short turn, and their turns have a
+//! fixed share of the thread.
 //!
 //! A child may be started on any thread, and starting one holds nothing up: while a spawn is under
 //! way somewhere, the loop takes only children of its own thread (`__WNOTHREAD`) and those that are
@@ -23,28 +28,31 @@
 
 mod child;
 mod group;
+mod moment;
+mod reap;
+mod share;
+mod strangers;
 mod supervise;
+mod wait;
 
 pub use child::Child;
 use child::Streams;
+pub use moment::{Clocks, Moment};
+pub use reap::Others;
 pub use supervise::{Action, Restart, Streak, Supervised, end, next, supervise};
 
-use crate::errno::Words;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 use std::{fs, io};
 
-use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{self, SigSet, Signal};
 use signal_hook::SigId;
 use signal_hook::low_level::{pipe, unregister};
-use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, oneshot};
 
 /// A process id as the kernel numbers them; positive.
@@ -79,6 +87,8 @@ struct Shared {
 struct Table {
     /// Children started here and not reaped yet.
     children: HashMap<Pid, Entry>,
+    /// Children that others started, and whose exits are waited for.
+    expected: BTreeSet<Pid>,
     /// Tells a child from a later one with the same pid.
     next_serial: u64,
     /// Spawns that are under way. What they start is not in `children` yet.
@@ -126,15 +136,6 @@ impl Table {
         all.retain(|pid| !self.children.contains_key(pid));
         Ok(all)
     }
-
-    /// Reaps one child that has ended, if its exit's owner is certain.
-    fn reap_one(&self) -> Option<Exit> {
-        if self.starting == 0 {
-            return wait_for(-1, 0);
-        }
-        let known = || self.children.keys().find_map(|&pid| wait_for(pid, 0));
-        wait_for(-1, libc::__WNOTHREAD).or_else(known)
-    }
 }
 
 /// A spawn that is under way.
@@ -162,10 +163,9 @@ impl Monitor {
     /// Makes this process a subreaper and starts the reap loop as one task on the current tokio
     /// runtime.
     ///
-    /// `others` is called in the loop, in the order of the reaps, for every exit that is no child
-    /// of [`Monitor::spawn`]. It must not block. Fails with `AlreadyExists` while another monitor
-    /// runs in this process.
-    pub fn start(others: impl FnMut(Exit) + Send + 'static) -> io::Result<Monitor> {
+    /// `others` is told of every exit that is no child of [`Monitor::spawn`]. Fails with
+    /// `AlreadyExists` while another monitor runs in this process.
+    pub fn start(others: impl Others) -> io::Result<Monitor> {
         let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         if RUNNING.swap(true, Ordering::AcqRel) {
             return Err(io::Error::new(
@@ -178,7 +178,7 @@ impl Monitor {
         })?;
         let again = Arc::clone(&monitor.shared.again);
         let shared = Arc::downgrade(&monitor.shared);
-        runtime.spawn(reap_loop(signals, again, shared, others));
+        runtime.spawn(reap::reap_loop(signals, again, shared, others));
         Ok(monitor)
     }
 
@@ -251,6 +251,12 @@ impl Monitor {
         Ok(Child::new(self.clone(), (pid, serial), receiver))
     }
 
+    /// This child, which no [`Monitor::spawn`] started, is waited for, until it is reaped: its exit
+    /// comes in time whatever other children do.
+    pub fn expect(&self, pid: Pid) {
+        self.shared.lock().expected.insert(pid);
+    }
+
     /// Children of [`Monitor::spawn`] that are not reaped yet, dropped handles included.
     pub fn live_children(&self) -> usize {
         self.shared.lock().children.len()
@@ -320,30 +326,6 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Reaps until no child is waiting to be reaped, but for what is being started elsewhere.
-    fn reap(&self, others: &mut impl FnMut(Exit)) {
-        loop {
-            let mut table = self.lock();
-            let Some(exit) = table.reap_one() else {
-                table.looked_meanwhile = table.starting > 0;
-                return;
-            };
-            let owner = table.children.remove(&exit.pid);
-            drop(table);
-            match owner {
-                Some(entry) => {
-                    // No receiver: the handle was dropped, and the exit is forgotten with it.
-                    let _ = entry.exit.send(exit);
-                }
-                // A panic in the callback must not end the reaping.
-                None if catch_unwind(AssertUnwindSafe(|| others(exit))).is_err() => {
-                    log::error!("handler for the exit of pid {} panicked", exit.pid);
-                }
-                None => {}
-            }
-        }
-    }
 }
 
 impl Drop for Shared {
@@ -354,74 +336,9 @@ impl Drop for Shared {
     }
 }
 
-async fn reap_loop(
-    mut signals: tokio::net::UnixStream,
-    again: Arc<Notify>,
-    shared: Weak<Shared>,
-    mut others: impl FnMut(Exit),
-) {
-    let mut buffer = [0; 64];
-    loop {
-        // Before the first read too: children may have ended before the handler was in place.
-        let Some(alive) = shared.upgrade() else {
-            return;
-        };
-        alive.reap(&mut others);
-        drop(alive);
-        let read = tokio::select! {
-            read = signals.read(&mut buffer) => read,
-            () = again.notified() => continue,
-        };
-        match read {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => {
-                return log::error!(
-                    "read the SIGCHLD pipe: {e}; no exit is seen any more",
-                    e = e.words()
-                );
-            }
-        }
-    }
-}
-
-/// One `waitpid` that does not block, of one child or of any (-1). Not nix's: it reaps first and then
-/// fails on a real-time signal, which its enum can't name, and the exit is lost (systemd uses such
-/// signals).
-fn wait_for(child: Pid, options: libc::c_int) -> Option<Exit> {
-    let options = libc::WNOHANG | libc::__WALL | options;
-    loop {
-        let mut status = 0;
-        // SAFETY: waitpid has no safe wrapper that keeps every status; it writes one int, to a
-        // local that outlives the call.
-        let pid = unsafe { libc::waitpid(child, &raw mut status, options) };
-        let at = SystemTime::now();
-        match pid {
-            -1 if Errno::last() == Errno::EINTR => {}
-            // ECHILD: there is no child at all. 0: none of them has ended.
-            -1 | 0 => return None,
-            pid => {
-                let status = decode(status);
-                return Some(Exit { pid, status, at });
-            }
-        }
-    }
-}
-
-/// Neither WUNTRACED nor WCONTINUED is asked for, so a status is an exit or a death by signal.
-fn decode(status: libc::c_int) -> u32 {
-    let status = if libc::WIFSIGNALED(status) {
-        128 + libc::WTERMSIG(status)
-    } else {
-        libc::WEXITSTATUS(status)
-    };
-    status.unsigned_abs()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Entry, Instant, Table, decode, oneshot};
+    use super::{Entry, Instant, Table, oneshot};
 
     #[test]
     fn a_recycled_pid_is_another_child() {
@@ -437,23 +354,5 @@ mod tests {
         assert!(table.unreaped(7, 1));
         assert!(!table.unreaped(7, 0), "an earlier owner of the pid");
         assert!(!table.unreaped(8, 1));
-    }
-
-    #[test]
-    fn statuses() {
-        let exited = |code: i32| code << 8;
-        for (raw, expected) in [
-            (exited(0), 0),
-            (exited(1), 1),
-            (exited(255), 255),
-            (libc::SIGKILL, 137),
-            (libc::SIGSEGV | 0x80, 139), // with a core dump
-            (
-                libc::SIGRTMIN() + 3,
-                128 + libc::SIGRTMIN().unsigned_abs() + 3,
-            ),
-        ] {
-            assert_eq!(decode(raw), expected, "{raw:#x}");
-        }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) use call::clean_environment;
 pub use error::{Kind, Operation, RuntimeError};
 pub(crate) use log::last_error;
 pub(crate) use pid_file::parse as parse_pid;
-pub use pid_file::read_pid_file;
+pub use pid_file::{Named, read_named, read_pid_file};
 pub(crate) use spawn::reach;
 
 use std::fs;

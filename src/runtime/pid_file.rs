@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
@@ -11,20 +12,39 @@ use crate::monitor::Pid;
 /// Longer than any pid, and enough to show what is there instead.
 const READ_LIMIT: u64 = 64;
 
+/// What a runtime has written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Of which process.
+    pub pid: Pid,
+    /// The file's time: when.
+    pub written: SystemTime,
+}
+
 /// Reads a pid file: digits only, no white space, at least 1, as the Go shim does.
 pub fn read_pid_file(path: &Path) -> Result<Pid> {
+    read_named(path).map(|named| named.pid)
+}
+
+/// The same, with the time at which it was written.
+pub fn read_named(path: &Path) -> Result<Named> {
     let mut content = Vec::new();
-    OpenOptions::new()
-        .read(true)
-        // A FIFO in its place must not hang the shim, nor a link have it open what is not its own.
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
-        .open(path)
-        .and_then(|file| file.take(READ_LIMIT).read_to_end(&mut content))
-        .map_err(|e| Error::io(format!("read pid file {}", path.display()), &e))?;
-    parse(&content).ok_or_else(|| {
+    let mut read = || {
+        let file = OpenOptions::new()
+            .read(true)
+            // A FIFO in its place must not hang the shim, nor a link have it open what is not its own.
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+            .open(path)?;
+        let written = file.metadata()?.modified()?;
+        file.take(READ_LIMIT).read_to_end(&mut content)?;
+        Ok(written)
+    };
+    let written = read().map_err(|e| Error::io(format!("read pid file {}", path.display()), &e))?;
+    let pid = parse(&content).ok_or_else(|| {
         let found = content[..content.len().min(32)].escape_ascii();
         Error::unknown(format!("pid file {}: no pid: \"{found}\"", path.display()))
-    })
+    })?;
+    Ok(Named { pid, written })
 }
 
 pub(crate) fn parse(content: &[u8]) -> Option<Pid> {

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::inspect;
 use super::serve::Config;
 use crate::container::tracker::Tracker;
-use crate::container::{Registry, Shared, pids};
+use crate::container::{Reaped, Registry, Shared, pids};
 use crate::dump::Reporter;
 use crate::error::{Error, Result};
 use crate::events::{self, Keeper, Publisher, Queue};
@@ -61,8 +61,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
     ));
     let keeper = Keeper::start(queue.clone(), config.namespace.clone(), limits.record);
     let tracker = Arc::new(Tracker::new(queue));
-    let reaped = Arc::clone(&tracker);
-    let monitor = Monitor::start(move |exit| reaped.exited(exit))
+    let monitor = Monitor::start(Reaped(Arc::clone(&tracker)))
         .map_err(|e| Error::io("set up the process monitor", &e))?;
     let registry = Arc::new(Registry::new(Arc::new(Shared {
         namespace: config.namespace.clone(),

@@ -187,6 +187,61 @@ fn by_inits() {
     }
 }
 
+/// The process that a start has made is over, and another has had its number, or has it now, before the
+/// runtime returns: its exit is the first one's, and the other is no business of anybody's.
+#[test]
+fn by_strangers_while_a_start_is_under_way() {
+    if !inside("by_strangers_while_a_start_is_under_way") {
+        return;
+    }
+    for runtime in RUNTIMES {
+        run(async {
+            let (mut shim, faulty) = world(runtime, &[]).await;
+            shim.bundle("a", Spec::new("a", ["sleep", "1000"]));
+            shim.bundle("b", Spec::new("b", ["sleep", "1000"]));
+            next_pid(FIRST);
+            let request = faulty.create_request(&shim, "a");
+            shim.tasks.create(&request).await.unwrap();
+            shim.start_process("a", "").await.unwrap();
+            for fault in ["recycled=ended", "recycled=living"] {
+                let living = fault == "recycled=living";
+                let others = |pid: u32| {
+                    assert_eq!(alive(pid), living, "{fault}");
+                    if living {
+                        crate::common::signal(pid, "KILL");
+                    }
+                };
+                faulty.set("exec", fault);
+                for (id, script, status) in [("x", "exit 0", 0), ("y", "exit 7", 7)] {
+                    let args = ["sh", "-c", script];
+                    let started = shim.exec("a", id, &args);
+                    let (pid, ()) = tokio::join!(started, good_works(&shim));
+                    let pid = pid.unwrap();
+                    assert_eq!(shim.wait("a", id).await.unwrap().exit_status, status);
+                    let exits = exits_until(&mut shim, id).await;
+                    assert!(exits.contains(&(id.to_owned(), pid, status)), "{exits:?}");
+                    assert_eq!(shim.delete("a", id).await.unwrap().exit_status, status);
+                    others(pid);
+                }
+                faulty.clear("exec");
+
+                faulty.set("create", fault);
+                let request = faulty.create_request(&shim, "b");
+                let pid = shim.tasks.create(&request).await.unwrap().pid;
+                assert_eq!(shim.wait("b", "").await.unwrap().exit_status, 137);
+                assert!(shim.kill("b", "", 9).await.is_err());
+                assert_eq!(shim.delete("b", "").await.unwrap().pid, pid);
+                faulty.clear("create");
+                others(pid);
+                good_works(&shim).await;
+            }
+            shim.remove("a").await;
+            shim.remove(GOOD).await;
+            shim.end().await;
+        });
+    }
+}
+
 /// Takes all events up to the start of `new`.
 async fn exits_until_started(shim: &mut Shim, pid: u32) {
     let is =

@@ -116,6 +116,26 @@ after-pid=*)
     say 'it broke after the work'
     exit 1
     ;;
+# Its process is over and reaped, and when this returns another has had, or has, its number: one that
+# this made, is the shim's child too, and ends with 99.
+recycled=*)
+    "$real" "$@" || exit
+    read -r pid <"$pid_file" || [ -n "$pid" ]
+    [ "$op" = exec ] || kill -9 "$pid"
+    while [ -e "/proc/$pid" ]; do sleep 0.01; done
+    # Births are told in hundredths of a second.
+    sleep 0.1
+    stranger='exit 99'
+    [ "$fault" = recycled=living ] && stranger='exec sleep 1000'
+    until (
+        echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid
+        sh -c "$stranger" </dev/null >/dev/null 2>&1 &
+        [ "$!" = "$pid" ] || ! kill -9 $!
+    ); do :; done
+    if [ "$fault" = recycled=ended ]; then
+        while [ -e "/proc/$pid" ]; do sleep 0.01; done
+    fi
+    ;;
 # With a child that holds the standard streams.
 hang)
     sleep 1000 &

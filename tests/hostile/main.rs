@@ -11,5 +11,6 @@ mod events;
 mod files;
 mod frames;
 mod noise;
+mod orphans;
 mod wire;
 mod world;

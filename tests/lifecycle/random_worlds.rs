@@ -23,6 +23,7 @@ fn enabled(world: &World) -> Vec<Vec<Step>> {
 
     let mut spawn = Vec::new();
     let (mut succeed, mut fail, mut lie, mut replay) = (vec![], vec![], vec![], vec![]);
+    let (mut name, mut look) = (vec![], vec![]);
     for (s, start) in world.starts.iter().enumerate() {
         if start.over {
             replay.push(Step::Replay(s));
@@ -31,7 +32,14 @@ fn enabled(world: &World) -> Vec<Vec<Step>> {
         fail.push(Step::Fail(s));
         match (start.kind, start.process) {
             (Kind::Start, _) => succeed.push(Step::Succeed(s)),
-            (_, Some(_)) => succeed.push(Step::Succeed(s)),
+            (_, Some(_)) => {
+                succeed.push(Step::Succeed(s));
+                match (start.named, start.looked) {
+                    (None, _) => name.push(Step::Name(s)),
+                    (Some(_), false) => look.push(Step::Look(s)),
+                    (Some(_), true) => {}
+                }
+            }
             (_, None) => {
                 spawn.extend(pids.iter().map(|&pid| Step::Spawn(s, pid)));
                 lie.push(Step::Lie(s));
@@ -55,6 +63,9 @@ fn enabled(world: &World) -> Vec<Vec<Step>> {
         each(Step::BeginExec),
         spawn.clone(),
         spawn,
+        name.clone(),
+        name,
+        look,
         succeed.clone(),
         succeed,
         fail,
@@ -94,6 +105,7 @@ fn every_announced_process_gets_its_own_exit_once_and_init_last() {
         let mut total = total.borrow_mut();
         total.early += seen.early;
         total.recycled += seen.recycled;
+        total.recycled_after += seen.recycled_after;
         total.held += seen.held;
         total.drained += seen.drained;
         total.died_starting += seen.died_starting;
@@ -111,6 +123,7 @@ fn every_announced_process_gets_its_own_exit_once_and_init_last() {
     let rare = [
         total.early,
         total.recycled,
+        total.recycled_after,
         total.held,
         total.drained,
         total.died_starting,

@@ -7,8 +7,8 @@ mod oracle;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, SystemTime};
 
-use cotter::lifecycle::{Census, ContainerKey, Lifecycle, Refusal, StartId};
-use cotter::monitor::{Exit, Pid};
+use cotter::lifecycle::{Census, Claim, ContainerKey, Lifecycle, Refusal, StartId};
+use cotter::monitor::{Clocks, Exit, Moment, Pid};
 
 /// The time at which containers are forgotten.
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -32,6 +32,10 @@ pub enum Step {
     BeginExec(usize),
     /// The runtime of this start makes its process.
     Spawn(usize, Pid),
+    /// It writes down the pid.
+    Name(usize),
+    /// What it has written is seen before it returns.
+    Look(usize),
     /// The runtime of this start reports success, or failure.
     Succeed(usize),
     Fail(usize),
@@ -68,6 +72,9 @@ pub struct Start {
     pub kind: Kind,
     pub process: Option<usize>,
     begun: u64,
+    /// When the pid was written down.
+    pub named: Option<u64>,
+    pub looked: bool,
     pub over: bool,
 }
 
@@ -77,6 +84,7 @@ pub struct Process {
     container: Option<usize>,
     exec: bool,
     pid: Pid,
+    born: u64,
     pub reaped: bool,
     exited: bool,
 }
@@ -85,6 +93,7 @@ pub struct Process {
 #[derive(Clone)]
 struct Happened {
     at: u64,
+    process: usize,
     pid: Pid,
 }
 
@@ -92,7 +101,10 @@ struct Happened {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     pub early: u64,
+    /// Others had the number before it, in the time of its start.
     pub recycled: u64,
+    /// Others had it after it.
+    pub recycled_after: u64,
     pub held: u64,
     pub drained: u64,
     pub died_starting: u64,
@@ -147,12 +159,13 @@ impl World {
     }
 
     /// Whether the kernel may give this number out: nobody has it, and the last who had it is
-    /// not a start's process of which the runtime has yet to report. (The kernel hands numbers
-    /// out in turn; this one would come round again within one runtime call.)
+    /// not a start's process that the runtime has yet to name. (The kernel hands numbers out in turn; this
+    /// one would come round again between a death and the next line of the runtime.)
     pub fn free(&self, pid: Pid) -> bool {
-        let reported = |s: &Start| s.over || self.containers[s.container].forgotten;
+        let named =
+            |s: &Start| s.over || s.named.is_some() || self.containers[s.container].forgotten;
         let fresh = |s: &Start| s.process.is_some_and(|p| self.processes[p].pid == pid);
-        !self.alive(pid) && self.starts.iter().all(|s| reported(s) || !fresh(s))
+        !self.alive(pid) && self.starts.iter().all(|s| named(s) || !fresh(s))
     }
 
     fn alive(&self, pid: Pid) -> bool {
@@ -188,6 +201,11 @@ impl World {
                 self.begin(c, Kind::Exec);
             }
             Step::Spawn(s, pid) => self.starts[s].process = Some(self.spawn(pid)),
+            Step::Name(s) => {
+                self.clock += 1;
+                self.starts[s].named = Some(self.clock);
+            }
+            Step::Look(s) => self.look(s),
             Step::Succeed(s) => self.succeed(s),
             Step::Fail(s) => self.fail(s),
             Step::Lie(s) => self.lie(s),
@@ -255,10 +273,15 @@ impl World {
             Kind::Create if container.init.is_some() => Err(Refusal::Busy),
             Kind::Create | Kind::Start | Kind::Restore | Kind::Exec => Ok(()),
         };
+        self.clock += 1;
+        let now = Clocks {
+            boot: Moment(self.clock),
+            wall: NOW,
+        };
         let got = match kind {
-            Kind::Create => self.life.begin_create(container.key),
-            Kind::Start | Kind::Restore => self.life.begin_start(container.key),
-            Kind::Exec => self.life.begin_exec(container.key),
+            Kind::Create => self.life.begin_create(container.key, now),
+            Kind::Start | Kind::Restore => self.life.begin_start(container.key, now),
+            Kind::Exec => self.life.begin_exec(container.key, now),
         };
         assert_eq!(got.map(|_| ()), expected, "begin {kind:?}");
         let Ok(id) = got else {
@@ -267,23 +290,26 @@ impl World {
         };
         assert!(self.starts.iter().all(|s| s.id != id), "reused start");
         container.starting |= kind != Kind::Exec;
-        self.clock += 1;
         self.starts.push(Start {
             id,
             container: c,
             kind,
             process: None,
             begun: self.clock,
+            named: None,
+            looked: false,
             over: false,
         });
     }
 
     fn spawn(&mut self, pid: Pid) -> usize {
         assert!(self.free(pid));
+        self.clock += 1;
         self.processes.push(Process {
             container: None,
             exec: false,
             pid,
+            born: self.clock,
             reaped: false,
             exited: false,
         });
@@ -306,19 +332,28 @@ impl World {
 
         let p = start.process.unwrap();
         let pid = self.processes[p].pid;
+        if start.named.is_none() {
+            self.clock += 1;
+            self.starts[s].named = Some(self.clock);
+        }
+        self.look(s);
         // What `waitid` would say of the number, whoever has it now.
-        let unreaped = self.alive(pid);
-        let mut recorded = self
+        let mut all = self.processes.iter();
+        let unreaped = all.find(|p| p.pid == pid && !p.reaped);
+        let unreaped = unreaped.map(|p| Some(Moment(p.born)));
+        let mut others = self
             .happened
             .iter()
-            .filter(|h| h.at > start.begun && h.pid == pid);
+            .filter(|h| h.at > start.begun && h.process != p && h.pid == pid);
         if !forgotten {
             let process = &mut self.processes[p];
             process.container = Some(c);
             process.exec = start.kind == Kind::Exec;
             self.seen.early += u64::from(process.reaped);
-            let recycled = recorded.nth(usize::from(process.reaped)).is_some();
-            self.seen.recycled += u64::from(recycled);
+            let after = |h: &Happened| h.process > p;
+            self.seen.recycled += u64::from(others.clone().any(|h| !after(h)));
+            let taken = unreaped.is_some() && process.reaped;
+            self.seen.recycled_after += u64::from(taken || others.any(after));
             if start.kind != Kind::Exec {
                 self.containers[c].init = Some(p);
                 self.containers[c].starting = false;
@@ -327,7 +362,11 @@ impl World {
                 self.to_start = Some(p);
             }
         }
-        let got = self.life.announce(start.id, pid, p, unreaped);
+        let claim = self.life.claim(start.id, unreaped);
+        let got = claim.and_then(|claim| {
+            assert_eq!(claim == Claim::Unreaped, !self.processes[p].reaped);
+            self.life.announce(start.id, pid, p, claim)
+        });
         self.seen.gone += u64::from(forgotten);
         match got {
             Ok(effects) => {
@@ -354,13 +393,30 @@ impl World {
             true => Refusal::Gone,
             false => Refusal::Stranger,
         };
-        let got = self.life.announce(id, NO_PID, usize::MAX, false);
-        assert_eq!(got, Err(expected));
+        assert_eq!(self.life.claim(id, None), Err(expected));
+        // One that came before it, or nobody.
+        for unreaped in [None, Some(Some(Moment(self.starts[s].begun - 1)))] {
+            let mut life = self.life.clone();
+            life.named(id, NO_PID, Moment(self.clock));
+            assert_eq!(life.claim(id, unreaped), Err(expected));
+        }
+    }
+
+    /// The pid that the runtime has written down is seen.
+    fn look(&mut self, s: usize) {
+        let start = &mut self.starts[s];
+        if let (Some(p), Some(named)) = (start.process, start.named) {
+            start.looked = true;
+            let pid = self.processes[p].pid;
+            self.life.named(start.id, pid, Moment(named));
+        }
     }
 
     fn replay(&mut self, s: usize) {
         let id = self.starts[s].id;
-        let got = self.life.announce(id, NO_PID, usize::MAX, true);
+        self.life.named(id, NO_PID, Moment(self.clock));
+        assert_eq!(self.life.claim(id, Some(None)), Err(Refusal::Gone));
+        let got = self.life.announce(id, NO_PID, usize::MAX, Claim::Unreaped);
         assert_eq!(got, Err(Refusal::Gone));
         assert_eq!(self.life.announce_start(id), []);
         assert_eq!(self.life.abandon(id), []);
@@ -372,14 +428,17 @@ impl World {
         process.reaped = true;
         self.clock += 1;
         let exit = exit_of(p, process.pid);
+        let born = Moment(process.born);
         self.happened.push(Happened {
             at: self.clock,
+            process: p,
             pid: exit.pid,
         });
         let init = process.container.filter(|_| !process.exec);
         let starting = init.is_some_and(|c| self.containers[c].starting);
         self.seen.died_starting += u64::from(starting);
-        let effects = self.life.exited(exit);
+        let asked = self.life.asks_births();
+        let effects = self.life.exited(exit, asked.then_some(born));
         self.apply(effects);
     }
 

@@ -4,7 +4,7 @@
 use cotter::lifecycle::{Census, Effect, FORGOTTEN_STATUS};
 use cotter::monitor::Exit;
 
-use super::{NOW, Process, Start, World, exit_of};
+use super::{Kind, NOW, Process, Start, World, exit_of};
 
 impl World {
     /// Takes effects one by one; each must be legal at its place.
@@ -103,7 +103,9 @@ impl World {
         let known = |c: Option<usize>| c.is_some_and(|c| !self.containers[c].forgotten);
         let open = |s: &&Start| !s.over && known(Some(s.container));
         let running = |p: &&Process| !p.reaped && known(p.container);
-        let oldest = self.starts.iter().find(open).map_or(u64::MAX, |s| s.begun);
+        let nameless = |s: &&Start| open(s) && s.kind != Kind::Start && !s.looked;
+        let oldest = self.starts.iter().find(nameless);
+        let oldest = oldest.map_or(u64::MAX, |s| s.begun);
         let expected = Census {
             running: self.processes.iter().filter(running).count(),
             starts: self.starts.iter().filter(open).count(),
