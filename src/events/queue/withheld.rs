@@ -46,7 +46,7 @@ impl Withheld {
 
     /// A word about event `seq`, the newest; given back if it may be said.
     pub(super) fn add(&mut self, seq: u64, word: Word) -> Option<Word> {
-        if !self.waits() {
+        if !self.waits() || seq < self.written {
             return Some(word);
         }
         self.words.push_back((seq, word));
