@@ -38,7 +38,7 @@ impl Ledger {
         note(facts.processes.entry(key(id, exec)).or_default());
     }
 
-    /// Notes that a container may run out of memory.
+    /// Notes that a container may run out of memory (chaos/).
     pub fn starves(&self, id: &str) {
         self.0.borrow_mut().starving.insert(id.to_owned());
     }
