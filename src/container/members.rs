@@ -2,9 +2,10 @@
 //!
 //! Invariant: each process that the shim started and has not reaped is named, whatever the kernel's lists say
 //! or do not: a manager takes an empty answer, and an error, for a container that is gone, and forgets it.
-//! Added is what can be read: of the container's cgroup all, and where one of those processes is not in it
-//! (it was moved, or the cgroup is gone, hidden or shared with the shim) what descends from that process;
-//! never who is in some other cgroup, who may be a stranger. Pinned by `tests/resources/members.rs`.
+//! Added is what can be read: of the container's cgroup all, and what descends from those of the processes
+//! that are not in it (they were moved, or the cgroup is gone, hidden or shared with the shim), from all of
+//! them where the cgroup could not be read to its end; never who is in some other cgroup, who may be a
+//! stranger. Pinned by `tests/resources/members.rs`.
 //!
 //! Both are as long as a container makes them: read in slices, and no longer than [`LIMIT`].
 
@@ -39,19 +40,21 @@ impl Container {
         let begun = Instant::now();
         let listed = match self.cgroup.get() {
             Some(cgroup) => self.listed(cgroup).await,
-            None => Ok(BTreeSet::new()),
+            None => Ok((BTreeSet::new(), true)),
         };
         let known = self.known();
-        let mut pids = match listed {
+        let (mut pids, whole) = match listed {
             Ok(listed) => listed,
             // All have ended, and the cgroup went with them.
             Err(why) if known.is_empty() && why.code != Code::NotFound => return Err(why),
             Err(why) => {
                 log::debug!("container {}: list its processes: {why}", self.id);
-                BTreeSet::new()
+                (BTreeSet::new(), false)
             }
         };
-        let elsewhere = known.iter().filter(|(pid, _)| !pids.contains(pid));
+        let elsewhere = known
+            .iter()
+            .filter(|(pid, _)| !whole || !pids.contains(pid));
         let elsewhere: Vec<Pid> = elsewhere.map(|(pid, _)| *pid).collect();
         for pid in elsewhere {
             let left = LIMIT.saturating_sub(begun.elapsed());
@@ -84,14 +87,19 @@ impl Container {
             .collect()
     }
 
-    async fn listed(&self, cgroup: &Cgroup) -> Result<BTreeSet<Pid>> {
+    /// Who is in the cgroup, and whether that is certainly all.
+    async fn listed(&self, cgroup: &Cgroup) -> Result<(BTreeSet<Pid>, bool)> {
         let listed = cgroup.listed(LIMIT / 2).await?;
         match &listed.whole {
             Err(why) if listed.pids.is_empty() => return Err(why.clone()),
-            Err(why) => log::warn!("container {}: some of its processes only: {why}", self.id),
+            Err(why) => log::warn!(
+                "container {}: not all of its cgroup was read: {why}",
+                self.id
+            ),
             Ok(()) => {}
         }
-        Ok(listed.pids.into_iter().map(|pid| pid.as_raw()).collect())
+        let pids = listed.pids.into_iter().map(nix::unistd::Pid::as_raw);
+        Ok((pids.collect(), listed.whole.is_ok()))
     }
 }
 

@@ -212,8 +212,11 @@ fn cover_with_v2() -> &'static [&'static str] {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let (none, flags) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
     mount(none, "/", none, flags, none).unwrap();
-    let (usual, v2) = ("/sys/fs/cgroup", Some("cgroup2"));
-    mount(v2, usual, v2, MsFlags::empty(), none).unwrap();
+    let usual = "/sys/fs/cgroup";
+    // The kernel mounts nothing over itself.
+    for kind in ["tmpfs", "cgroup2"] {
+        mount(Some(kind), usual, Some(kind), MsFlags::empty(), none).unwrap();
+    }
     if v2_alone { &RUNTIMES } else { &RUNTIMES[..1] }
 }
 
