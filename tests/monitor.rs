@@ -392,28 +392,27 @@ async fn in_slices(world: &mut World) {
 
 /// However many strangers have ended before.
 async fn what_is_known_comes_first(world: &mut World) {
-    let mut command = sh("exec 3<&0; /bin/sh -c 'read line; exit 7' <&3 & echo $!");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut starter = world.monitor.spawn(&mut command).expect("spawn");
-    let expected: Pid = read_line(starter.take_stdout()).parse().expect("pid");
-    assert_eq!(within("starter", starter.exited()).await.status, 0);
+    let mut parent = many_dead_strangers(world);
+    let mut ours = world.monitor.spawn(&mut sh("exit 4")).expect("spawn");
+    let expected = sh("exit 7").spawn().expect("spawn").id().cast_signed();
     world.monitor.expect(expected);
     // Nobody has this one.
     world.monitor.expect(Pid::MAX);
-
-    let mut parent = many_dead_strangers(world);
-    drop(starter.take_stdin());
-    let ended = format!("/proc/{expected}/stat");
-    while !std::fs::read_to_string(&ended)
-        .expect("unreaped")
-        .contains(") Z ")
-    {
-        std::thread::yield_now();
-    }
     parent.kill(Signal::SIGKILL).expect("alive");
-    assert_eq!(within("parent", parent.exited()).await.status, 137);
+    for pid in [ours.pid(), expected, parent.pid()] {
+        let stat = format!("/proc/{pid}/stat");
+        while !std::fs::read_to_string(&stat)
+            .expect("unreaped")
+            .contains(") Z ")
+        {
+            std::thread::yield_now();
+        }
+    }
     let first = within("expected", world.others.recv()).await.expect("open");
     assert_eq!((first.pid, first.status), (expected, 7));
+    assert_eq!(within("ours", ours.exited()).await.status, 4);
+    assert_eq!(within("parent", parent.exited()).await.status, 137);
+    assert!(world.others.len() < MANY, "they came before the others");
     for _ in 0..MANY {
         let exit = within("the others", world.others.recv()).await;
         assert_eq!(exit.expect("open").status, 3);
