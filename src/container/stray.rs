@@ -26,12 +26,11 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::getsid;
 use tokio::time::{sleep, timeout};
 
-use super::tracker::is_unreaped_child;
 use super::{Container, Process, files};
 use crate::blocking::blocking;
 use crate::error::Result;
 use crate::kin::Stat;
-use crate::monitor::{Pid, children};
+use crate::monitor::{Pid, children, is_unreaped_child};
 use crate::runtime::{Fds, Kind, Named, RuntimeError, read_pid_file};
 
 /// How long to wait for the end of a killed process; one stuck in the kernel may never end.

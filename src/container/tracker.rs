@@ -13,7 +13,7 @@ use super::process::Process;
 use crate::error::{Error, Result};
 use crate::events::{Event, Queue};
 use crate::lifecycle::{Census, Claim, ContainerKey, Effect, Lifecycle, Refusal, StartId};
-use crate::monitor::{Clocks, Exit, Moment, Pid};
+use crate::monitor::{Clocks, Exit, Moment, Pid, is_unreaped_child};
 use crate::proto::events::{TaskExecStarted, TaskExit, TaskStart};
 use crate::proto::timestamp;
 use crate::runtime::Named;
@@ -324,14 +324,6 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.tracker.abandon(self.start);
     }
-}
-
-/// Whether `pid` is at this moment a child of ours whose exit has not been collected. It tells an
-/// early exit (collected already) from a recorded exit of a former owner of the same number.
-pub(super) fn is_unreaped_child(pid: Pid) -> bool {
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    waitid(Id::Pid(nix::unistd::Pid::from_raw(pid)), flags).is_ok()
 }
 
 fn started(process: &Process) -> Event {

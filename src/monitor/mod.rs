@@ -40,6 +40,7 @@ use child::Streams;
 pub use moment::{Clocks, Moment};
 pub use reap::Others;
 pub use supervise::{Action, Restart, Streak, Supervised, end, next, supervise};
+pub use wait::is_unreaped_child;
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::net::UnixStream;

@@ -88,6 +88,12 @@ pub(super) fn look_for(child: Which, options: libc::c_int) -> Waited<Pid> {
     }
 }
 
+/// Whether `pid` is at this moment a child of ours whose exit has not been collected, whatever ended it. It
+/// tells an early exit (collected already) from a recorded exit of a former owner of the same number.
+pub fn is_unreaped_child(pid: Pid) -> bool {
+    look_for(Which::One(pid), 0) != Waited::None
+}
+
 /// Neither WUNTRACED nor WCONTINUED is asked for, so a status is an exit or a death by signal.
 fn decode(status: libc::c_int) -> u32 {
     let status = if libc::WIFSIGNALED(status) {
@@ -100,7 +106,7 @@ fn decode(status: libc::c_int) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{decode, is_unreaped_child};
 
     #[test]
     fn statuses() {
@@ -117,6 +123,28 @@ mod tests {
             ),
         ] {
             assert_eq!(decode(raw), expected, "{raw:#x}");
+        }
+    }
+
+    /// With nix, a real-time signal made it none.
+    #[test]
+    fn a_child_that_any_signal_has_ended_is_to_be_reaped() {
+        for signal in [libc::SIGKILL, libc::SIGRTMIN(), libc::SIGRTMAX()] {
+            let mut child = std::process::Command::new("sleep")
+                .arg("1000")
+                .spawn()
+                .unwrap();
+            let pid = child.id().cast_signed();
+            assert!(is_unreaped_child(pid), "it lives");
+            // SAFETY: takes two numbers; the child is not reaped, so the pid is its own.
+            assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+            while !crate::kin::Stat::of(pid).unwrap().has_ended() {
+                std::thread::yield_now();
+            }
+            let unreaped = is_unreaped_child(pid);
+            child.wait().unwrap();
+            assert!(unreaped, "ended by signal {signal}");
+            assert!(!is_unreaped_child(pid));
         }
     }
 }
