@@ -14,7 +14,7 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::errno::Words;
 
-use super::share::Share;
+use super::share::{Share, Spell};
 use super::strangers::Strangers;
 use super::wait::{Waited, Which, look_for, wait_for};
 use super::{Exit, Moment, Pid, Shared, Table};
@@ -54,9 +54,9 @@ pub(super) async fn reap_loop(
         let Some(alive) = shared.upgrade() else {
             return;
         };
-        let begun = Instant::now();
+        let spell = Spell::begin();
         alive.reap_known(&mut others);
-        let pause = known.used(begun, Instant::now());
+        let pause = known.used(spell.begun, spell.ended());
         strangers.turn(&alive, &mut others);
         drop(alive);
         // Others have their turn after each of this, whatever comes in.
@@ -109,18 +109,18 @@ impl Table {
                 Waited::None => Waited::None,
             };
         }
-        match look_for(which, options) {
-            Waited::Ended(pid) => {
-                let ours = self.children.contains_key(&pid);
-                let born = if ours { None } else { Moment::born(pid) };
-                // It is there, since nobody else reaps.
-                match wait_for(Which::One(pid), 0).ended() {
-                    Some(exit) => Waited::Ended((exit, born)),
-                    None => Waited::Running,
-                }
+        loop {
+            let pid = match look_for(which, options) {
+                Waited::Ended(pid) => pid,
+                Waited::Running => return Waited::Running,
+                Waited::None => return Waited::None,
+            };
+            let ours = self.children.contains_key(&pid);
+            let born = if ours { None } else { Moment::born(pid) };
+            if let Some(exit) = wait_for(Which::One(pid), 0).ended() {
+                return Waited::Ended((exit, born));
             }
-            Waited::Running => Waited::Running,
-            Waited::None => Waited::None,
+            // Whoever holds it by a pidfd was first. Others may have ended, too.
         }
     }
 

@@ -12,7 +12,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use super::reap::Others;
-use super::share::{SLICE, Share};
+use super::share::{SLICE, Share, Spell};
 use super::{Pid, Shared};
 
 /// Children reaped in one turn, at the most.
@@ -71,7 +71,8 @@ impl Strangers {
 
     /// One turn, if it is time for one.
     pub(super) fn turn(&mut self, shared: &Shared, others: &mut impl Others) {
-        let begun = Instant::now();
+        let spell = Spell::begin();
+        let begun = spell.begun;
         if self.due.is_none_or(|due| due > begun) {
             return;
         }
@@ -95,7 +96,7 @@ impl Strangers {
                 std::mem::take(&mut self.again)
             }
         };
-        let ended = Instant::now();
+        let ended = spell.ended();
         let pause = self.share.used(begun, ended);
         self.due = more.then(|| ended + pause);
     }
