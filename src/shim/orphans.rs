@@ -35,6 +35,10 @@ const QUIET: Duration = Duration::from_millis(50);
 /// How long killed calls may take to be gone.
 const LIMIT: Duration = Duration::from_millis(200);
 
+/// So many of the files that a process has open are looked at, those it opened first: a runtime opens its
+/// log before nearly all else, and others may have any number.
+const FILES: usize = 64;
+
 /// The logs of calls that were interrupted with their shim.
 pub(super) fn logs(bundle: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(bundle).into_iter().flatten().flatten();
@@ -185,10 +189,7 @@ impl Open {
         if self.mounts.is_none() || mounts(&pid.to_string()) != self.mounts {
             return false;
         }
-        let fds = fs::read_dir(format!("/proc/{pid}/fd"))
-            .into_iter()
-            .flatten();
-        fds.flatten().any(|fd| {
+        first_files(pid).any(|fd| {
             let to = fs::read_link(fd.path()).unwrap_or_default();
             let info = || {
                 let name = fd.file_name();
@@ -198,6 +199,12 @@ impl Open {
             self.logs.contains(&to) && writes(&info())
         })
     }
+}
+
+/// The open files of a process with the lowest numbers.
+fn first_files(pid: Pid) -> impl Iterator<Item = fs::DirEntry> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter();
+    fds.flatten().flatten().take(FILES)
 }
 
 /// The mount namespace of a process, named as in `/proc`.
@@ -252,6 +259,19 @@ mod tests {
         ] {
             assert_eq!(writes(info), expected, "{info}");
         }
+    }
+
+    /// A proxy with a million connections must not cost a `delete` its time.
+    #[test]
+    fn of_a_process_with_many_files_the_first_are_looked_at() {
+        let file = || fs::File::open("/dev/null").unwrap();
+        let files: Vec<fs::File> = (0..2 * FILES).map(|_| file()).collect();
+        let looked: Vec<String> = first_files(std::process::id().cast_signed())
+            .map(|fd| fd.file_name().into_string().unwrap())
+            .collect();
+        drop(files);
+        assert_eq!(looked.len(), FILES);
+        assert!(looked.contains(&"2".to_owned()), "{looked:?}");
     }
 
     fn shell(script: &str, stdin: Stdio) -> Child {
