@@ -137,8 +137,8 @@ fn by_inits() {
             shim.wait("old", "").await.unwrap();
             let mut tries = 0;
             loop {
-                // Around the number in question: how many a runtime needs before it varies.
-                next_pid(FIRST + u32::try_from(tries % 5).unwrap());
+                // From both sides of the number in question: how many a runtime needs before it varies.
+                next_pid(FIRST - 4 + u32::try_from(tries % 9).unwrap());
                 if shim.create("new").await.unwrap() == pid {
                     break;
                 }
