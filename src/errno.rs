@@ -5,6 +5,7 @@
 //! it failed is shown as it is. tests/task/words.rs looks into errors of every kind, and at its end each
 //! test's shim has its log searched for other words (tests/common/shim.rs).
 
+use std::borrow::Cow;
 use std::io;
 
 use nix::errno::Errno;
@@ -30,6 +31,32 @@ impl Words for Errno {
     }
 }
 
+/// A text in which the standard library's words for a number, as libraries log them, are Go's.
+pub fn put_right(text: &str) -> Cow<'_, str> {
+    const MARK: &str = " (os error ";
+    let mut right = Cow::Borrowed(text);
+    let mut from = 0;
+    while let Some(mark) = right.get(from..).and_then(|rest| rest.find(MARK)) {
+        from += mark + MARK.len();
+        let digits = right[from..].bytes().take_while(u8::is_ascii_digit);
+        let end = from + digits.count();
+        let Ok(number) = right[from..end].parse::<i32>() else {
+            continue;
+        };
+        let theirs = io::Error::from_raw_os_error(number).to_string();
+        let end = end + ")".len();
+        // Not where the words before it are others.
+        if let Some(start) = end.checked_sub(theirs.len())
+            && right.get(start..end) == Some(theirs.as_str())
+        {
+            let ours = of(number);
+            right.to_mut().replace_range(start..end, &ours);
+            from = start + ours.len();
+        }
+    }
+    right
+}
+
 /// The words of a number. Go's table is libc's, each entry beginning with a small letter unless it begins
 /// with two capitals.
 fn of(number: i32) -> String {
@@ -51,6 +78,33 @@ fn of(number: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_libraries_say_is_put_right() {
+        for (text, expected) in [
+            ("", ""),
+            ("ready", "ready"),
+            (
+                "got error: Socket(\"Broken pipe (os error 32)\")",
+                "got error: Socket(\"broken pipe\")",
+            ),
+            (
+                "a: Broken pipe (os error 32), b: No such file or directory (os error 2)",
+                "a: broken pipe, b: no such file or directory",
+            ),
+            ("my own (os error 32)", "my own (os error 32)"),
+            (" (os error 2)", " (os error 2)"),
+            ("x (os error ", "x (os error "),
+            ("x (os error 32", "x (os error 32"),
+            ("x (os error 99999999999)", "x (os error 99999999999)"),
+            (
+                "ä (os error ß) (os error 32)",
+                "ä (os error ß) (os error 32)",
+            ),
+        ] {
+            assert_eq!(put_right(text), expected, "{text}");
+        }
+    }
 
     /// Of Go's syscall/zerrors_linux_*.go.
     #[test]

@@ -244,6 +244,7 @@ async fn a_client_that_acts_ends_the_wait_for_a_manager_that_is_back() {
     drop(manager);
 
     // Through the one before, which proves nothing.
+    tokio::time::sleep(Duration::from_millis(20)).await; // the file's time is as coarse as a tick
     let mut manager = Manager::start(&dir.socket(), |_| Answer::Take);
     queue.push(exit(2));
     queue.push(exit(3));

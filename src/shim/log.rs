@@ -20,6 +20,7 @@ use nix::errno::Errno;
 
 use super::RUNTIME_NAME;
 use crate::dump::recent::Recent;
+use crate::errno;
 use crate::error::{Error, Result};
 use crate::shown;
 
@@ -62,6 +63,7 @@ pub fn init(path: &Path, debug: bool) -> Result<()> {
     builder.target(env_logger::Target::Pipe(Box::new(Lines::new(io::stderr()))));
     builder.format(|out, record| {
         let (text, now) = (record.args().to_string(), SystemTime::now());
+        let text = errno::put_right(&text);
         if record.level() <= Level::Warn {
             ERRORS.note(now, &text);
         }

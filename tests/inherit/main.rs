@@ -32,7 +32,8 @@ impl Odd {
         let program = program.display();
         write_program(
             &path,
-            format!("#!/bin/sh\n{lines}\nexec {words} {program} \"$@\"\n"),
+            // Whoever runs the tests may ignore SIGHUP (nohup): that is not in question here.
+            format!("#!/bin/sh\n{lines}\nexec env --default-signal=HUP {words} {program} \"$@\"\n"),
         );
         Self { _dir: dir, path }
     }
