@@ -30,7 +30,7 @@ pub fn line(text: &str) -> String {
     out
 }
 
-/// As [`line`], no longer than a value in a table may be.
+/// As [`line()`], no longer than a value in a table may be.
 pub fn short(text: &str) -> String {
     // An escape sequence is longer than what it stands for.
     let some: String = text.chars().take(WIDE + 1).collect();

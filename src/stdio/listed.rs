@@ -1,4 +1,4 @@
-//! Files that output may be written to where there is a list ([`allow`](super::logger::allow)), and how
+//! Files that output may be written to where there is a list ([`allow`]), and how
 //! they are opened.
 //!
 //! Invariant: all of a plan is asked for before anything of it is opened, made or run; and what is opened
