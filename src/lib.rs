@@ -18,13 +18,14 @@
 //! [`stdio`], [`mount`] and [`cgroup`], the hands; [`events`], what is told; [`shim`], the
 //! process around it all; [`options`], what a manager may ask of it; [`blocking`] and [`mod@apart`], where
 //! what may hang is done, `slices`, where what may be long is, and [`in_memory`], where nothing hangs;
-//! [`program`], how one is started; [`pidfd`] and [`kin`], who a process is; [`manager`], the other side,
+//! `awaited`, a value that tasks wait for; [`program`], how one is started; [`pidfd`] and [`kin`], who a process is; [`manager`], the other side,
 //! for the `cotter` tool and the tests; [`proto`], the
 //! words both sides speak.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod apart;
+mod awaited;
 pub mod blocking;
 pub mod cgroup;
 pub mod container;

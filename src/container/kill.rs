@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::sync::watch;
 
 use super::Container;
 use super::image::Image;
 use super::process::Process;
 use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
+use crate::awaited::Awaited;
 use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
@@ -213,28 +213,33 @@ impl Container {
 
 /// How many kills by the runtime are under way.
 #[derive(Debug, Default)]
-pub(super) struct Kills(Arc<watch::Sender<usize>>);
+pub(super) struct Kills(Arc<Awaited<usize>>);
 
 /// One of them, until it is dropped.
-struct Kill(Arc<watch::Sender<usize>>);
+struct Kill(Arc<Awaited<usize>>);
 
 impl Kills {
     fn begin(&self) -> Kill {
-        self.0.send_modify(|n| *n += 1);
+        self.0.change(|n| {
+            *n += 1;
+            true
+        });
         Kill(Arc::clone(&self.0))
     }
 
     /// Waits until there is none. containerd closes its connection at the answer to Delete: a Kill
     /// that has none by then fails, and with it the stop of a whole pod (contract 10.4).
     pub(super) async fn over(&self) {
-        // The sender lives in `self`.
-        let _ = self.0.subscribe().wait_for(|n| *n == 0).await;
+        self.0.wait_for(|n| n == 0).await;
     }
 }
 
 impl Drop for Kill {
     fn drop(&mut self) {
-        self.0.send_modify(|n| *n -= 1);
+        self.0.change(|n| {
+            *n -= 1;
+            true
+        });
     }
 }
 

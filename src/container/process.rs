@@ -8,11 +8,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::watch;
-
 use super::Container;
 use super::state::State;
 use super::turn::Turns;
+use crate::awaited::Awaited;
 use crate::error::Result;
 use crate::monitor::{Exit, Pid};
 use crate::stdio::{Io, Size, Stdio};
@@ -69,7 +68,7 @@ pub struct Process {
     facts: Mutex<Facts>,
     /// How it ended, told or not.
     ended: OnceLock<Exit>,
-    outcome: watch::Sender<Outcome>,
+    outcome: Awaited<Outcome>,
     io: Mutex<Streams>,
 }
 
@@ -106,7 +105,7 @@ impl Process {
                 since: Instant::now(),
             }),
             ended: OnceLock::new(),
-            outcome: watch::Sender::new(Outcome::Pending),
+            outcome: Awaited::new(Outcome::Pending),
             io: Mutex::default(),
         }
     }
@@ -132,7 +131,7 @@ impl Process {
 
     /// How it ended, or `None` while it has not.
     pub fn exit(&self) -> Option<ExitStatus> {
-        match *self.outcome.borrow() {
+        match self.outcome.get() {
             Outcome::Exited(status) => Some(status),
             Outcome::Pending | Outcome::NeverRan => None,
         }
@@ -141,31 +140,19 @@ impl Process {
     /// Waits for its exit to be published. A process whose start failed answers status 0 without a
     /// time, as the Go shim does (contract A.1). Dropping the future leaves nothing behind.
     pub async fn wait(&self) -> ExitStatus {
-        let mut seen = self.outcome.subscribe();
-        loop {
-            match *seen.borrow_and_update() {
-                Outcome::Exited(status) => return status,
-                Outcome::NeverRan => {
-                    return ExitStatus {
-                        status: 0,
-                        at: None,
-                    };
-                }
-                Outcome::Pending => {}
-            }
-            // The sender lives in `self`, which the caller holds.
-            if seen.changed().await.is_err() {
-                return ExitStatus {
-                    status: 0,
-                    at: None,
-                };
-            }
+        let over = |outcome| outcome != Outcome::Pending;
+        match self.outcome.wait_for(over).await {
+            Outcome::Exited(status) => status,
+            Outcome::NeverRan | Outcome::Pending => ExitStatus {
+                status: 0,
+                at: None,
+            },
         }
     }
 
     /// How many wait for its exit.
     pub(super) fn waiters(&self) -> usize {
-        self.outcome.receiver_count()
+        self.outcome.waiters()
     }
 
     /// Its streams, while they are open.
@@ -222,7 +209,7 @@ impl Process {
 
     /// A start is being tried (again).
     pub(super) fn starting(&self) {
-        self.outcome.send_if_modified(|o| {
+        self.outcome.change(|o| {
             let again = *o == Outcome::NeverRan;
             if again {
                 *o = Outcome::Pending;
@@ -233,7 +220,7 @@ impl Process {
 
     /// Its start failed and nothing of it runs: nobody need wait for it.
     pub(super) fn never_ran(&self) {
-        self.outcome.send_if_modified(|o| {
+        self.outcome.change(|o| {
             let pending = *o == Outcome::Pending;
             if pending {
                 *o = Outcome::NeverRan;
@@ -285,7 +272,7 @@ impl Process {
         if let Some(io) = self.io() {
             io.process_exited();
         }
-        self.outcome.send_replace(Outcome::Exited(ExitStatus {
+        self.outcome.set(Outcome::Exited(ExitStatus {
             status: exit.status,
             at: Some(exit.at),
         }));

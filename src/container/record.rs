@@ -13,11 +13,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Container;
 use super::exit_file::{NAME, write};
+use crate::awaited::Awaited;
 use crate::blocking::blocking;
 use crate::errno::Words;
 use crate::in_memory::Memory;
@@ -33,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Record {
     /// The file system of the bundle, if it is in memory.
     memory: Option<Memory>,
-    stage: watch::Sender<Stage>,
+    stage: Awaited<Stage>,
     word: Mutex<Word>,
 }
 
@@ -82,7 +82,7 @@ impl Record {
     pub(super) fn in_bundle(bundle: &Path) -> Self {
         Self {
             memory: Memory::of(bundle),
-            stage: watch::Sender::new(Stage::Idle),
+            stage: Awaited::new(Stage::Idle),
             word: Mutex::new(Word::Free),
         }
     }
@@ -103,7 +103,7 @@ impl Record {
 
     /// Goes on to `stage`, unless it is over.
     fn comes_to(&self, stage: Stage) -> bool {
-        self.stage.send_if_modified(|now| {
+        self.stage.change(|now| {
             let goes_on = *now != Stage::Over;
             if goes_on {
                 *now = stage;
@@ -145,7 +145,6 @@ impl Container {
 
     /// Tries again and again, for as long as there are bundle and container.
     async fn write_until_it_is(&self, exit: Exit) {
-        let mut stage = self.record.stage.subscribe();
         let mut pause = FIRST_PAUSE;
         let mut complained = self.is_in_memory();
         while self.record.comes_to(Stage::Writing) {
@@ -158,8 +157,8 @@ impl Container {
                 Err(_) => {}
             }
             complained = true;
-            // Its sender lives in `self`.
-            let _ = timeout(pause, stage.wait_for(|stage| *stage == Stage::Over)).await;
+            let over = self.record.stage.wait_for(|stage| stage == Stage::Over);
+            let _ = timeout(pause, over).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
@@ -186,8 +185,8 @@ impl Container {
     /// Has nothing more written, and waits until nothing is being written, or for the limit: whoever asked
     /// for the Delete is about to remove the bundle.
     pub(super) async fn end_record(&self) {
-        let mut stage = self.record.stage.subscribe();
-        let idle = stage.wait_for(|stage| *stage != Stage::Writing);
+        let idle = |stage| stage != Stage::Writing;
+        let idle = self.record.stage.wait_for(idle);
         if timeout(self.shared.limits.bundle, idle).await.is_err() {
             log::warn!(
                 "container {}: writing {NAME} into {} hangs",
@@ -195,7 +194,7 @@ impl Container {
                 self.bundle.display()
             );
         }
-        self.record.stage.send_replace(Stage::Over);
+        self.record.stage.set(Stage::Over);
         self.shared.tracker.recorded(self);
     }
 }

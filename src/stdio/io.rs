@@ -16,12 +16,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::plan::Plan;
 use super::relay::{Relay, Standing, Tally};
 use super::{Buffering, Counters, Drain, Stream, StreamReport};
+use crate::awaited::Awaited;
 use crate::blocking::{Job, within};
 use crate::error::Result;
 use crate::runtime::Fds;
@@ -48,8 +48,8 @@ pub struct Io {
 pub(super) struct Shared {
     /// By [`Stream`].
     lanes: [Mutex<Lane>; 3],
-    /// Told whenever a relay ends or reaches the end of its stream.
-    changed: watch::Sender<()>,
+    /// How often a relay ended or reached the end of its stream.
+    changed: Arc<Awaited<u64>>,
     terminal: Mutex<Terminal>,
     loggers: Mutex<Loggers>,
     /// Of a terminal's output, which is opened later.
@@ -59,7 +59,7 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     /// `None` if the process has no such stream, or it has ended.
-    pub(super) relay: Option<Relay>,
+    pub(super) relay: Option<Box<Relay>>,
     /// It has a task.
     started: bool,
     /// Of the relay's task.
@@ -85,15 +85,15 @@ impl Io {
     /// Outside of a tokio runtime with I/O and time enabled.
     pub fn open(plan: &Plan, uid: u32, gid: u32, buffering: Buffering) -> Result<(Self, Fds)> {
         let opening = Opening::of(plan, (uid, gid), buffering)?;
-        let lane = |relay| {
+        let lane = |relay: Option<Relay>| {
             Mutex::new(Lane {
-                relay,
+                relay: relay.map(Box::new),
                 ..Lane::default()
             })
         };
         let shared = Shared {
             lanes: opening.relays.map(lane),
-            changed: watch::Sender::new(()),
+            changed: Arc::default(),
             terminal: Mutex::new(opening.terminal),
             loggers: Mutex::new(Loggers::before(opening.loggers)),
             buffering,
@@ -158,10 +158,10 @@ impl Io {
     /// Waits until all output has been delivered, for `limit` at most. Changes nothing: it can be
     /// cancelled and repeated, and the relays go on until [`Io::close`].
     pub async fn drained(&self, limit: Duration) -> Drain {
-        let mut changed = self.shared.changed.subscribe();
         let begun = Instant::now();
         let mut unread_since = None;
         loop {
+            let seen = self.shared.changed.get();
             let (verdict, left, look) = match self.shared.undelivered() {
                 None => return Drain::Done,
                 Some((stream, Standing::Unread)) => {
@@ -179,7 +179,8 @@ impl Io {
                 return verdict;
             }
             // Either outcome is a reason to look again.
-            let _ = timeout(left.min(look), changed.changed()).await;
+            let changed = self.shared.changed.wait_for(|now| now != seen);
+            let _ = timeout(left.min(look), changed).await;
         }
     }
 
@@ -198,7 +199,7 @@ impl Io {
             waker.inspect(Waker::wake_by_ref);
         }
         self.shared.loggers().close();
-        self.shared.changed.send_replace(());
+        self.shared.changed.count();
     }
 
     /// What has moved so far; also after [`Io::close`].
@@ -206,7 +207,7 @@ impl Io {
         let [stdin, stdout, stderr] = STREAMS.map(|stream| self.shared.lane(stream).tally);
         let buffered = |stream| {
             let lane = self.shared.lane(stream);
-            lane.relay.as_ref().map_or(0, Relay::backlog)
+            lane.relay.as_deref().map_or(0, Relay::backlog)
         };
         Counters {
             buffered: buffered(Stream::Stdout) + buffered(Stream::Stderr),
@@ -282,7 +283,7 @@ impl Shared {
         };
         drop(lane);
         if news {
-            self.changed.send_replace(());
+            self.changed.count();
         }
         if stream == Stream::Stdin && polled.is_ready() {
             // The end of its input is the end of a terminal.
@@ -303,7 +304,7 @@ impl Shared {
     /// The output that is furthest from being delivered, if any is not.
     fn undelivered(&self) -> Option<(Stream, Standing)> {
         let standing = |stream| {
-            let relay_standing = self.lane(stream).relay.as_ref().map(Relay::standing);
+            let relay_standing = self.lane(stream).relay.as_deref().map(Relay::standing);
             relay_standing.map(|standing| (stream, standing))
         };
         let outputs = [standing(Stream::Stdout), standing(Stream::Stderr)];

@@ -2,6 +2,8 @@
 //!
 //! Invariant: one that was started is kept to the end, for what it lost; and a start that fails leaves none.
 
+use std::sync::Arc;
+
 use super::Io;
 use crate::error::Result;
 use crate::stdio::logger::{Host, Logger, Pending};
@@ -61,7 +63,7 @@ impl Io {
     pub async fn start_loggers(&self, host: &Host<'_>) -> Result<()> {
         let pending = std::mem::take(&mut self.shared.loggers().pending);
         for pending in pending {
-            match pending.start(host, self.shared.changed.clone()).await {
+            match pending.start(host, Arc::clone(&self.shared.changed)).await {
                 Ok(logger) => self.shared.loggers().started.push(logger),
                 Err(error) => {
                     self.end_loggers().await;

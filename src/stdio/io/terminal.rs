@@ -127,8 +127,8 @@ impl Shared {
             std::io::Result::Ok((input.transpose()?, output))
         };
         let (input, output) = relays().map_err(|why| Error::io("watch the terminal", &why))?;
-        self.lane(Stream::Stdin).relay = input;
-        self.lane(Stream::Stdout).relay = Some(output);
+        self.lane(Stream::Stdin).relay = input.map(Box::new);
+        self.lane(Stream::Stdout).relay = Some(Box::new(output));
         *self.terminal() = Terminal::Open(master);
         Ok(())
     }

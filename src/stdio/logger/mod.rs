@@ -42,6 +42,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::plan::Command;
 use super::{Stream, sys};
+use crate::awaited::Awaited;
 use crate::blocking::{Job, within};
 use crate::errno::Words;
 use crate::error::{Error, Result};
@@ -96,7 +97,7 @@ impl Pending {
     ///
     /// # Errors
     /// What kept it from starting or being ready; nothing is left of it then.
-    pub(super) async fn start(self, host: &Host<'_>, news: watch::Sender<()>) -> Result<Logger> {
+    pub(super) async fn start(self, host: &Host<'_>, news: Arc<Awaited<u64>>) -> Result<Logger> {
         let name = self.command.path.clone();
         let who = called(&name, host.id);
         let stream = if self.ends[0].is_some() {
@@ -211,12 +212,12 @@ impl Logger {
 
 /// Told when a keeper ends, however it does.
 #[derive(Debug)]
-struct Over(watch::Sender<bool>, watch::Sender<()>);
+struct Over(watch::Sender<bool>, Arc<Awaited<u64>>);
 
 impl Drop for Over {
     fn drop(&mut self) {
         self.0.send_replace(true);
-        self.1.send_replace(());
+        self.1.count();
     }
 }
 
