@@ -33,8 +33,8 @@ use nix::unistd::Pid;
 use crate::error::{Error, Result};
 use crate::mount::mountinfo::Entry;
 use crate::slices::Slices;
-use locate::Place;
 pub use locate::Version;
+use locate::{Place, Places};
 pub use manage::{add_process, remove};
 pub use metrics::{Metrics, host_pressure};
 pub use oom::{Hit, OomWatch, Scope};
@@ -47,10 +47,7 @@ pub use watch::{Watch, Watcher};
 pub struct Cgroup {
     version: Version,
     /// Most telling hierarchy first, never empty.
-    places: Vec<Place>,
-    /// The controllers that v1's hierarchies have, mounted where the shim sees them or not: cgroup v2
-    /// has none of these.
-    on_v1: Vec<String>,
+    places: Places,
     /// cgroup2 is mounted with `pids_localevents`.
     local_events: bool,
 }
@@ -93,7 +90,6 @@ impl Cgroup {
         Ok(Self {
             version,
             places,
-            on_v1: of.into_iter().flat_map(|one| one.controllers).collect(),
             local_events: locate::has_local_pids_events(mounts),
         })
     }
@@ -108,12 +104,12 @@ impl Cgroup {
     /// in it is shared with the shim. On a hybrid, v1's: see [`place`](Self::place).
     pub fn dir(&self, controller: &str) -> Option<&Path> {
         let place = self.find(controller).filter(|place| !place.shared)?;
-        Some(&place.dir)
+        Some(place.dir)
     }
 
     /// Which kind of hierarchy has a controller, or would have it.
     pub fn version_of(&self, controller: &str) -> Version {
-        let on_v1 = self.on_v1.iter().any(|name| name == controller);
+        let on_v1 = self.places.on_v1().iter().any(|name| name == controller);
         let v2 = || {
             self.places
                 .iter()
@@ -130,13 +126,13 @@ impl Cgroup {
     ///
     /// # Errors
     /// Why there is no such place, or none that is the container's.
-    fn place(&self, controller: &str) -> Result<&Place> {
+    fn place(&self, controller: &str) -> Result<Place<'_>> {
         let missing = |why: String| {
             let what = format!("a cgroup of its own with the {controller} controller");
             Error::not_found(format!("{what}: {why}"))
         };
         let unified = || {
-            let v2 = |place: &&Place| place.version() == Version::V2;
+            let v2 = |place: &Place| place.version() == Version::V2;
             let found = self.places.iter().find(v2);
             found.filter(|_| self.version_of(controller) == Version::V2)
         };
@@ -148,7 +144,7 @@ impl Cgroup {
         }
     }
 
-    fn find(&self, controller: &str) -> Option<&Place> {
+    fn find(&self, controller: &str) -> Option<Place<'_>> {
         self.places
             .iter()
             .find(|place| self.version == Version::V2 || has(place, controller))
@@ -181,7 +177,7 @@ impl Cgroup {
         let mut own = self.places.iter().filter(|place| !place.shared);
         own.any(|place| {
             let mut same = of.iter().filter(|m| m.controllers == place.controllers);
-            same.any(|member| member.path.starts_with(&place.path))
+            same.any(|member| member.path.starts_with(place.path))
         })
     }
 
@@ -232,9 +228,9 @@ impl Cgroup {
         self.is_its_own()?;
         let mut gone = None;
         for place in self.places.iter().filter(|place| !place.shared) {
-            match Walk::begin(What::Processes, &place.dir) {
+            match Walk::begin(What::Processes, place.dir) {
                 Ok(walk) => return Ok(walk),
-                Err(why) if is_gone(&why) => gone = gone.or(Some(&place.dir)),
+                Err(why) if is_gone(&why) => gone = gone.or(Some(place.dir)),
                 Err(why) => return Err(Error::io(format!("read {}", place.dir.display()), &why)),
             }
         }
@@ -252,7 +248,7 @@ impl Cgroup {
     /// not more: the runtime has set up what the container asked for.
     pub fn enable_controllers(&self) -> Result<()> {
         match (self.version, self.places.first()) {
-            (Version::V2, Some(place)) => manage::enable(&place.mount_point, &place.dir),
+            (Version::V2, Some(place)) => manage::enable(place.mount_point, place.dir),
             _ => Ok(()),
         }
     }

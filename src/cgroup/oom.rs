@@ -82,7 +82,7 @@ impl Cgroup {
 
     /// The path of the memory cgroup in its hierarchy, as the shim's cgroup namespace shows it.
     pub fn memory_path(&self) -> Option<&Path> {
-        Some(&self.place("memory").ok()?.path)
+        Some(self.place("memory").ok()?.path)
     }
 
     /// How often the limit of each cgroup was hit: the container's first, then those above it. None
@@ -95,7 +95,7 @@ impl Cgroup {
     fn levels(&self) -> impl Iterator<Item = &Path> {
         let place = self.place("memory");
         place.into_iter().flat_map(|place| {
-            let below = |dir: &&Path| *dir != place.mount_point;
+            let below = move |dir: &&Path| *dir != place.mount_point;
             place.dir.ancestors().take_while(below)
         })
     }

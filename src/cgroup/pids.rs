@@ -81,8 +81,8 @@ impl Cgroup {
             _ => CountedAt::Forker,
         };
         Ok(Pids {
-            dir: place.dir.clone(),
-            top: place.mount_point.clone(),
+            dir: place.dir.to_owned(),
+            top: place.mount_point.to_owned(),
             counted_at,
             notified: notified(place.version(), release()),
         })

@@ -63,7 +63,7 @@ impl Source for Cgroup {
     fn text(&self, controller: &str, file: &str) -> Option<String> {
         let dir = match controller {
             // Its files are the same on v1 and v2, wherever a hybrid has it.
-            "pids" => &self.place(controller).ok()?.dir,
+            "pids" => self.place(controller).ok()?.dir,
             _ => self.dir(controller)?,
         };
         read(&dir.join(file))
