@@ -29,12 +29,13 @@ const UNNAMED: u32 = 60;
 /// Looks that wait until the log has been read to its end.
 const BEHIND: u32 = 60;
 
-/// Looks when there is word, until the container is no more.
+/// Looks when there is word, until the container is no more. There is one for each container: what is not its
+/// wait for a word is in memory while it lasts.
 pub(super) async fn follow(mut watch: OomWatch, container: Weak<Container>) {
     let mut shortage = Shortage::default();
     loop {
         let word = match shortage.is_open() {
-            true => timeout(LOOK, watch.changed()).await.ok(),
+            true => Box::pin(timeout(LOOK, watch.changed())).await.ok(),
             false => Some(watch.changed().await),
         };
         match word {
@@ -50,8 +51,8 @@ pub(super) async fn follow(mut watch: OomWatch, container: Weak<Container>) {
         // A word is of a kill that is to come, or of one that has been counted; or of none.
         let mut comes = word.is_some() && !watch.comes_after_the_count() && !shortage.is_open();
         loop {
-            match look(&container, comes, &watch).await {
-                Some(Look::Told) => sleep(PAUSE).await,
+            match Box::pin(look(&container, comes, &watch)).await {
+                Some(Look::Told) => Box::pin(sleep(PAUSE)).await,
                 // The watch would never be quiet again.
                 Some(Look::Gone) | None => return,
                 Some(_) => break,
@@ -67,7 +68,7 @@ pub(super) async fn follow(mut watch: OomWatch, container: Weak<Container>) {
         drop(container);
         // Some kernels have word all the time.
         if shortage.is_open() {
-            sleep(LOOK / 4).await;
+            Box::pin(sleep(LOOK / 4)).await;
         }
     }
 }

@@ -28,7 +28,7 @@ static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Waits for word of one cgroup.
 pub(super) struct Follow {
-    pids: Pids,
+    pids: Arc<Pids>,
     /// None where the cgroup's own file is silent.
     watch: Option<Watch>,
     rhythm: Rhythm,
@@ -37,9 +37,9 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    pub(super) fn new(watch: Option<Watch>, pids: &Pids, asked: &Arc<Notify>) -> Self {
+    pub(super) fn new(watch: Option<Watch>, pids: &Arc<Pids>, asked: &Arc<Notify>) -> Self {
         Self {
-            pids: pids.clone(),
+            pids: Arc::clone(pids),
             watch,
             rhythm: Rhythm::new(pids.is_notified()),
             asked: Arc::clone(asked),
@@ -51,7 +51,7 @@ impl Follow {
     ///
     /// # Errors
     /// Why the cgroup is watched no longer.
-    pub(super) async fn run(mut self, look: impl Fn() -> Option<bool>) -> Result<()> {
+    pub(super) async fn run(&mut self, look: impl Fn() -> Option<bool>) -> Result<()> {
         // What came before the watch.
         let mut word = Some(Word::Nobody);
         while let Some(said) = word {
@@ -62,7 +62,8 @@ impl Follow {
                     Some(false) => break,
                     Some(true) => {
                         news = true;
-                        sleep(PAUSE).await;
+                        // Rare: it is in memory while it lasts.
+                        Box::pin(sleep(PAUSE)).await;
                     }
                 }
             }
@@ -82,7 +83,10 @@ impl Follow {
         };
         let pause = async {
             match self.rhythm.pause() {
-                Some(pause) => sleep_until(*BEGINNING + next(BEGINNING.elapsed(), pause)).await,
+                Some(pause) => {
+                    let next = *BEGINNING + next(BEGINNING.elapsed(), pause);
+                    Box::pin(sleep_until(next)).await;
+                }
                 None => std::future::pending().await,
             }
         };

@@ -110,7 +110,8 @@ impl Container {
             self.join_pod(&pids);
         }
         let me = Arc::downgrade(self);
-        let follow = Follow::new(watch, &pids, &self.pids.asked);
+        let pids = Arc::new(pids);
+        let mut follow = Follow::new(watch, &pids, &self.pids.asked);
         self.spawn(async move {
             let followed = follow.run(|| me.upgrade()?.tell_pids(&pids)).await;
             if let (Err(why), Some(me)) = (followed, me.upgrade()) {

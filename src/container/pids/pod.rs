@@ -14,7 +14,7 @@ use crate::error::Error;
 
 /// The limit above containers, where the kernel counts for itself.
 pub(super) struct Pod {
-    pids: Pids,
+    pids: Arc<Pids>,
     told: AtomicU64,
     before: u64,
     members: Mutex<Vec<Weak<Container>>>,
@@ -35,10 +35,10 @@ impl Pod {
                     before: so_far,
                     members: Mutex::default(),
                     task: OnceLock::new(),
-                    pids,
+                    pids: Arc::new(pids),
                 });
                 let me = Arc::downgrade(&pod);
-                let follow = Follow::new(watch, &pod.pids, &Arc::default());
+                let mut follow = Follow::new(watch, &pod.pids, &Arc::default());
                 let task = tokio::spawn(async move {
                     let followed = follow.run(|| me.upgrade()?.tell()).await;
                     if let (Err(why), Some(me)) = (followed, me.upgrade()) {
