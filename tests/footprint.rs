@@ -30,6 +30,9 @@ use common::shim::{RUNTIMES, Shim, each, run};
 const FIRST: u64 = 1000;
 /// Stacks of a debug build are most of it.
 const GROWN: u64 = 400;
+/// What each further container may add, in bytes, and on how many it is measured.
+const EACH: u64 = 8000;
+const FURTHER: usize = 50;
 
 /// What /proc tells of a process that is to be the same again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -362,6 +365,33 @@ fn one_container_costs_little_before_and_after_a_burst() {
         assert!(each <= 25, "{each} KiB for a further container");
         for n in 0..10 {
             shim.remove(&format!("d{n}")).await;
+        }
+        shim.remove("c").await;
+        shim.end().await;
+    });
+}
+
+/// Measured behind as many others: what the heap had left would hide what the first need.
+#[test]
+fn further_containers_cost_little() {
+    run(async {
+        let mut shim = Shim::start(RUNTIMES[1], "c", &["sleep", "1000"]).await;
+        let pid = shim.pid();
+        shim.run("c", &["sleep", "1000"]).await;
+        let mut memory = Vec::new();
+        for round in ["d", "e"] {
+            for n in 0..FURTHER {
+                shim.run(&format!("{round}{n}"), &["sleep", "1000"]).await;
+            }
+            rested(pid).await;
+            memory.push(anonymous(pid));
+        }
+        let each = memory[1].saturating_sub(memory[0]) * 1024 / FURTHER as u64;
+        assert!(each <= EACH, "{each} bytes for a further container");
+        for round in ["d", "e"] {
+            for n in 0..FURTHER {
+                shim.remove(&format!("{round}{n}")).await;
+            }
         }
         shim.remove("c").await;
         shim.end().await;
