@@ -114,7 +114,13 @@ pub fn has_ended(process: &Process) -> bool {
     match process.pollable() {
         Some(fd) => {
             let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-            poll(&mut fds, PollTimeout::ZERO) != Ok(0)
+            // Even a look is interrupted by a signal that is being handled, and then says nothing.
+            loop {
+                match poll(&mut fds, PollTimeout::ZERO) {
+                    Err(Errno::EINTR) => {}
+                    looked => return looked != Ok(0),
+                }
+            }
         }
         None => state(process).is_none_or(|state| matches!(state, b'Z' | b'X')),
     }
@@ -180,6 +186,41 @@ mod tests {
             let nobody = open(child.id()).unwrap_err();
             assert_eq!(nobody.raw_os_error(), Some(libc::ESRCH));
         }
+    }
+
+    /// As a shim's children end, which it is told by a signal. Of so many looks about twenty are interrupted.
+    #[test]
+    fn one_that_lives_has_not_ended_whatever_signals_come() {
+        use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+        static SEEN: AtomicUsize = AtomicUsize::new(0);
+        static OVER: AtomicBool = AtomicBool::new(false);
+        // SAFETY: the handler does nothing but count.
+        let handler = unsafe {
+            signal_hook::low_level::register(libc::SIGUSR1, || {
+                SEEN.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        let handler = handler.unwrap();
+        // SAFETY: takes nothing, and this thread is joined with below.
+        let thread = unsafe { libc::pthread_self() };
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let held = open(child.id()).unwrap();
+        let wrong = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !OVER.load(Ordering::Relaxed) {
+                    // SAFETY: the thread outlives this scope.
+                    unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
+                }
+            });
+            let wrong = (0..300_000).filter(|_| has_ended(&held)).count();
+            OVER.store(true, Ordering::Relaxed);
+            wrong
+        });
+        signal_hook::low_level::unregister(handler);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(SEEN.load(Ordering::Relaxed) > 0);
+        assert_eq!(wrong, 0);
     }
 
     #[test]

@@ -245,10 +245,21 @@ pub(super) fn read_some(from: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What is so at this moment. Even this is interrupted by a signal that is being handled: of many children
+/// that end, say, and then it says nothing of the descriptors.
+fn look(fds: &mut [PollFd<'_>]) -> nix::Result<()> {
+    loop {
+        match poll(fds, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            looked => return looked.map(drop),
+        }
+    }
+}
+
 /// Whether a pipe has neither bytes nor a writer.
 pub(super) fn is_over(read_end: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(read_end, PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok()
+    look(&mut fds).is_ok()
         && fds[0].revents().is_some_and(|events| {
             events.contains(PollFlags::POLLHUP) && !events.contains(PollFlags::POLLIN)
         })
@@ -315,7 +326,7 @@ pub(super) fn sides(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<Sid
         PollFd::new(from, PollFlags::POLLIN),
         PollFd::new(to, PollFlags::POLLOUT),
     ];
-    poll(&mut fds, PollTimeout::ZERO)?;
+    look(&mut fds)?;
     let [source, target] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
     Ok(Sides {
         filled: source.contains(PollFlags::POLLIN),
@@ -327,7 +338,7 @@ pub(super) fn sides(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<Sid
 /// Whether somebody has the other end of this write end open.
 pub(super) fn has_reader(write_end: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(write_end, PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO).is_ok()
+    look(&mut fds).is_ok()
         && fds[0]
             .revents()
             .is_some_and(|events| !events.contains(PollFlags::POLLERR))
