@@ -403,6 +403,11 @@ impl Scene {
         }
     }
 
+    /// The same of this process alone.
+    pub fn unsure_of(&self, id: &str, exec: &str) {
+        self.ledger.note(id, exec, |fact| fact.unsure = true);
+    }
+
     /// What the shim has now.
     pub fn counts(&self) -> Counts {
         Counts::take(self.pid, self.shim.owner().mounts())

@@ -19,7 +19,7 @@ use crate::Scale;
 use crate::common::shim::each;
 use crate::common::{LIMIT, eventually, resources};
 use crate::line::State;
-use crate::scene::Scene;
+use crate::scene::{GOOD, Scene};
 use crate::verdict::Outcome;
 
 /// The container with the neighbour in it.
@@ -251,6 +251,8 @@ pub async fn told_away(scale: Scale, runtime: &'static str) -> Outcome {
     sleep(Duration::from_millis(500)).await;
     scene.burst("x", scale.execs).await;
     scene.kill_shim();
+    // Its init lives: its end is what `delete` answers. Of the execs all is known.
+    scene.unsure_of(GOOD, "");
     scene.line.set(State::Open);
     scene.deleted(|| {}).await
 }
