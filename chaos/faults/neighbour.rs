@@ -179,6 +179,29 @@ pub async fn cgroups(scale: Scale, runtime: &'static str) -> Outcome {
     scene.end().await
 }
 
+/// Somebody has moved a container's init to another cgroup and removed its own: it is as alive as before.
+pub async fn moved(_: Scale, runtime: &'static str, host_pids: bool) -> Outcome {
+    let mut scene = Scene::under(runtime).await;
+    let init = scene.run_as(LOUD, spec(&["sleep", LIFE], host_pids)).await;
+    for pod in scene.shim.owner().cgroups() {
+        let own = pod.join(LOUD);
+        if own.is_dir() {
+            // Where it may go: cpuset wants processors first, which the pod's may not have.
+            let elsewhere = fs::write(pod.join("cgroup.procs"), init.to_string());
+            let root = || fs::write(pod.join("../cgroup.procs"), init.to_string());
+            elsewhere.or_else(|_| root()).unwrap();
+            eventually("its cgroup is empty", || fs::remove_dir(&own).is_ok());
+        }
+    }
+    let named = pids(&scene).await;
+    if !named.as_ref().is_ok_and(|pids| pids.contains(&init)) {
+        scene.fail(format!("Pids of who was moved: {named:?}"));
+    }
+    scene.good_works("after").await;
+    scene.remove(LOUD).await;
+    scene.end().await
+}
+
 /// A container that runs out of memory again and again, and whose init never dies of it.
 pub async fn memory(scale: Scale, runtime: &'static str) -> Outcome {
     let mut scene = Scene::under(runtime).await;
