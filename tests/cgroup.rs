@@ -385,35 +385,3 @@ fn a_table_of_many_mounts_is_read_in_slices() {
     assert_eq!(found, Cgroup::of_pid(process.pid()).unwrap());
     assert!(turns >= 4, "others had {turns} turns");
 }
-
-/// What is as long as others make it has a form for the event loop, and the rooms of the loop use that.
-#[test]
-fn the_loop_reads_neither_trees_nor_tables_at_once() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut todo: Vec<PathBuf> = ["container", "service", "lifecycle", "monitor", "events"]
-        .iter()
-        .map(|room| src.join(room))
-        .collect();
-    let mut read = 0;
-    while let Some(path) = todo.pop() {
-        if path.is_dir() {
-            todo.extend(
-                fs::read_dir(&path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
-            continue;
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        for word in [
-            "Cgroup::of_pid",
-            ".procs()",
-            ".procs_until(",
-            "mountinfo::read",
-        ] {
-            assert!(!text.contains(word), "{}: {word}", path.display());
-        }
-        read += 1;
-    }
-    assert!(read > 40);
-}

@@ -1,9 +1,9 @@
-//! What the documents say of the tests is so: every test they name exists. And a rule of the house that no
+//! What the documents say of the tests is so: every test they name exists. And rules of the house that no
 //! lint knows.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The `path::test` references of a document, as (path, test).
 fn references(text: &str) -> Vec<(&str, &str)> {
@@ -216,4 +216,36 @@ fn can_hold_up(line: &str) -> bool {
             whole && (in_proc || alone) && !own.iter().any(|own| before.ends_with(own))
         })
     })
+}
+
+/// What is as long as others make it has a form for the event loop, and the rooms of the loop use that.
+#[test]
+fn the_loop_reads_neither_trees_nor_tables_at_once() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut todo: Vec<PathBuf> = ["container", "service", "lifecycle", "monitor", "events"]
+        .iter()
+        .map(|room| src.join(room))
+        .collect();
+    let mut read = 0;
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(
+                fs::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for word in [
+            "Cgroup::of_pid",
+            ".procs()",
+            ".procs_until(",
+            "mountinfo::read",
+        ] {
+            assert!(!text.contains(word), "{}: {word}", path.display());
+        }
+        read += 1;
+    }
+    assert!(read > 40);
 }
