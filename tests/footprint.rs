@@ -537,9 +537,9 @@ fn a_hundred_containers_wake_nobody_and_cost_few_descriptors() {
                  {woken} switches in 3 s",
                 all.len()
             );
-            // Each may be switched away from once more than it waits.
+            // Of each second's look it waits once, and a busy machine may take the processor from it meanwhile.
             let looks = match version {
-                Version::V1 => 2 * 3,
+                Version::V1 => 4 * 3,
                 Version::V2 => 0,
             };
             assert!(woken <= looks, "{woken}");
