@@ -208,8 +208,8 @@ pub fn containers(wanted: usize) -> usize {
     wanted.min(most.unwrap_or(usize::MAX))
 }
 
-/// What descriptors a process has, sorted, without the numbers of sockets and pipes. The kernel's log counts
-/// once: a shim opens it when it first has to ask it, and keeps it for as long as it has containers.
+/// What descriptors a process has, sorted, without the numbers of sockets and pipes. The kernel's log does
+/// not count: a shim opens it when it has to ask it, and keeps it for as long as it has containers.
 pub fn descriptors(pid: u32) -> Vec<String> {
     let kind = |fd: std::fs::DirEntry| {
         let to = std::fs::read_link(fd.path()).ok()?;
@@ -219,7 +219,8 @@ pub fn descriptors(pid: u32) -> Vec<String> {
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let mut all: Vec<String> = fds.filter_map(|fd| kind(fd.unwrap())).collect();
     all.sort();
-    all.dedup_by(|a, b| a == b && a == "/dev/kmsg");
+    // Open from when somebody may have been killed until nobody is left who could be.
+    all.retain(|to| to != "/dev/kmsg");
     all
 }
 

@@ -31,9 +31,7 @@ fn after_many_containers_and_execs() {
             let mut shim = Shim::start(runtime, "c", &["sleep", "1000"]).await;
             shim.create("c").await.unwrap();
             shim.start_process("c", "").await.unwrap();
-            // Whether the kernel killed it is looked up in its log, which stays open.
-            let killed = ["sh", "-c", "kill -9 $$"];
-            shim.exec("c", "warm", &killed).await.unwrap();
+            shim.exec("c", "warm", &["true"]).await.unwrap();
             shim.wait("c", "warm").await.unwrap();
             shim.delete("c", "warm").await.unwrap();
             let (pid, before, machine) = (shim.pid(), descriptors(shim.pid()), terminals());
