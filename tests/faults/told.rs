@@ -80,11 +80,15 @@ async fn trapping(shim: &mut Shim, id: &str) -> u32 {
     shim.start_process(id, "").await.unwrap()
 }
 
-/// SIGTERM to an init until it has heard it, by no runtime.
+/// SIGTERM to an init until it has heard it, by no runtime: not before it is its program, since runc's own
+/// ends by it with another status.
 async fn terminate(
     pid: u32,
     wait: &mut JoinHandle<cotter::error::Result<WaitResponse>>,
 ) -> WaitResponse {
+    let name = format!("/proc/{pid}/comm");
+    let is_shell = || std::fs::read_to_string(&name).is_ok_and(|name| name == "sh\n");
+    until("it is a shell", is_shell).await;
     loop {
         signal(pid, "TERM");
         match tokio::time::timeout(Duration::from_millis(50), &mut *wait).await {
