@@ -26,7 +26,7 @@ use common::containerd::{Containerd, Form, Version};
 use common::dumper::work_dir;
 use common::events::Events;
 use common::resources::{cgroup, read};
-use common::shim::{Shim, run};
+use common::shim::{Shim, run, until};
 use common::{LIMIT, TempDir, eventually, tool};
 
 /// Those that know how.
@@ -381,16 +381,16 @@ fn a_paused_container_stays_paused() {
 #[ignore = "runs in the machine of make test-vm"]
 fn what_criu_refuses_runs_on() {
     run(async {
-        let (shim, image) = start("RUNC_1_3", "exec sleep 1000", false).await;
-        // A file of the host's, which nobody could find again from inside the container.
-        let stdin = shim.dir().join("stdin");
-        std::fs::write(&stdin, "").unwrap();
-        let create = CreateTaskRequest {
-            stdin: stdin.to_string_lossy().into_owned(),
-            ..shim.create_request("c")
+        // A file that is deleted and open, and larger than CRIU takes along.
+        let ghost = "exec 9<>/run/ghost; head -c 2097152 /dev/zero >&9; rm /run/ghost; exec sleep 1000";
+        let (shim, image) = start("RUNC_1_3", ghost, false).await;
+        shim.create("c").await.unwrap();
+        let pid = shim.start_process("c", "").await.unwrap();
+        let deleted = || {
+            let open = std::fs::read_link(format!("/proc/{pid}/fd/9"));
+            open.is_ok_and(|to| to.to_string_lossy().ends_with("/run/ghost (deleted)"))
         };
-        shim.tasks.create(&create).await.unwrap();
-        shim.start_process("c", "").await.unwrap();
+        until("its file is deleted", deleted).await;
         for options in [ending(), CheckpointOptions::new()] {
             let refused = checkpoint(&shim, &image, &options).await.unwrap_err();
             assert_eq!(refused.code, Code::Unknown);
