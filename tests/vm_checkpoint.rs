@@ -382,7 +382,8 @@ fn a_paused_container_stays_paused() {
 fn what_criu_refuses_runs_on() {
     run(async {
         // A file that is deleted and open, and larger than CRIU takes along.
-        let ghost = "exec 9<>/run/ghost; head -c 2097152 /dev/zero >&9; rm /run/ghost; exec sleep 1000";
+        let ghost =
+            "exec 9<>/run/ghost; head -c 2097152 /dev/zero >&9; rm /run/ghost; exec sleep 1000";
         let (shim, image) = start("RUNC_1_3", ghost, false).await;
         shim.create("c").await.unwrap();
         let pid = shim.start_process("c", "").await.unwrap();
