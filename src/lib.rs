@@ -47,6 +47,7 @@ pub mod pidfd;
 pub mod program;
 pub mod proto;
 pub mod runtime;
+pub mod sensing;
 pub mod service;
 pub mod shim;
 pub mod shown;

@@ -10,7 +10,7 @@
 //! `runtimeoptions.v1.Options`: the path of a TOML file (dockerd, ctr), or the TOML of their own
 //! configuration (the CRI since containerd 1.7, where no path is given). Its keys are those of
 //! runc's options, as Go or as protobuf spells them, and three of our own: `pids_limit`
-//! ([`crate::container::pids`]), `oom_group` and `logger_allow` ([`crate::stdio`]).
+//! ([`crate::container::pids_limit`]), `oom_group` and `logger_allow` ([`crate::stdio`]).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -135,6 +135,11 @@ const READ: [(&str, &str, &str); 17] = [
     ),
     ("tests/inherit/facts.rs", "\"personality\"", "the same"),
     (
+        "tests/inherit/compare.rs",
+        "/proc/{pid}/environ",
+        "the same",
+    ),
+    (
         "tests/streams/absent.rs",
         "/smaps_rollup",
         "the shim under test",

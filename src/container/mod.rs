@@ -11,33 +11,25 @@
 //! | In which order are things told? | [`tracker`] over [`crate::lifecycle`] |
 //! | Which containers are there? | [`registry`] |
 
-mod checkpoint;
-mod create;
-mod delete;
-mod exec;
+mod crowd;
 pub mod exit_file;
 pub(crate) mod files;
 mod image;
-mod kill;
-pub mod members;
+mod kills;
 mod naming;
-mod oom;
-mod pause;
-pub mod pids;
+mod oom_group;
+pub mod operations;
+pub mod pids_limit;
 pub mod process;
-mod program;
 mod record;
 pub mod registry;
 mod report;
-mod restore;
-pub mod snapshot;
-mod start;
+mod senses;
+mod shared;
 pub mod state;
-mod stats;
-mod stray;
+mod to_restore;
 pub mod tracker;
 mod turn;
-mod update;
 mod waits;
 
 use std::collections::BTreeMap;
@@ -47,20 +39,22 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
-pub use create::{Create, DEFAULT_RUNTIME};
 pub use naming::Reaped;
 pub use process::{ExitStatus, Process};
-pub use registry::{Registry, Shared};
+pub use registry::Registry;
+pub use shared::Shared;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::lifecycle::ContainerKey;
 use crate::mount::Mount;
 use crate::runtime::Runtime;
+use crate::sensing::Senses;
 use crate::stdio::{Buffering, Size};
-use kill::Kills;
-use restore::Restore;
+use kills::Kills;
+use pids_limit::Given;
 use state::{ExecOp, exec_allows};
+use to_restore::ToRestore;
 use waits::Waits;
 
 /// One container: an init, its execs, and what they share.
@@ -89,8 +83,11 @@ pub struct Container {
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
     /// Known when there is an init: from Create on, or from the Start that restores it.
     cgroup: OnceLock<Cgroup>,
-    oom: oom::Told,
-    pids: pids::Limits,
+    /// What the kernel has told of it.
+    senses: Senses,
+    /// The kernel is to kill all or nobody.
+    oom_group: bool,
+    pids_limit: Given,
     /// Its annotations name a group: what is right above its cgroup is its pod's.
     in_pod: bool,
     /// Init's exit, as it comes into the bundle.
@@ -98,7 +95,7 @@ pub struct Container {
     /// What its init ran when it was created, waiting to be started, and whether at a gate.
     unstarted: OnceLock<(image::Image, bool)>,
     /// The checkpoint that Start restores; none for a container with a fresh init.
-    restore: Option<Restore>,
+    restore: Option<ToRestore>,
     /// Held to read while a process joins the container, to write while none may.
     joining: RwLock<()>,
     shared: Arc<Shared>,

@@ -5,12 +5,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use tokio::sync::Notify;
 
 use super::process::Process;
-use super::registry::Shared;
+use super::shared::Shared;
 use super::tracker::Tracker;
 use crate::blocking::{Job, within};
 use crate::error::{Error, Result};
@@ -18,25 +15,6 @@ use crate::events::Event;
 use crate::lifecycle::{Claim, StartId};
 use crate::monitor::{Exit, Moment, Others, Pid};
 use crate::runtime::{Named, read_named};
-
-/// After so many exits that are written down for starts whose processes have no names yet, it is looked
-/// whether they have.
-const CROWD: usize = 1024;
-
-/// Counts exits that are written down, of all times, and wakes who can see to it that fewer are.
-#[derive(Debug, Default)]
-pub(super) struct Crowd {
-    exits: AtomicUsize,
-    many: Notify,
-}
-
-impl Crowd {
-    pub(super) fn grows(&self) {
-        if self.exits.fetch_add(1, Ordering::Relaxed) % CROWD == CROWD - 1 {
-            self.many.notify_waiters();
-        }
-    }
-}
 
 /// The tracker as the monitor tells it of exits.
 pub struct Reaped(pub Arc<Tracker>);

@@ -8,49 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::Container;
-use super::create::id_is_taken;
-use super::pids::Watching;
-use super::tracker::Tracker;
-use crate::cgroup::Watcher;
-use crate::cgroup::kernel_log::KernelLog;
+use super::shared::Shared;
 use crate::error::{Code, Error, Result};
-use crate::events::Keeper;
-use crate::limits::Limits;
-use crate::monitor::Monitor;
-use crate::stdio;
-
-/// What all containers of a shim share.
-pub struct Shared {
-    /// The manager's namespace, a part of the runtime's state path.
-    pub namespace: String,
-    /// The order of things.
-    pub tracker: Arc<Tracker>,
-    /// What keeps the events that no manager takes.
-    pub keeper: Keeper,
-    /// The only one who waits for children.
-    pub monitor: Monitor,
-    /// Who was killed for want of memory, as the kernel tells.
-    pub kernel_log: KernelLog,
-    /// Word of what the kernel counts.
-    pub watcher: Watcher,
-    /// The ends of waits.
-    pub limits: Limits,
-    /// The watch of limits of processes.
-    pub pids: Watching,
-}
-
-impl Shared {
-    /// What the loggers of a container or exec need to know.
-    pub(super) fn host<'a>(&'a self, id: &'a str, allow: Option<&'a str>) -> stdio::Host<'a> {
-        stdio::Host {
-            allow,
-            monitor: &self.monitor,
-            id,
-            namespace: &self.namespace,
-            limits: &self.limits,
-        }
-    }
-}
 
 enum Slot {
     Creating,
@@ -177,7 +136,7 @@ impl Registry {
             slots.by_id.remove(id);
             self.count.send_replace(slots.by_id.len());
             if slots.by_id.is_empty() {
-                self.shared.kernel_log.rest();
+                self.shared.sensors.kernel_log.rest();
             }
         }
     }
@@ -202,4 +161,14 @@ impl Drop for Reservation<'_> {
             self.registry.count.send_replace(slots.by_id.len());
         }
     }
+}
+
+/// The phrase is runc's, which the Go shim passes on; the code says what it is.
+pub(super) fn id_is_taken(id: &str) -> Error {
+    Error::new(
+        Code::AlreadyExists,
+        format!(
+            "OCI runtime create failed: container with given ID already exists: {id}: already exists"
+        ),
+    )
 }

@@ -103,13 +103,13 @@ impl Registry {
     /// The limits of processes.
     pub fn report_pids(&self) -> Vec<PidsRow> {
         let row = |container: &Arc<Container>| {
-            let report = container.pids_report();
+            let report = container.sensed().pids_report();
             let own = report.levels.first();
             PidsRow {
                 container: container.id.clone(),
                 processes: own.map(|own| own.current),
                 limit: own.and_then(|own| own.limit),
-                given_limit: report.given,
+                given_limit: container.pids_limit.set(),
                 refused_forks: report.hits,
                 zombies: report.zombies,
                 cgroup: own.map_or_else(String::new, |own| own.dir.display().to_string()),
@@ -122,8 +122,8 @@ impl Registry {
     /// What was killed for want of memory.
     pub fn report_oom(&self) -> Vec<OomRow> {
         let row = |container: &Arc<Container>| {
-            let (kills, last) = container.oom_kills();
-            let unwatched = container.oom_unwatched().map(str::to_owned);
+            let (kills, last) = container.sensed().oom_kills();
+            let unwatched = container.sensed().oom_unwatched().map(str::to_owned);
             (!last.is_empty() || unwatched.is_some()).then(|| OomRow {
                 container: container.id.clone(),
                 kills,

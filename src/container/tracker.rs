@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::Container;
-use super::naming::Crowd;
+use super::crowd::Crowd;
 use super::process::Process;
 use crate::error::{Error, Result};
 use crate::events::{Event, Queue};
@@ -118,11 +118,9 @@ impl Tracker {
         if claim != Claim::Unreaped
             && let Some(container) = process.container.upgrade()
         {
-            container.tell_oom(Some(super::oom::Ended {
-                process,
-                pid,
-                status: None,
-            }));
+            container
+                .sensed()
+                .tell_oom(Some(process.ended_as(pid, None)));
         }
         let mut life = self.lock();
         if claim == Claim::Unreaped && life.tracked(pid) {
@@ -171,13 +169,9 @@ impl Tracker {
         let owners = self.lock().owners(exit.pid);
         for process in &owners {
             let container = process.container.upgrade();
-            let ended = super::oom::Ended {
-                process,
-                pid: exit.pid,
-                status: Some(exit.status),
-            };
+            let ended = process.ended_as(exit.pid, Some(exit.status));
             if let Some(container) = container {
-                container.tell_oom(Some(ended));
+                container.sensed().tell_oom(Some(ended));
             }
         }
         let mut life = self.lock();

@@ -5,10 +5,11 @@
 use protobuf::{EnumOrUnknown, MessageField};
 
 use crate::cgroup::Metrics;
-use crate::container::members::Member;
-use crate::container::snapshot::Snapshot;
+use crate::container::ExitStatus;
+use crate::container::operations::Create;
+use crate::container::operations::members::Member;
+use crate::container::operations::snapshot::Snapshot;
 use crate::container::state::State;
-use crate::container::{Create, ExitStatus};
 use crate::error::{Error, Result};
 use crate::mount::Mount;
 use crate::proto::runc_options::{CheckpointOptions, Options, ProcessDetails};

@@ -19,13 +19,15 @@ use tokio::sync::watch;
 
 use super::inspect;
 use super::serve::Config;
+use crate::container::pids_limit::Asked;
 use crate::container::tracker::Tracker;
-use crate::container::{Reaped, Registry, Shared, pids};
+use crate::container::{Reaped, Registry, Shared};
 use crate::dump::Reporter;
 use crate::error::{Error, Result};
 use crate::events::{self, Keeper, Publisher, Queue};
 use crate::limits::Limits;
 use crate::monitor::Monitor;
+use crate::sensing::Sensors;
 use crate::service::{Shutdown, TaskService};
 
 /// The parts of a server that it does not know itself.
@@ -68,10 +70,9 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         tracker,
         keeper,
         monitor,
-        kernel_log: Default::default(),
-        watcher: Default::default(),
+        sensors: Sensors::default(),
         limits,
-        pids: pids::Watching::new(pids::Asked::from_env()),
+        pids_limit: Asked::from_env(),
     })));
     let (ask, shutdown) = watch::channel(Shutdown::default());
     let at_end = Arc::clone(&registry);

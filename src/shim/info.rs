@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::call::call;
 use super::{RUNTIME_NAME, start};
-use crate::container::DEFAULT_RUNTIME;
+use crate::container::operations::DEFAULT_RUNTIME;
 use crate::error::{Code, Error, Result};
 use crate::limits::Limits;
 use crate::mount;

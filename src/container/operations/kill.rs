@@ -5,31 +5,20 @@
 //! process of its own: where the runtime cannot be started for want of one, the signal is sent all the same
 //! (`tests/faults/threads.rs`).
 
-use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
-use super::Container;
-use super::image::Image;
-use super::process::Process;
-use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
-use crate::awaited::Awaited;
+use crate::container::image::Image;
+use crate::container::kills::SIGKILL;
+use crate::container::state::{ExecOp, InitOp, State, exec_allows, init_allows};
+use crate::container::{Container, Process};
 use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::monitor::Pid;
-use crate::pidfd;
 use crate::runtime::Kind;
-
-pub(super) const SIGKILL: u32 = 9;
 
 /// Since its start, or its last change, a container is left to the runtime's kill for so long.
 const YOUNG: Duration = Duration::from_secs(1);
-
-/// How long the processes of a container may take to be listed, once of two times.
-const LIST_LIMIT: Duration = Duration::from_secs(2);
 
 impl Container {
     /// Sends a signal to the init or an exec; with `all`, to every process of the container.
@@ -44,7 +33,7 @@ impl Container {
         } else {
             self.kill_exec(&process, signal)
         };
-        self.look_at_pids();
+        self.sensed().look_at_pids();
         sent
     }
 
@@ -93,40 +82,6 @@ impl Container {
             .tracker
             .with_live_pid(init, |pid| send(pid, number).is_ok());
         (all && self.kill_members(signal).await) || sent == Some(true)
-    }
-
-    /// Sends a signal to all that is in the container's cgroup, as far as that can be read; whether there was
-    /// anybody.
-    async fn kill_members(&self, signal: u32) -> bool {
-        let signal = i32::try_from(signal)
-            .ok()
-            .and_then(|n| Signal::try_from(n).ok());
-        let (Some(cgroup), Some(signal)) = (self.cgroup.get(), signal) else {
-            return false;
-        };
-        let list = async || {
-            let failed = |why: &Error| {
-                log::warn!("container {}: send signal {signal} to all: {why}", self.id);
-            };
-            match cgroup.listed(LIST_LIMIT).await {
-                Ok(listed) => {
-                    let _ = listed.whole.inspect_err(failed);
-                    listed.pids
-                }
-                Err(why) => {
-                    failed(&why);
-                    Vec::new()
-                }
-            }
-        };
-        let open =
-            |pid: nix::unistd::Pid| Some((pid, pidfd::open(pid.as_raw().cast_unsigned()).ok()?));
-        let held: Vec<_> = list().await.into_iter().filter_map(open).collect();
-        // Who was opened is a member only if the pid still is one's.
-        let now: BTreeSet<_> = list().await.into_iter().collect();
-        let members = held.iter().filter(|(pid, _)| now.contains(pid));
-        let sent = members.filter(|(_, process)| pidfd::signal(process, signal).is_ok());
-        sent.count() > 0
     }
 
     /// Sends a signal to the init without the runtime, where that would do no more: it runs its program,
@@ -188,58 +143,6 @@ impl Container {
                 e = e.words()
             ))),
         }
-    }
-
-    /// Init has been reaped: where the kernel does not end the container's other processes, the
-    /// runtime is told to. Runs beside everything else; only Delete waits for it.
-    pub(super) fn init_was_reaped(self: &Arc<Self>) {
-        if !self.kill_all_on_exit {
-            return;
-        }
-        let under_way = self.kills.begin();
-        let (runtime, id, me) = (self.runtime.clone(), self.id.clone(), Arc::downgrade(self));
-        self.spawn(async move {
-            let _under_way = under_way;
-            if let Err(e) = runtime.kill(&id, SIGKILL, true).await {
-                let me = me.upgrade().filter(|_| e.kind == Kind::Exhausted);
-                if let Some(me) = me {
-                    me.kill_members(SIGKILL).await;
-                }
-                log::debug!("container {id}: kill what init left behind: {e}");
-            }
-        });
-    }
-}
-
-/// How many kills by the runtime are under way.
-#[derive(Debug, Default)]
-pub(super) struct Kills(Arc<Awaited<usize>>);
-
-/// One of them, until it is dropped.
-struct Kill(Arc<Awaited<usize>>);
-
-impl Kills {
-    fn begin(&self) -> Kill {
-        self.0.change(|n| {
-            *n += 1;
-            true
-        });
-        Kill(Arc::clone(&self.0))
-    }
-
-    /// Waits until there is none. containerd closes its connection at the answer to Delete: a Kill
-    /// that has none by then fails, and with it the stop of a whole pod (contract 10.4).
-    pub(super) async fn over(&self) {
-        self.0.wait_for(|n| n == 0).await;
-    }
-}
-
-impl Drop for Kill {
-    fn drop(&mut self) {
-        self.0.change(|n| {
-            *n -= 1;
-            true
-        });
     }
 }
 

@@ -4,9 +4,9 @@
 //! not left frozen: on cgroup v1 a frozen process does not die. The state changes in the step that
 //! queues its event; a Pause or Resume that failed changes neither.
 
-use super::Container;
-use super::kill::SIGKILL;
-use super::state::{InitOp, State, init_allows};
+use crate::container::Container;
+use crate::container::kills::SIGKILL;
+use crate::container::state::{InitOp, State, init_allows};
 use crate::error::Result;
 use crate::events::Event;
 use crate::proto::events::{TaskPaused, TaskResumed};

@@ -1,7 +1,7 @@
 //! TaskOOM and `/cotter/oom`: the kernel killed a process of the container for want of memory.
 //!
 //! Invariant: a kill is told before the exit it caused, once, and also when no process of ours dies of
-//! it: the kernel's count is looked at before each exit is told ([`super::tracker`]) and whenever the
+//! it: the kernel's count is looked at before each exit is told (by [`crate::container::tracker`]) and whenever the
 //! kernel says that it changed. Kills that are seen together, or within [`BURST`] of each other, are
 //! told by one TaskOOM; each is counted by exactly one `/cotter/oom`, which comes behind it. The first is
 //! told at once, and while more follow they are told together once a second, and before an exit
@@ -12,7 +12,6 @@
 
 mod account;
 mod follow;
-pub(super) mod group;
 mod stall;
 
 use std::collections::VecDeque;
@@ -23,9 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::Container;
-use super::pids::log_once;
-use super::process::Process;
+use super::{Known, Sensed};
 use crate::cgroup::kernel_log::Kill;
 use crate::cgroup::{Cgroup, Scope};
 use crate::error::Error;
@@ -61,23 +58,13 @@ const HOST_CGROUPS: &str = "cgroup:[4026531835]";
 
 /// What has been told of the container's kills.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    /// The kernel is to kill all or nobody.
-    group: bool,
+pub struct Told {
     state: Mutex<State>,
     /// Why kills are not seen, or seen late.
     unwatched: OnceLock<String>,
 }
 
 impl Told {
-    /// Nothing yet.
-    pub(super) fn new(group: bool) -> Self {
-        Self {
-            group,
-            ..Self::default()
-        }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,11 +111,21 @@ enum Look {
 
 /// What is known of a process whose exit is to be told.
 #[derive(Clone, Copy)]
-pub(super) struct Ended<'a> {
-    pub process: &'a Process,
+pub struct Ended<'a> {
+    /// Empty for the init.
+    pub exec_id: &'a str,
+    /// Its pid.
     pub pid: Pid,
+    /// It was sent SIGKILL by a client.
+    pub sigkilled: bool,
     /// Not known of one that has ended before its pid was known.
     pub status: Option<u32>,
+}
+
+impl Ended<'_> {
+    fn is_init(&self) -> bool {
+        self.exec_id.is_empty()
+    }
 }
 
 /// What who looks can wait for.
@@ -138,18 +135,16 @@ struct Patience {
     names: bool,
 }
 
-impl Container {
-    /// Takes the container's cgroup, from which all that is known of its memory comes. Once: later ones
-    /// are ignored.
-    pub(super) fn has_cgroup(self: &Arc<Self>, cgroup: Cgroup) {
+impl dyn Sensed {
+    /// Begins to look for kills, now that there is a cgroup. What is to run for as long as there is the
+    /// container, if anything is.
+    pub fn watch_oom(self: &Arc<Self>) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let cgroup = self.cgroup()?;
         // What happened before is somebody else's.
         let so_far = cgroup.oom_kills();
         let hits = cgroup.hits();
-        let watch = cgroup.watch_oom(&self.shared.watcher);
-        if self.cgroup.set(cgroup).is_err() {
-            return;
-        }
-        *self.oom.state() = State {
+        let watch = cgroup.watch_oom(&self.sensors().watcher);
+        *self.senses().oom.state() = State {
             counted: so_far.is_ok(),
             kills: *so_far.as_ref().unwrap_or(&0),
             hits,
@@ -158,14 +153,21 @@ impl Container {
         };
         let watch = match (so_far, watch) {
             (Ok(_), Ok(Some(watch))) => watch,
-            (Ok(_), Ok(None)) => return,
-            (Ok(_), Err(why)) => return self.oom_seen_late(&why),
-            (Err(why), _) => return self.oom_not_seen(&why),
+            (Ok(_), Ok(None)) => return None,
+            (Ok(_), Err(why)) => {
+                self.oom_seen_late(&why);
+                return None;
+            }
+            (Err(why), _) => {
+                self.oom_not_seen(&why);
+                return None;
+            }
         };
-        self.spawn(follow::follow(watch, Arc::downgrade(self)));
+        Some(follow::follow(watch, Arc::downgrade(self)))
     }
 
-    pub(super) fn oom_not_seen(&self, why: &Error) {
+    /// Kills cannot be seen.
+    pub fn oom_not_seen(&self, why: &Error) {
         self.unseen("they are not seen", why);
     }
 
@@ -175,39 +177,39 @@ impl Container {
 
     fn unseen(&self, what: &str, why: &Error) {
         let line = format!("its OOM kills: {what}: {why}");
-        log_once(&self.shared, &self.id, &line);
-        let _ = self.oom.unwatched.set(format!("{what}: {why}"));
+        self.sensors().log_once(self.id(), &line);
+        let _ = self.senses().oom.unwatched.set(format!("{what}: {why}"));
     }
 
     /// Why kills are not seen, or seen late.
     pub fn oom_unwatched(&self) -> Option<&str> {
-        self.oom.unwatched.get().map(String::as_str)
+        self.senses().oom.unwatched.get().map(String::as_str)
     }
 
     /// The last events of this kind, oldest first, and how many processes were killed in all.
     pub fn oom_kills(&self) -> (u64, Vec<OomKill>) {
-        let state = self.oom.state();
+        let state = self.senses().oom.state();
         let total = state.recent.back().map_or(0, |last| last.kills_total);
         (total, state.recent.iter().cloned().collect())
     }
 
     /// Tells of kills that nobody has been told of. `ended` is what made somebody ask.
-    pub(super) fn tell_oom(&self, ended: Option<Ended<'_>>) {
-        let well = ended.is_some_and(|e| !e.process.is_init() && e.status == Some(0));
-        if !(well && self.oom.state().has_just_told()) {
+    pub fn tell_oom(&self, ended: Option<Ended<'_>>) {
+        let well = ended.is_some_and(|e| !e.is_init() && e.status == Some(0));
+        if !(well && self.senses().oom.state().has_just_told()) {
             self.look(ended, Patience::default());
         }
         // With its init a container ends.
-        if ended.is_none_or(|e| e.process.is_init()) {
+        if ended.is_none_or(|e| e.is_init()) {
             self.memory_is_short(false);
         }
     }
 
     fn look(&self, ended: Option<Ended<'_>>, patience: Patience) -> Look {
-        let Some(cgroup) = self.cgroup.get() else {
+        let Some(cgroup) = self.cgroup() else {
             return Look::Gone;
         };
-        let mut state = self.oom.state();
+        let mut state = self.senses().oom.state();
         let total = cgroup.oom_kills().ok();
         let kills = match total {
             Some(total) if total <= state.kills => return Look::Nothing,
@@ -222,7 +224,7 @@ impl Container {
         };
         state.kills += event.kills;
         event.kills_total = state.recent.back().map_or(0, |last| last.kills_total) + event.kills;
-        log::info!("container {}: the kernel {}", self.id, describe(&event));
+        log::info!("container {}: the kernel {}", self.id(), describe(&event));
         let now = Instant::now();
         let within = if event.group { GROUP_BURST } else { BURST };
         let burst = state
@@ -234,15 +236,11 @@ impl Container {
         }
         state.recent.push_back(event.clone());
         let task = Event::Oom(TaskOOM {
-            container_id: self.id.clone(),
+            container_id: self.id().to_owned(),
             ..Default::default()
         });
-        self.shared.tracker.step(|queue| {
-            if !burst {
-                queue.push(task);
-            }
-            queue.push(Event::OomKill(event));
-        });
+        let task = Some(task).filter(|_| !burst);
+        self.tell(task.into_iter().chain([Event::OomKill(event)]).collect());
         Look::Told
     }
 
@@ -265,7 +263,7 @@ impl Container {
             kills,
             began: state.began,
         };
-        let log = self.shared.kernel_log.kills(state.record);
+        let log = self.sensors().kernel_log.kills(state.record);
         if patience.log && !log.is_all {
             return Err(Look::Behind);
         }
@@ -307,7 +305,7 @@ impl Container {
             victims.extend(ended.and_then(|ended| self.seen_dying(ended)));
         }
         Ok(OomKill {
-            container_id: self.id.clone(),
+            container_id: self.id().to_owned(),
             at: Some(timestamp(Some(SystemTime::now()))).into(),
             kills,
             level: wire_level(level).into(),
@@ -322,26 +320,22 @@ impl Container {
 
     /// The pids of processes that the shim started and that are still theirs.
     fn known_pids(&self) -> Vec<i32> {
-        let execs = self.execs();
-        let all = execs.iter().chain([&self.init]);
-        all.filter_map(|process| live_pid(process)).collect()
+        let all = self.execs().into_iter().chain([self.init()]);
+        all.filter_map(|process| process.pid).collect()
     }
 
     /// Whether it may be an exec whose pid is not known yet: one is being started, and this is no child of
     /// the container's own processes but of the runtime, or of nobody else's.
     fn may_be_starting(&self, kill: &Kill) -> bool {
-        let execs = self.execs();
-        let starts = |exec: &Arc<Process>| {
-            exec.facts().pid == 0 && exec.turn.holder().is_some_and(|(what, _)| what == "start")
-        };
-        if !execs.iter().any(starts) || self.known_pids().contains(&kill.pid) {
+        let starts = |exec: &Known| exec.starting;
+        if !self.execs().iter().any(starts) || self.known_pids().contains(&kill.pid) {
             return false;
         }
         let me = std::process::id().cast_signed();
         match parent_of(kill.pid) {
             Some(parent) if parent == me => true,
             Some(parent) => parent_of(parent) == Some(me) && !self.known_pids().contains(&parent),
-            None => self.shared.tracker.has_reaped(kill.pid),
+            None => self.has_reaped(kill.pid),
         }
     }
 
@@ -359,21 +353,21 @@ impl Container {
             return victim;
         }
         let execs = self.execs();
-        let ended = ended.filter(|ended| ended.pid == kill.pid && !ended.process.is_init());
-        let exec = execs.iter().find(|exec| live_pid(exec) == Some(kill.pid));
-        let exec = exec.map(|exec| &exec.exec_id);
-        let role = match exec.or(ended.map(|ended| &ended.process.exec_id)) {
+        let ended = ended.filter(|ended| ended.pid == kill.pid && !ended.is_init());
+        let exec = execs.iter().find(|exec| exec.pid == Some(kill.pid));
+        let exec = exec.map(|exec| exec.exec_id.as_str());
+        let role = match exec.or(ended.map(|ended| ended.exec_id)) {
             Some(exec_id) => {
-                victim.exec_id.clone_from(exec_id);
+                exec_id.clone_into(&mut victim.exec_id);
                 victim::Role::ROLE_EXEC
             }
-            None if live_pid(&self.init) == Some(kill.pid) => victim::Role::ROLE_INIT,
+            None if self.init().pid == Some(kill.pid) => victim::Role::ROLE_INIT,
             None => victim::Role::ROLE_CHILD,
         };
         victim.role = role.into();
         victim.container_pid = match role {
             // It is the first of its namespace; where that is another's, it is long gone.
-            victim::Role::ROLE_INIT if !self.kill_all_on_exit => 1,
+            victim::Role::ROLE_INIT if self.has_own_pids() => 1,
             _ => pid_inside(kill).unwrap_or(0),
         };
         victim
@@ -382,23 +376,18 @@ impl Container {
     /// Without the kernel's word: who was killed by nobody known.
     fn seen_dying(&self, ended: Ended<'_>) -> Option<Victim> {
         const KILLED: u32 = 128 + libc::SIGKILL as u32;
-        let killed = ended.status == Some(KILLED) && !ended.process.facts().sigkilled;
-        let role = match ended.process.is_init() {
+        let killed = ended.status == Some(KILLED) && !ended.sigkilled;
+        let role = match ended.is_init() {
             true => victim::Role::ROLE_INIT,
             false => victim::Role::ROLE_EXEC,
         };
         killed.then(|| Victim {
             pid: ended.pid.cast_unsigned(),
             role: role.into(),
-            exec_id: ended.process.exec_id.clone(),
+            exec_id: ended.exec_id.to_owned(),
             ..Victim::default()
         })
     }
-}
-
-fn live_pid(process: &Process) -> Option<i32> {
-    let facts = process.facts();
-    (facts.pid > 0 && !facts.reaped).then_some(facts.pid)
 }
 
 /// The parent of a process that nobody has waited for yet.

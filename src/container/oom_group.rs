@@ -3,8 +3,8 @@
 //! Invariant: where it was asked for it holds before a program of the container runs, or there is no
 //! container.
 
+use super::Container;
 use crate::cgroup::{Cgroup, Version};
-use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::proto::runc_options::Options;
 use crate::spec::Annotations;
@@ -16,10 +16,7 @@ pub const ANNOTATION: &str = "io.cotter.oom-group";
 ///
 /// # Errors
 /// `InvalidArgument` for an annotation that says neither yes nor no, and for a yes on cgroup v1.
-pub(in crate::container) async fn asked(
-    options: &Options,
-    annotations: &Annotations,
-) -> Result<bool> {
+pub(super) async fn asked(options: &Options, annotations: &Annotations) -> Result<bool> {
     let asked = read(options, annotations)?;
     if asked {
         let own = Cgroup::locate(nix::unistd::getpid()).await?;
@@ -51,8 +48,8 @@ impl Container {
     ///
     /// # Errors
     /// It was, and cannot be.
-    pub(in crate::container) fn set_oom_group(&self, cgroup: Option<&Cgroup>) -> Result<()> {
-        if !self.oom.group {
+    pub(super) fn set_oom_group(&self, cgroup: Option<&Cgroup>) -> Result<()> {
+        if !self.oom_group {
             return Ok(());
         }
         let set = match cgroup {

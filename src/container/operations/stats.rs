@@ -3,8 +3,8 @@
 //! Invariant: it asks the kernel and nobody else, so it answers in every state, from Create to
 //! Delete, and while the runtime is busy.
 
-use super::Container;
 use crate::cgroup::Metrics;
+use crate::container::Container;
 use crate::error::{Error, Result};
 
 impl Container {

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::registry::Shared;
+use crate::container::Shared;
 use crate::program::Program;
 use crate::runtime::clean_environment;
 

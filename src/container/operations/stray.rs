@@ -26,8 +26,8 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::getsid;
 use tokio::time::{sleep, timeout};
 
-use super::{Container, Process, files};
 use crate::blocking::blocking;
+use crate::container::{Container, Process, files};
 use crate::error::Result;
 use crate::kin::Stat;
 use crate::monitor::{Pid, children, is_unreaped_child};

@@ -5,9 +5,9 @@
 //! Pinned by `tests/task/state.rs::pids_of_what_has_ended`.
 
 use super::members::Member;
-use super::process::{ExitStatus, Facts, Process};
-use super::state::State;
-use super::{Container, Registry};
+use crate::container::process::{ExitStatus, Facts, Process};
+use crate::container::state::State;
+use crate::container::{Container, Registry};
 use crate::error::Result;
 use crate::monitor::Pid;
 

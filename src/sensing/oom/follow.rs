@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use super::stall::{LOOK, Shortage};
-use super::{Container, Look, PAUSE, Patience};
+use super::{Look, PAUSE, Patience, Sensed};
 use crate::cgroup::OomWatch;
 
 /// On v1 the kernel says that memory is short before it kills, and in between it may write its report to a
@@ -31,7 +31,7 @@ const BEHIND: u32 = 60;
 
 /// Looks when there is word, until the container is no more. There is one for each container: what is not its
 /// wait for a word is in memory while it lasts.
-pub(super) async fn follow(mut watch: OomWatch, container: Weak<Container>) {
+pub(super) async fn follow(mut watch: OomWatch, container: Weak<dyn Sensed>) {
     let mut shortage = Shortage::default();
     loop {
         let word = match shortage.is_open() {
@@ -74,7 +74,7 @@ pub(super) async fn follow(mut watch: OomWatch, container: Weak<Container>) {
 }
 
 /// Looks until there is something to tell, or nothing to wait for. None when the container is no more.
-async fn look(container: &Weak<Container>, comes: bool, watch: &OomWatch) -> Option<Look> {
+async fn look(container: &Weak<dyn Sensed>, comes: bool, watch: &OomWatch) -> Option<Look> {
     let (mut early, mut unnamed, mut behind) = (0, 0, 0);
     for pause in looks() {
         let container = container.upgrade()?;
@@ -91,7 +91,7 @@ async fn look(container: &Weak<Container>, comes: bool, watch: &OomWatch) -> Opt
                     return Some(Look::Nothing);
                 }
                 // So that it has been read once the kill is counted.
-                container.shared.kernel_log.catch_up();
+                container.sensors().kernel_log.catch_up();
             }
             Look::Early => early += 1,
             Look::Unnamed => unnamed += 1,

@@ -4,54 +4,29 @@
 //! together and with their number; none is told twice, and watching costs nothing while nothing is
 //! refused, but for rare looks where the kernel notifies nobody ([`follow`]). What cannot be watched is logged once, and the container runs on.
 
-mod default;
 mod follow;
 mod pod;
-mod refusal;
+pub mod refusal;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
-use super::Container;
-use super::registry::Shared;
+use super::Sensed;
 use crate::cgroup::{CountedAt, Level, Pids, fullest};
 use crate::error::Error;
 use crate::events::Event;
 use crate::proto::cotter_pids::{PidsLevel, PidsLimit};
 use crate::proto::timestamp;
-pub use default::Asked;
-pub(super) use default::{Given, wanted};
 use follow::Follow;
 use pod::Pod;
+pub use pod::Pods;
 
-/// What a shim needs for all its containers.
-#[derive(Debug, Default)]
-pub struct Watching {
-    pods: Mutex<BTreeMap<PathBuf, Weak<Pod>>>,
-    /// The limit of containers that have none.
-    pub(super) asked: Option<Asked>,
-    /// What is not watched has been logged.
-    logged: Mutex<Vec<String>>,
-}
-
-impl Watching {
-    /// Of a shim whose containers have a limit of `asked` if their specs have none.
-    pub fn new(asked: Option<Asked>) -> Self {
-        Self {
-            asked,
-            ..Self::default()
-        }
-    }
-}
-
-/// What a container knows of its limits.
+/// What is known of the forks that a container was refused.
 #[derive(Default)]
-pub(super) struct Limits {
+pub struct Refused {
     /// The kernel's count when the container was made.
     before: AtomicU64,
     /// Its count up to which has been told.
@@ -62,17 +37,6 @@ pub(super) struct Limits {
     pod: OnceLock<Arc<Pod>>,
     /// Why nobody watches.
     unwatched: OnceLock<String>,
-    /// The limit that it has of us.
-    pub(super) given: Given,
-}
-
-impl Limits {
-    /// Of a container that is to have this limit of us.
-    pub(super) fn wanting(wanted: Option<u64>) -> Self {
-        let mut limits = Self::default();
-        limits.given.wanted = wanted;
-        limits
-    }
 }
 
 /// What can be known of a container's limit, for people.
@@ -84,63 +48,61 @@ pub struct PidsReport {
     pub hits: u64,
     /// Its processes that have ended and are waited for by nobody.
     pub zombies: u64,
-    /// The limit that it has because its spec had none and one was asked for.
-    pub given: Option<u64>,
     /// Why nobody watches its limit.
     pub unwatched: Option<String>,
 }
 
-impl Container {
-    /// Begins to watch the limits. Once the cgroup is known.
-    pub(super) fn watch_pids(self: &Arc<Self>) {
-        let Some(cgroup) = self.cgroup.get() else {
-            return;
-        };
+impl dyn Sensed {
+    /// Begins to watch the limits, once the cgroup is known. What is to run for as long as there is the
+    /// container, if anything is.
+    pub fn watch_pids(self: &Arc<Self>) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let cgroup = self.cgroup()?;
+        let senses = &self.senses().pids;
         let begun = cgroup.pids().and_then(|pids| {
             let so_far = pids.hits()?;
-            Ok((pids.watch(&self.shared.watcher)?, so_far, pids))
+            Ok((pids.watch(&self.sensors().watcher)?, so_far, pids))
         });
         let (watch, so_far, pids) = match begun {
             Ok(begun) => begun,
-            Err(why) => return self.pids_not_watched(&why),
+            Err(why) => {
+                self.pids_not_watched(&why);
+                return None;
+            }
         };
-        self.pids.before.store(so_far, Ordering::Relaxed);
-        self.pids.told.store(so_far, Ordering::Relaxed);
+        senses.before.store(so_far, Ordering::Relaxed);
+        senses.told.store(so_far, Ordering::Relaxed);
         if pids.counted_at() == CountedAt::Limit {
             self.join_pod(&pids);
         }
         let me = Arc::downgrade(self);
         let pids = Arc::new(pids);
-        let mut follow = Follow::new(watch, &pids, &self.pids.asked);
-        self.spawn(async move {
+        let mut follow = Follow::new(watch, &pids, &senses.asked);
+        Some(async move {
             let followed = follow.run(|| me.upgrade()?.tell_pids(&pids)).await;
             if let (Err(why), Some(me)) = (followed, me.upgrade()) {
                 me.pids_not_watched(&why);
             }
-        });
+        })
     }
 
     /// Has the limit looked at, by who has seen that it may have been reached or changed.
-    pub(super) fn look_at_pids(&self) {
-        self.pids.asked.notify_one();
+    pub fn look_at_pids(&self) {
+        self.senses().pids.asked.notify_one();
     }
 
     /// The cgroup is about to go: tells what nobody had notice of.
-    pub(super) fn last_look_at_pids(&self) {
-        let pids = self
-            .cgroup
-            .get()
-            .and_then(|cgroup| cgroup.pids_unread().ok());
-        if let Some(pids) =
-            pids.filter(|pids| !pids.is_notified() && self.pids.unwatched.get().is_none())
-        {
+    pub fn last_look_at_pids(&self) {
+        let unwatched = self.senses().pids.unwatched.get().is_some();
+        let pids = self.cgroup().and_then(|cgroup| cgroup.pids_unread().ok());
+        if let Some(pids) = pids.filter(|pids| !pids.is_notified() && !unwatched) {
             self.tell_pids(&pids);
         }
     }
 
-    pub(super) fn pids_not_watched(&self, why: &Error) {
-        log_once(&self.shared, &self.id, &unwatched(why));
-        let _ = self.pids.unwatched.set(why.message.clone());
+    /// Nobody watches its limits.
+    pub fn pids_not_watched(&self, why: &Error) {
+        self.sensors().log_once(self.id(), &unwatched(why));
+        let _ = self.senses().pids.unwatched.set(why.message.clone());
     }
 
     fn join_pod(self: &Arc<Self>, own: &Pids) {
@@ -153,16 +115,16 @@ impl Container {
         }
         match Pod::join(self, parent) {
             Ok(pod) => {
-                let _ = self.pids.pod.set(pod);
+                let _ = self.senses().pids.pod.set(pod);
             }
-            Err(why) => log_once(&self.shared, &self.id, &unwatched(&why)),
+            Err(why) => self.sensors().log_once(self.id(), &unwatched(&why)),
         }
     }
 
     /// Tells of forks that were refused; whether there were any, and none when the cgroup is gone.
     fn tell_pids(&self, pids: &Pids) -> Option<bool> {
         let count = pids.hits().ok()?;
-        let told = self.pids.told.fetch_max(count, Ordering::Relaxed);
+        let told = self.senses().pids.told.fetch_max(count, Ordering::Relaxed);
         if told >= count {
             return Some(false);
         }
@@ -171,7 +133,7 @@ impl Container {
             CountedAt::Limit => levels.first(),
             CountedAt::Forker => fullest(&levels),
         };
-        let total = count - self.pids.before.load(Ordering::Relaxed);
+        let total = count - self.senses().pids.before.load(Ordering::Relaxed);
         self.tell_limit(pids, level.or(levels.first()), count - told, total);
         Some(true)
     }
@@ -184,7 +146,7 @@ impl Container {
         let kind = self.kind_of(own, level);
         let zombies = own.zombies().unwrap_or(0);
         let event = PidsLimit {
-            container_id: self.id.clone(),
+            container_id: self.id().to_owned(),
             level: kind.into(),
             cgroup: level.dir.to_string_lossy().into_owned(),
             limit: level.limit.unwrap_or(0),
@@ -196,15 +158,14 @@ impl Container {
             ..Default::default()
         };
         log::warn!("{}", line(&event));
-        let queue = |queue: &crate::events::Queue| queue.push(Event::PidsLimit(event));
-        self.shared.tracker.step(queue);
+        self.tell(vec![Event::PidsLimit(event)]);
     }
 
     fn kind_of(&self, own: &Pids, level: &Level) -> PidsLevel {
         let parent = own.parent();
         if level.dir == own.dir() {
             PidsLevel::PIDS_LEVEL_CONTAINER
-        } else if self.in_pod && parent.is_some_and(|pod| pod.dir() == level.dir) {
+        } else if self.in_pod() && parent.is_some_and(|pod| pod.dir() == level.dir) {
             PidsLevel::PIDS_LEVEL_POD
         } else {
             PidsLevel::PIDS_LEVEL_HIGHER
@@ -213,17 +174,17 @@ impl Container {
 
     /// What can be known of its limits now.
     pub fn pids_report(&self) -> PidsReport {
-        let pids = self.cgroup.get().and_then(|cgroup| cgroup.pids().ok());
-        let before = self.pids.before.load(Ordering::Relaxed);
+        let senses = &self.senses().pids;
+        let pids = self.cgroup().and_then(|cgroup| cgroup.pids().ok());
+        let before = senses.before.load(Ordering::Relaxed);
         let hits = pids.as_ref().and_then(|pids| pids.hits().ok());
         // Of a cgroup that is gone, what has been told.
-        let hits = hits.unwrap_or_else(|| self.pids.told.load(Ordering::Relaxed));
+        let hits = hits.unwrap_or_else(|| senses.told.load(Ordering::Relaxed));
         PidsReport {
             levels: pids.as_ref().map(Pids::levels).unwrap_or_default(),
             hits: hits.saturating_sub(before),
             zombies: pids.and_then(|pids| pids.zombies()).unwrap_or(0),
-            given: self.pids.given.set.get().copied(),
-            unwatched: self.pids.unwatched.get().cloned(),
+            unwatched: senses.unwatched.get().cloned(),
         }
     }
 }
@@ -245,25 +206,9 @@ fn line(event: &PidsLimit) -> String {
     )
 }
 
-/// Logs what is not watched of a container, once a shim.
-pub(super) fn log_once(shared: &Shared, id: &str, why: &str) {
-    let mut logged = lock(&shared.pids.logged);
-    if !logged.iter().any(|known| known == why) {
-        log::warn!("container {id}: {why}");
-        // Bounded: paths hold ids.
-        if logged.len() < 64 {
-            logged.push(why.to_owned());
-        }
-    }
-}
-
 /// Why a limit is not watched, for the log.
 fn unwatched(why: &Error) -> String {
     format!("its limit of processes is not watched: {why}")
-}
-
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

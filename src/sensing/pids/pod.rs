@@ -2,34 +2,40 @@
 //!
 //! Invariant: one watch for all containers of the shim that are below it, from the first to the last.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::task::JoinHandle;
 
 use super::follow::Follow;
-use super::{Container, lock};
 use crate::cgroup::Pids;
 use crate::error::Error;
+use crate::sensing::Sensed;
+
+/// Those of a shim that are watched, by their cgroups.
+#[derive(Debug, Default)]
+pub struct Pods(Mutex<BTreeMap<PathBuf, Weak<Pod>>>);
 
 /// The limit above containers, where the kernel counts for itself.
-pub(super) struct Pod {
+pub struct Pod {
     pids: Arc<Pids>,
     told: AtomicU64,
     before: u64,
-    members: Mutex<Vec<Weak<Container>>>,
+    members: Mutex<Vec<Weak<dyn Sensed>>>,
     task: OnceLock<JoinHandle<()>>,
 }
 
 impl Pod {
-    pub(super) fn join(container: &Arc<Container>, pids: Pids) -> Result<Arc<Self>, Error> {
-        let mut pods = lock(&container.shared.pids.pods);
+    pub(super) fn join(container: &Arc<dyn Sensed>, pids: Pids) -> Result<Arc<Self>, Error> {
+        let mut pods = lock(&container.sensors().pods.0);
         pods.retain(|_, pod| pod.strong_count() > 0);
         let pod = match pods.get(pids.dir()).and_then(Weak::upgrade) {
             Some(pod) => pod,
             None => {
                 let so_far = pids.hits()?;
-                let watch = pids.watch(&container.shared.watcher)?;
+                let watch = pids.watch(&container.sensors().watcher)?;
                 let pod = Arc::new(Self {
                     told: AtomicU64::new(so_far),
                     before: so_far,
@@ -76,7 +82,7 @@ impl Pod {
         // Who forked is not told: most likely the largest.
         let sized = members.iter().filter_map(|member| {
             let member = member.upgrade()?;
-            let own = member.cgroup.get()?.pids().ok()?;
+            let own = member.cgroup()?.pids().ok()?;
             Some((own.level()?.current, member, own))
         });
         let largest = sized.max_by_key(|(current, ..)| *current);
@@ -87,6 +93,10 @@ impl Pod {
         }
         Some(true)
     }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Pod {

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 
 use serde::de::IgnoredAny;
 
-use super::Container;
-use super::state::{InitOp, init_allows};
+use crate::container::Container;
+use crate::container::state::{InitOp, init_allows};
 use crate::error::{Error, Result};
 
 impl Container {
@@ -44,7 +44,7 @@ impl Container {
         let _turn = self.turn("update").await?;
         allowed()?;
         self.runtime.update(&self.id, resources).await?;
-        self.look_at_pids();
+        self.sensed().look_at_pids();
         Ok(())
     }
 }

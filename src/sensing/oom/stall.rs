@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Container, KEPT, State};
+use super::{KEPT, Sensed, State};
 use crate::cgroup::Cgroup;
 use crate::events::{Event, describe};
 use crate::proto::cotter_oom::OomKill;
@@ -62,10 +62,10 @@ impl Shortage {
     }
 }
 
-impl Container {
+impl dyn Sensed {
     /// What the cgroup says; `words` of the kernel's, where it does not count itself.
     pub(super) fn memory_seen(&self, words: u64) -> Option<Seen> {
-        let cgroup = self.cgroup.get()?;
+        let cgroup = self.cgroup()?;
         let now = cgroup.shortage().ok()?;
         Some(Seen {
             kills: now.kills,
@@ -76,9 +76,9 @@ impl Container {
 
     /// Tells if this is new.
     pub(super) fn memory_is_short(&self, short: bool) {
-        let mut state = self.oom.state();
+        let mut state = self.senses().oom.state();
         // What it has left behind is nobody's business any more.
-        if state.stalled != short && !(short && self.init.facts().reaped) {
+        if state.stalled != short && !(short && self.init().reaped) {
             self.tell_stall(&mut state, short);
         }
     }
@@ -90,32 +90,24 @@ impl Container {
             false => Stall::STALL_ENDED,
         };
         let event = OomKill {
-            container_id: self.id.clone(),
+            container_id: self.id().to_owned(),
             at: Some(timestamp(Some(SystemTime::now()))).into(),
             kills_total: state.recent.back().map_or(0, |last| last.kills_total),
-            limit_bytes: self
-                .cgroup
-                .get()
-                .and_then(Cgroup::memory_limit)
-                .unwrap_or(0),
+            limit_bytes: self.cgroup().and_then(Cgroup::memory_limit).unwrap_or(0),
             stall: stall.into(),
             ..OomKill::default()
         };
-        log::warn!("container {}: the kernel {}", self.id, describe(&event));
+        log::warn!("container {}: the kernel {}", self.id(), describe(&event));
         if state.recent.len() == KEPT {
             state.recent.pop_front();
         }
         state.recent.push_back(event.clone());
         let task = Event::Oom(TaskOOM {
-            container_id: self.id.clone(),
+            container_id: self.id().to_owned(),
             ..Default::default()
         });
-        self.shared.tracker.step(|queue| {
-            if short {
-                queue.push(task);
-            }
-            queue.push(Event::OomKill(event));
-        });
+        let task = Some(task).filter(|_| short);
+        self.tell(task.into_iter().chain([Event::OomKill(event)]).collect());
     }
 }
 

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, ReadDir};
 use std::time::{Duration, Instant};
 
-use super::Container;
 use crate::cgroup::Cgroup;
+use crate::container::Container;
 use crate::error::{Code, Error, Result};
 use crate::monitor::Pid;
 use crate::slices::Slices;

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::timeout;
 
-use super::Container;
-use super::state::{InitOp, State, init_allows};
 use crate::blocking::{Job, within};
+use crate::container::Container;
+use crate::container::state::{InitOp, State, init_allows};
 use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::events::Event;

@@ -4,8 +4,8 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::state::{InitOp, init_allows};
-use super::{Container, Process, files};
+use crate::container::state::{InitOp, init_allows};
+use crate::container::{Container, Process, files};
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::proto::events::TaskExecAdded;

@@ -6,8 +6,7 @@
 //! A process that joins a container is never refused; what it forks then is. runc's Go program does so before
 //! it is the user's, aborts, and leaves its parent with a closed socket.
 
-use super::Container;
-use crate::cgroup::{CountedAt, Level, Pids, fullest};
+use crate::cgroup::{Cgroup, CountedAt, Level, Pids, fullest};
 use crate::error::Error;
 
 /// What runtimes and Go say when a fork was refused, or when one who says so is gone.
@@ -23,16 +22,13 @@ const WORDS: [&str; 8] = [
 ];
 
 /// What was counted before a call.
-pub(in crate::container) struct Before(Vec<(Pids, u64)>);
+pub struct Before(Vec<(Pids, u64)>);
 
-impl Container {
-    /// The counts before a call of the runtime.
-    pub(in crate::container) fn refused_so_far(&self) -> Before {
+impl Before {
+    /// The counts before a call of the runtime, in a container's cgroup, if it has one.
+    pub fn call(cgroup: Option<&Cgroup>) -> Self {
         let mut counts = Vec::new();
-        let mut at = self
-            .cgroup
-            .get()
-            .and_then(|cgroup| cgroup.pids_unread().ok());
+        let mut at = cgroup.and_then(|cgroup| cgroup.pids_unread().ok());
         while let Some(pids) = at {
             let above = match pids.counted_at() {
                 CountedAt::Limit => pids.parent(),
@@ -43,13 +39,11 @@ impl Container {
             }
             at = above;
         }
-        Before(counts)
+        Self(counts)
     }
-}
 
-impl Before {
     /// The error of a call that failed, with the limit that was its cause, if one was.
-    pub(in crate::container) fn explain(self, mut error: Error) -> Error {
+    pub fn explain(self, mut error: Error) -> Error {
         if !is_refusal(&error.message) {
             return error;
         }

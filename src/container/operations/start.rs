@@ -13,16 +13,16 @@ use std::time::Duration;
 use tokio::sync::RwLockReadGuard;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::image::Image;
-use super::process::Process;
-use super::state::{ExecOp, InitOp, exec_allows, init_allows};
 use super::stray::Call;
-use super::{Container, files};
+use crate::container::image::Image;
+use crate::container::state::{ExecOp, InitOp, exec_allows, init_allows};
+use crate::container::{Container, Process, files};
 use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::lifecycle::{Refusal, StartId};
 use crate::monitor::Pid;
 use crate::runtime::{ExecOptions, Fds, Kind, Named, RuntimeError, read_named};
+use crate::sensing::pids::refusal::Before;
 use crate::spec;
 use crate::stdio::{self, Io};
 
@@ -79,9 +79,9 @@ impl Container {
         if let Some(restore) = &self.restore {
             return self.restore_init(init, restore, start).await;
         }
-        let refused = self.refused_so_far();
+        let refused = Before::call(self.cgroup.get());
         let called = self.runtime.start(&self.id).await;
-        self.look_at_pids();
+        self.sensed().look_at_pids();
         if let Err(why) = called {
             if !self.has_started(facts.pid, &why).await {
                 return Err(refused.explain(why.into()));
@@ -134,7 +134,7 @@ impl Container {
             .inspect_err(|_| exec.never_ran())?;
         let _ending = tracker.ending(start);
         exec.starting();
-        let refused = self.refused_so_far();
+        let refused = Before::call(self.cgroup.get());
         let mut call = None;
         let started = self
             .run_exec(exec, start, &mut call)
@@ -143,7 +143,7 @@ impl Container {
                 let announced = self.shared.announce(start, named, exec, None);
                 announced.map(|()| named.pid).map_err(no_pid)
             });
-        self.look_at_pids();
+        self.sensed().look_at_pids();
         match started {
             Ok(pid) => {
                 // It came up after the kill of all that init left behind: that kill missed it.

@@ -9,10 +9,10 @@ use std::sync::{Arc, PoisonError};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::process::{ExitStatus, Process};
-use super::registry::Registry;
-use super::state::{ExecOp, InitOp, State, exec_allows, init_allows};
-use super::{Container, create, exit_file, files};
+use super::rootfs::unmount;
+use crate::container::process::{ExitStatus, Process};
+use crate::container::state::{ExecOp, InitOp, State, exec_allows, init_allows};
+use crate::container::{Container, Registry, exit_file, files};
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::monitor::Pid;
@@ -77,8 +77,8 @@ impl Container {
         self.kills.over().await;
 
         // The kernel's counts go with the cgroup.
-        self.tell_oom(None);
-        self.last_look_at_pids();
+        self.sensed().tell_oom(None);
+        self.sensed().last_look_at_pids();
         // The runtime has nothing of one that was not restored, but for what a failed try left.
         if state != State::CreatedCheckpoint || self.runtime.knows(&self.id) {
             let force = matches!(state, State::Created | State::CreatedCheckpoint);
@@ -98,7 +98,7 @@ impl Container {
 
         if !self.mounts.is_empty() {
             let rootfs = self.bundle.join("rootfs");
-            create::unmount(&rootfs, self.shared.limits.unmount)
+            unmount(&rootfs, self.shared.limits.unmount)
                 .await
                 .map_err(|e| e.context("failed rootfs umount"))?;
         }

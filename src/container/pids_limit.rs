@@ -88,11 +88,7 @@ impl Asked {
 ///
 /// # Errors
 /// `InvalidArgument` for an annotation or option that says nothing sensible.
-pub(in crate::container) fn wanted(
-    spec: &Spec,
-    option: &str,
-    environment: Option<Asked>,
-) -> Result<Option<u64>> {
+pub(super) fn wanted(spec: &Spec, option: &str, environment: Option<Asked>) -> Result<Option<u64>> {
     let annotation = spec.annotations.get(ANNOTATION).map_or("", String::as_str);
     let annotation = Asked::parse(annotation, &format!("annotation {ANNOTATION}"))?;
     let option = Asked::parse(option, "option pids_limit")?;
@@ -115,9 +111,24 @@ fn host_cpus() -> u64 {
 
 /// The limit that a container is to have, and what became of it.
 #[derive(Debug, Default)]
-pub(in crate::container) struct Given {
-    pub(in crate::container) wanted: Option<u64>,
-    pub(super) set: OnceLock<u64>,
+pub(super) struct Given {
+    wanted: Option<u64>,
+    set: OnceLock<u64>,
+}
+
+impl Given {
+    /// Not given yet.
+    pub(super) fn wanting(wanted: Option<u64>) -> Self {
+        Self {
+            wanted,
+            ..Self::default()
+        }
+    }
+
+    /// The limit that it has of us.
+    pub(super) fn set(&self) -> Option<u64> {
+        self.set.get().copied()
+    }
 }
 
 impl Container {
@@ -125,8 +136,8 @@ impl Container {
     ///
     /// # Errors
     /// What could not be done, with the path.
-    pub(in crate::container) async fn limit_pids(&self, cgroup: Option<&Cgroup>) -> Result<()> {
-        let Some(wanted) = self.pids.given.wanted else {
+    pub(super) async fn limit_pids(&self, cgroup: Option<&Cgroup>) -> Result<()> {
+        let Some(wanted) = self.pids_limit.wanted else {
             return Ok(());
         };
         let failed = |e: Error| e.context(format!("limit processes to {wanted}"));
@@ -143,7 +154,7 @@ impl Container {
             pids.set_limit(limit).map_err(failed)?;
         }
         log::info!("container {}: limited to {limit} processes", self.id);
-        let _ = self.pids.given.set.set(limit);
+        let _ = self.pids_limit.set.set(limit);
         Ok(())
     }
 }
