@@ -29,8 +29,8 @@ use nix::unistd::{
 };
 
 use crate::error::{Code, Error, Result};
-use crate::limits::since;
 use crate::pidfd;
+use crate::times::since;
 
 /// How such a process is called. Not as the shim: to people who count shims it is none.
 const NAME: &std::ffi::CStr = c"cotter-apart";

@@ -31,7 +31,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Code, Error, Result};
-use crate::limits::since;
+use crate::times::since;
 
 /// Stack of a blocking thread, in bytes. Only touched pages cost memory.
 const STACK: usize = 256 * 1024;

@@ -54,3 +54,4 @@ pub mod shown;
 mod slices;
 pub mod spec;
 pub mod stdio;
+mod times;

@@ -4,7 +4,7 @@
 //! shim plugin's configuration): `COTTER_LIMIT_EXEC_DRAIN=2s`, with `ms`, `s` or `m`. What cannot be
 //! understood is logged, and the default holds.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// The limits of container operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -156,14 +156,6 @@ impl Limits {
                 .unwrap_or(default.manager_settling),
         }
     }
-}
-
-/// A time as errors give it: RFC 3339 in UTC, to the second.
-pub fn since(at: SystemTime) -> String {
-    let mut text = crate::shim::log::timestamp(at);
-    text.truncate("0000-00-00T00:00:00".len());
-    text.push('Z');
-    text
 }
 
 /// A whole number of `ms`, `s` or `m`, more than none and at most a day.

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use cotter::error::{Error, Result};
 use cotter::program::own;
 use cotter::shim::bootstrap::Environment;
+use cotter::shim::config::Config;
 use cotter::shim::flags::{Flags, USAGE};
-use cotter::shim::serve::Config;
 use cotter::shim::{RUNTIME_NAME, delete, fds, info, serve, start};
 use cotter::shown;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
 use crate::error::{Error, Result};
-use crate::limits::since;
+use crate::times::since;
 
 /// The right to work on a process.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::shim::log::timestamp;
+use crate::times::timestamp;
 
 /// How many are kept.
 const ENTRIES: usize = 16;

@@ -29,6 +29,7 @@
 mod child;
 mod group;
 mod moment;
+mod others;
 mod reap;
 mod share;
 mod strangers;
@@ -38,7 +39,7 @@ mod wait;
 pub use child::Child;
 use child::Streams;
 pub use moment::{Clocks, Moment};
-pub use reap::Others;
+pub use others::Others;
 pub use supervise::{Action, Restart, Streak, Supervised, end, next, supervise};
 pub use wait::is_unreaped_child;
 

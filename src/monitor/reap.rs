@@ -14,31 +14,11 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::errno::Words;
 
+use super::others::Others;
 use super::share::{Share, Spell};
 use super::strangers::Strangers;
 use super::wait::{Waited, Which, look_for, wait_for};
 use super::{Exit, Moment, Pid, Shared, Table};
-
-/// Who is told of the exits of children that no [`spawn`](super::Monitor::spawn) started. A closure that takes an
-/// [`Exit`] is one.
-pub trait Others: Send + 'static {
-    /// Whether births are asked for at this moment. They cost a look at each child that ends.
-    fn ask_births(&self) -> bool;
-
-    /// One has ended and was reaped. `born` is none if births are not asked for, or it cannot be told.
-    /// Called in the loop, in the order of the reaps. It must not block.
-    fn ended(&mut self, exit: Exit, born: Option<Moment>);
-}
-
-impl<F: FnMut(Exit) + Send + 'static> Others for F {
-    fn ask_births(&self) -> bool {
-        false
-    }
-
-    fn ended(&mut self, exit: Exit, _: Option<Moment>) {
-        self(exit);
-    }
-}
 
 pub(super) async fn reap_loop(
     mut signals: tokio::net::UnixStream,

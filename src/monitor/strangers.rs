@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::reap::Others;
+use super::others::Others;
 use super::share::{SLICE, Share, Spell};
 use super::{Pid, Shared};
 

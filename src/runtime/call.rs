@@ -21,10 +21,10 @@ use crate::blocking::is_exhausted;
 use crate::errno::Words;
 use crate::error::Code;
 use crate::kin::descendants;
-use crate::limits::since;
 use crate::monitor::{Child, Exit};
 use crate::pidfd;
 use crate::program::Program;
+use crate::times::since;
 
 /// The most that is kept of an output: its end.
 const MESSAGE_LIMIT: usize = 16 * 1024;

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::config::Config;
 use super::inspect;
-use super::serve::Config;
 use crate::container::pids_limit::Asked;
 use crate::container::tracker::Tracker;
 use crate::container::{Reaped, Registry, Shared};

@@ -16,14 +16,15 @@ use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
-use super::log::{DROPPED, ERRORS, timestamp};
-use super::serve::Config;
+use super::config::Config;
+use super::log::{DROPPED, ERRORS};
 use crate::container::Registry;
 use crate::dump::{Inspector, Reporter, age_ms, kernel, ms};
 use crate::events::Publisher;
 use crate::limits::Limits;
 use crate::monitor::{Monitor, Pid};
 use crate::service::Calls;
+use crate::times::timestamp;
 
 /// The shim itself.
 #[derive(Serialize)]

@@ -14,7 +14,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use jiff::Timestamp;
 use log::{Level, LevelFilter};
 use nix::errno::Errno;
 
@@ -23,6 +22,7 @@ use crate::dump::recent::Recent;
 use crate::errno;
 use crate::error::{Error, Result};
 use crate::shown;
+use crate::times::timestamp;
 
 /// The latest errors and warnings, also those that found no room in the FIFO.
 pub static ERRORS: Recent = Recent::new();
@@ -119,12 +119,6 @@ fn quote(out: &mut String, c: char) {
     }
 }
 
-/// RFC 3339 in UTC with nanoseconds.
-pub(crate) fn timestamp(at: SystemTime) -> String {
-    let at = Timestamp::try_from(at).unwrap_or_default();
-    format!("{at:.9}")
-}
-
 /// Writes lines, each with one system call, and counts those that find no room.
 struct Lines<F> {
     file: F,
@@ -175,21 +169,6 @@ mod tests {
     use nix::fcntl::OFlag;
 
     use super::*;
-
-    #[test]
-    fn times() {
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00"),
-            (951_782_399, "2000-02-28T23:59:59"),
-            (951_782_400, "2000-02-29T00:00:00"),
-            (951_868_800, "2000-03-01T00:00:00"),
-            (1_735_689_599, "2024-12-31T23:59:59"),
-            (4_107_542_400, "2100-03-01T00:00:00"),
-        ] {
-            let at = SystemTime::UNIX_EPOCH + Duration::new(seconds, 42);
-            assert_eq!(timestamp(at), format!("{expected}.000000042Z"));
-        }
-    }
 
     #[test]
     fn a_record_is_one_quoted_line() {

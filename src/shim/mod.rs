@@ -19,6 +19,7 @@ mod answers;
 pub mod assemble;
 pub mod bootstrap;
 pub mod call;
+pub mod config;
 pub mod delete;
 mod end;
 pub mod fds;

@@ -19,8 +19,7 @@ use ttrpc::r#async::transport::Listener;
 
 use super::accept::Accept;
 use super::assemble::{Parts, assemble};
-use super::bootstrap::Environment;
-use super::flags::Flags;
+use super::config::Config;
 use super::socket::{self, Claim, Socket};
 use super::{fds, inspect, life, log as shim_log, memory};
 use crate::dump::Inspector;
@@ -31,34 +30,6 @@ use crate::service::{self, Shutdown};
 
 /// The log FIFO in the bundle, which is the current directory.
 const LOG: &str = "log";
-
-/// What a server is told at its start.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// containerd's namespace.
-    pub namespace: String,
-    /// The id of the container or sandbox it was started for.
-    pub id: String,
-    /// Where events go; empty if nobody said.
-    pub ttrpc_address: String,
-    /// Path to serve on; empty for the inherited socket.
-    pub socket: String,
-    /// Log at debug level.
-    pub debug: bool,
-}
-
-impl Config {
-    /// From the command line and the environment.
-    pub fn new(flags: &Flags, env: Environment) -> Self {
-        Self {
-            namespace: flags.namespace.clone(),
-            id: flags.id.clone(),
-            ttrpc_address: env.ttrpc_address,
-            socket: flags.socket.clone(),
-            debug: flags.debug,
-        }
-    }
-}
 
 /// Serves until the end.
 ///

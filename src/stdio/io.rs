@@ -7,6 +7,7 @@ mod early;
 mod feed;
 mod loggers;
 mod open;
+mod opened;
 mod terminal;
 
 use std::future::poll_fn;

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::{Mode, SFlag, mkdirat, stat};
+use nix::sys::stat::{FileStat, Mode, SFlag, mkdirat, stat};
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -20,7 +20,6 @@ use std::time::Duration;
 use super::Stream;
 use super::logger::allow;
 use super::plan::{Output, Plan};
-use super::sys;
 use crate::blocking::{Job, within};
 use crate::error::Result;
 
@@ -83,7 +82,7 @@ fn asked_of(stream: Stream, output: Output, lists: &allow::Lists) -> Result<Outp
 fn is_file(path: &Path) -> bool {
     stat(path).is_ok_and(|stat| {
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-        kind == SFlag::S_IFREG || kind == SFlag::S_IFCHR && !sys::is_everybodys(&stat)
+        kind == SFlag::S_IFREG || kind == SFlag::S_IFCHR && !is_everybodys(&stat)
     })
 }
 
@@ -138,6 +137,14 @@ pub(super) fn resolve(path: &Path) -> Option<PathBuf> {
         missing.push(known.file_name()?);
     }
     None
+}
+
+/// Whether this is a device that all may write to, and that acts on nothing: null, zero, full, random.
+pub(super) fn is_everybodys(stat: &FileStat) -> bool {
+    let (major, minor) = (libc::major(stat.st_rdev), libc::minor(stat.st_rdev));
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+        && major == 1
+        && [3, 5, 7, 8, 9].contains(&minor)
 }
 
 #[cfg(test)]

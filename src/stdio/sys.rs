@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{Gid, Uid, fchown, pipe2};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -150,15 +150,7 @@ pub(super) fn alone_with(fd: BorrowedFd<'_>) {
 
 /// Whether this is a device that everybody may write to as well: null, zero, full, random, urandom.
 pub(super) fn harms_nobody(device: BorrowedFd<'_>) -> bool {
-    fstat(device).is_ok_and(|stat| is_everybodys(&stat))
-}
-
-/// As [`harms_nobody`], by what is known of it.
-pub(super) fn is_everybodys(stat: &FileStat) -> bool {
-    let (major, minor) = (libc::major(stat.st_rdev), libc::minor(stat.st_rdev));
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
-        && major == 1
-        && [3, 5, 7, 8, 9].contains(&minor)
+    fstat(device).is_ok_and(|stat| listed::is_everybodys(&stat))
 }
 
 /// Opens a file or device that is read from.

@@ -128,7 +128,7 @@ async fn build(
     done: &mut Done,
 ) -> Result<(Arc<Container>, Pid)> {
     let asked = Asked::read(shared, create).await?;
-    done.rootfs = Rootfs::mount(shared, create).await?;
+    done.rootfs = Rootfs::mount(shared, &create.bundle, &create.rootfs).await?;
     done.recorded = Some(Recorded::write(create)?);
     let (io, fds) = streams::open(shared, &create.opening(asked.buffering), "init").await?;
     done.io = Some(Arc::clone(&io));

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use super::create::Create;
 use super::mounting;
 use crate::blocking::{Job, within, within_or};
 use crate::container::Shared;
@@ -22,14 +21,18 @@ pub(super) struct Rootfs {
 
 impl Rootfs {
     /// None for a Create that brings no mounts: its rootfs is not the shim's business.
-    pub(super) async fn mount(shared: &Shared, create: &Create) -> Result<Option<Self>> {
-        if create.rootfs.is_empty() {
+    pub(super) async fn mount(
+        shared: &Shared,
+        bundle: &Path,
+        mounts: &[Mount],
+    ) -> Result<Option<Self>> {
+        if mounts.is_empty() {
             return Ok(None);
         }
-        let place = create.bundle.join("rootfs");
+        let place = bundle.join("rootfs");
         let made_dir = make_dir(&place)?;
         let rootfs = Self { place, made_dir };
-        let mounted = mount_all(shared, create.rootfs.clone(), rootfs.place.clone()).await;
+        let mounted = mount_all(shared, mounts.to_vec(), rootfs.place.clone()).await;
         mounted.inspect_err(|_| rootfs.remove_dir())?;
         Ok(Some(rootfs))
     }

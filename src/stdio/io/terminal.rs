@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::open::Opened;
+use super::opened::Opened;
 use super::{Io, Shared};
 use crate::error::{Error, Result};
 use crate::stdio::console::{self, ConsoleSocket, Size};
