@@ -47,6 +47,7 @@
 
 mod buffering;
 mod console;
+mod exact;
 mod io;
 mod listed;
 mod logger;

@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Uid, fchown, pipe2};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Stream, listed};
+use super::{Stream, exact};
 use crate::error::{Error, Result};
 
 /// More than any pipe holds by default: the kernel moves what is there.
@@ -92,7 +92,7 @@ pub(super) fn create_append(stream: Stream, path: &Path) -> Result<OwnedFd> {
 /// Opens a file that was allowed, and says what it is.
 pub(super) fn create_listed(stream: Stream, path: &Path) -> Result<(OwnedFd, Kind)> {
     let fail = |why: io::Error| Error::io(format!("open {stream} {}", path.display()), &why);
-    let fd = listed::open_append(path).map_err(|why| fail(why.into()))?;
+    let fd = exact::open_append(path).map_err(|why| fail(why.into()))?;
     let mode = fstat(&fd).map_err(|why| fail(why.into()))?.st_mode;
     match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => Ok((named(fd).map_err(fail)?, Kind::File)),
@@ -150,7 +150,7 @@ pub(super) fn alone_with(fd: BorrowedFd<'_>) {
 
 /// Whether this is a device that everybody may write to as well: null, zero, full, random, urandom.
 pub(super) fn harms_nobody(device: BorrowedFd<'_>) -> bool {
-    fstat(device).is_ok_and(|stat| listed::is_everybodys(&stat))
+    fstat(device).is_ok_and(|stat| exact::is_everybodys(&stat))
 }
 
 /// Opens a file or device that is read from.

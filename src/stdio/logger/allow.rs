@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
-use crate::stdio::{Stream, listed};
+use crate::stdio::{Stream, exact};
 
 /// The environment variable that holds the list.
 const VARIABLE: &str = "COTTER_LOGGER_ALLOW";
@@ -82,8 +82,8 @@ impl Lists {
     /// The path to write to for an output's file, which need not be there.
     pub(in crate::stdio) fn file(&self, stream: Stream, file: &Path) -> Result<PathBuf> {
         let what = || format!("{stream} file {}", file.display());
-        match listed::resolve(file) {
-            Some(real) => self.ask(what, &real, listed::resolve).map(|()| real),
+        match exact::resolve(file) {
+            Some(real) => self.ask(what, &real, exact::resolve).map(|()| real),
             None => Err(Error::new(
                 Code::PermissionDenied,
                 format!("{} is no plain path: permission denied", what()),
