@@ -17,7 +17,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use common::containerd::{Containerd, Form, Version, go_shim};
 use common::events::Events;
 use common::resources::{cgroup, read};
-use common::{eventually, eventually_some, run as run_command, signal, tool};
+use common::{eventually, eventually_some, has_trap, run as run_command, signal, tool};
 use cotter::cgroup::Version as Cgroups;
 use sha2::{Digest, Sha256};
 
@@ -348,14 +348,7 @@ fn exit_unseen(version: Version, form: Form, runtime: &str) {
     let script = "trap 'exit 5' TERM; while :; do sleep 0.05; done";
     daemon.run_detached("gone", &["sh", "-c", script]);
     let pid = daemon.pid("gone").unwrap();
-    eventually("the shell handles SIGTERM", || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
-        let caught = field("SigCgt:").unwrap().trim();
-        // The runtime's own program, which it was before, handles many.
-        field("Name:").unwrap().trim() == "sh"
-            && u64::from_str_radix(caught, 16).unwrap() & 1 << (15 - 1) != 0
-    });
+    eventually("the shell handles SIGTERM", || has_trap(pid, 15));
 
     daemon.stop();
     signal(pid, "TERM");

@@ -164,7 +164,6 @@ impl<F: AsFd> Write for Lines<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use nix::fcntl::OFlag;
 

@@ -242,3 +242,13 @@ pub fn limit_descriptors(pid: u32, limit: u64) -> u64 {
     assert!(done, "{}", std::io::Error::last_os_error());
     before
 }
+
+/// Whether a process is a shell that catches a signal; before that the signal is lost on an init, or ends it. The
+/// runtime's own program, which it was before, catches many.
+pub fn has_trap(pid: u32, signal: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let caught = field("SigCgt:").map(|mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+    field("Name:").is_some_and(|name| name.trim() == "sh")
+        && caught.is_some_and(|caught| caught & 1 << (signal - 1) != 0)
+}

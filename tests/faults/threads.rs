@@ -9,7 +9,7 @@ use cotter::manager::spec::Spec;
 
 use crate::common::resources::cgroup;
 use crate::common::shim::{RUNTIMES, Shim, run};
-use crate::common::unique;
+use crate::common::{has_trap, unique};
 use crate::runtime::Faulty;
 use crate::world::{GOOD, alive, answers, good_works, process_with, until, world};
 
@@ -70,17 +70,7 @@ fn a_signal_needs_none_and_what_needs_one_says_so() {
             let script = "trap 'exit 5' TERM; while :; do sleep 0.05; done";
             young(&mut shim, None, "term", script, false).await;
             let pid = shim.state("term", "").await.unwrap().pid;
-            let catches = || {
-                let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-                let shell = status.starts_with("Name:\tsh\n");
-                let caught = status
-                    .lines()
-                    .find_map(|l| l.strip_prefix("SigCgt:"))
-                    .unwrap();
-                let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
-                shell && caught & 1 << (libc::SIGTERM - 1) != 0
-            };
-            until("it has its trap", catches).await;
+            until("it has its trap", || has_trap(pid, 15)).await;
             young(
                 &mut shim,
                 None,

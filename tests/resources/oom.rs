@@ -4,6 +4,7 @@ use cotter::manager::dialect::Dialect;
 use cotter::manager::events::{Event, Told};
 use cotter::manager::spec::Spec;
 
+use crate::common::has_trap;
 use crate::common::shim::{RUNTIMES, Shim, run, until};
 use crate::{is_delete, topics};
 
@@ -21,17 +22,9 @@ async fn limited(runtime: &str, script: &str) -> Shim {
     shim
 }
 
-/// Waits until a shell catches USR1, which before that is lost on an init. The runtime that becomes the shell
-/// catches everything.
+/// Waits until a shell catches USR1.
 pub async fn catches_usr1(pid: u32) {
-    until("it has its trap", || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let shell = status.starts_with("Name:\tsh\n");
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let caught = u64::from_str_radix(caught.unwrap_or("0").trim(), 16).unwrap();
-        shell && caught & 1 << (libc::SIGUSR1 - 1) != 0
-    })
-    .await;
+    until("it has its trap", || has_trap(pid, 10)).await;
 }
 
 /// The life of the container, with what was told of its memory.

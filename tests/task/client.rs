@@ -9,8 +9,8 @@ use cotter::manager::events::{Event, Told};
 use cotter::proto::Timestamp;
 use cotter::proto::task::{CreateTaskRequest, PidsRequest, PidsResponse};
 
-use crate::common::LIMIT;
 use crate::common::shim::Shim;
+use crate::common::{LIMIT, has_trap};
 
 /// Makes a `#[test]` per runtime of each `async fn name(runtime: &'static str)`.
 macro_rules! with_each_runtime {
@@ -81,17 +81,10 @@ pub async fn until_runs(pid: u32, program: &str) {
     .await;
 }
 
-/// Waits until the shell script that is process `pid` handles `signal`. The runtime's own program,
-/// which it was before, handles many.
+/// Waits until the shell script that is process `pid` handles `signal`.
 pub async fn until_catches(pid: u32, signal: u32) {
-    until_runs(pid, "sh").await;
-    until(&format!("process {pid} catches {signal}"), async || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
-        mask & (1 << (signal - 1)) != 0
-    })
-    .await;
+    let what = format!("process {pid} catches {signal}");
+    until(&what, async || has_trap(pid, signal)).await;
 }
 
 /// Checks that a running container does all that is expected of one: a process can be put in, seen,

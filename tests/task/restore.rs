@@ -15,7 +15,9 @@ use cotter::proto::task::{
 };
 
 use crate::checkpoint::{checkpoint, ending, shell, status};
-use crate::client::{NO_TIME, SLEEP, lines, pids, refused, with_each_runtime, works};
+use crate::client::{
+    NO_TIME, SLEEP, lines, pids, refused, until_catches, with_each_runtime, works,
+};
 use crate::common::LIMIT;
 use crate::common::dumper::{Dumper, work_dir};
 use crate::common::shim::Shim;
@@ -395,7 +397,8 @@ async fn its_memory_is_watched(runtime: &'static str) {
     let (mut shim, dumper) = shim(runtime, spec).await;
     let image = dumper.image("image");
     shim.tasks.create(&from(&shim, &image)).await.unwrap();
-    shim.start_process("c", "").await.unwrap();
+    let pid = shim.start_process("c", "").await.unwrap();
+    until_catches(pid, 10).await;
     shim.kill("c", "", 10).await.unwrap();
     shim.events_until(|e| matches!(e, Event::Oom(_))).await;
     assert_eq!(status(&shim).await, Status::RUNNING);
