@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
@@ -84,6 +84,17 @@ fn open_directory(pid: u32) -> io::Result<Process> {
     }
 }
 
+/// Kills the process that is held; one that is gone is one that is dead.
+///
+/// # Errors
+/// What the system said.
+pub fn kill(process: &Process) -> io::Result<()> {
+    match signal(process, Signal::SIGKILL) {
+        Err(why) if why.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        done => done,
+    }
+}
+
 /// Sends a signal to the process that is held.
 ///
 /// # Errors
@@ -106,7 +117,10 @@ pub fn signal(process: &Process, signal: Signal) -> io::Result<()> {
     if has_ended(process) {
         return Err(Errno::ESRCH.into());
     }
-    Ok(kill(Pid::from_raw(process.pid.cast_signed()), signal)?)
+    Ok(signal::kill(
+        Pid::from_raw(process.pid.cast_signed()),
+        signal,
+    )?)
 }
 
 /// Whether the process that is held has ended, reaped or not.

@@ -6,15 +6,12 @@
 
 use std::path::Path;
 
-use protobuf::{Message, MessageField};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::proto::bootstrap::{BootstrapParams, BootstrapResult, Extension, LogLevel};
-use crate::proto::{pack, parse};
+use crate::proto::bootstrap::BootstrapResult;
+use crate::proto::parse;
 use crate::spec::read_bounded;
-
-use super::launch::Launch;
 
 /// The longest file that is looked into for a shim's address.
 const LONGEST: u64 = 1 << 20;
@@ -43,57 +40,6 @@ impl Dialect {
             "proto" => Some(Self::Proto23),
             _ => None,
         }
-    }
-
-    /// The environment variables in which the dialects differ. None: must not be set.
-    pub fn environment(self, launch: &Launch) -> [(&'static str, Option<String>); 3] {
-        let newer = self != Self::Plain16;
-        [
-            (
-                "GRPC_ADDRESS",
-                newer.then(|| launch.grpc_address.to_owned()),
-            ),
-            ("NAMESPACE", newer.then(|| launch.namespace.to_owned())),
-            // Always 2, even where 3 is understood: useless for negotiation.
-            ("MAX_SHIM_VERSION", newer.then(|| "2".to_owned())),
-        ]
-    }
-
-    /// What `start` finds on its standard input.
-    ///
-    /// # Errors
-    /// When the options cannot be encoded.
-    pub fn input(self, launch: &Launch) -> Result<Vec<u8>> {
-        let options = launch.options.as_ref().map(pack).transpose();
-        let encoded = options.and_then(|options| match self {
-            Self::Plain16 | Self::Json17 => {
-                options.map_or(Ok(Vec::new()), |options| options.write_to_bytes())
-            }
-            Self::Proto23 => BootstrapParams {
-                instance_id: launch.id.clone(),
-                namespace: launch.namespace.clone(),
-                log_level: if launch.debug {
-                    LogLevel::LOG_LEVEL_DEBUG.into()
-                } else {
-                    LogLevel::LOG_LEVEL_INFO.into()
-                },
-                containerd_version: concat!("cotter-", env!("CARGO_PKG_VERSION")).into(),
-                containerd_ttrpc_address: launch.ttrpc_address.clone(),
-                containerd_grpc_address: launch.grpc_address.clone(),
-                containerd_binary: launch.publish_binary.clone(),
-                extensions: options
-                    .map(|options| Extension {
-                        value: MessageField::some(options),
-                        ..Extension::default()
-                    })
-                    .into_iter()
-                    .collect(),
-                socket_dir: launch.socket_dir.clone(),
-                ..BootstrapParams::default()
-            }
-            .write_to_bytes(),
-        });
-        encoded.map_err(|why| Error::unknown(format!("encode the input of start: {why}")))
     }
 
     /// Reads what `start` wrote.

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use protobuf::Message;
+use protobuf::{Message, MessageField};
 
 use crate::error::{Error, Result};
+use crate::proto::bootstrap::{BootstrapParams, Extension, LogLevel};
+use crate::proto::pack;
 use crate::proto::runc_options::Options;
 use crate::proto::task::DeleteResponse;
 
@@ -104,6 +106,54 @@ impl Launch {
         arguments
     }
 
+    /// The environment variables in which the dialects differ. None: must not be set.
+    fn environment(&self) -> [(&'static str, Option<String>); 3] {
+        let newer = self.dialect != Dialect::Plain16;
+        [
+            ("GRPC_ADDRESS", newer.then(|| self.grpc_address.to_owned())),
+            ("NAMESPACE", newer.then(|| self.namespace.to_owned())),
+            // Always 2, even where 3 is understood: useless for negotiation.
+            ("MAX_SHIM_VERSION", newer.then(|| "2".to_owned())),
+        ]
+    }
+
+    /// What `start` finds on its standard input.
+    ///
+    /// # Errors
+    /// When the options cannot be encoded.
+    fn input(&self) -> Result<Vec<u8>> {
+        let options = self.options.as_ref().map(pack).transpose();
+        let encoded = options.and_then(|options| match self.dialect {
+            Dialect::Plain16 | Dialect::Json17 => {
+                options.map_or(Ok(Vec::new()), |options| options.write_to_bytes())
+            }
+            Dialect::Proto23 => BootstrapParams {
+                instance_id: self.id.clone(),
+                namespace: self.namespace.clone(),
+                log_level: if self.debug {
+                    LogLevel::LOG_LEVEL_DEBUG.into()
+                } else {
+                    LogLevel::LOG_LEVEL_INFO.into()
+                },
+                containerd_version: concat!("cotter-", env!("CARGO_PKG_VERSION")).into(),
+                containerd_ttrpc_address: self.ttrpc_address.clone(),
+                containerd_grpc_address: self.grpc_address.clone(),
+                containerd_binary: self.publish_binary.clone(),
+                extensions: options
+                    .map(|options| Extension {
+                        value: MessageField::some(options),
+                        ..Extension::default()
+                    })
+                    .into_iter()
+                    .collect(),
+                socket_dir: self.socket_dir.clone(),
+                ..BootstrapParams::default()
+            }
+            .write_to_bytes(),
+        });
+        encoded.map_err(|why| Error::unknown(format!("encode the input of start: {why}")))
+    }
+
     fn command(&self, action: &str) -> Command {
         use std::os::unix::process::CommandExt;
 
@@ -114,7 +164,7 @@ impl Launch {
             .env("GOMAXPROCS", "2")
             .env("TTRPC_ADDRESS", &self.ttrpc_address)
             .process_group(0);
-        for (name, value) in self.dialect.environment(self) {
+        for (name, value) in self.environment() {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
@@ -131,7 +181,7 @@ impl Launch {
     /// When the binary fails, is not done in time or answers what this dialect does not understand.
     /// Containerd reads both outputs as one, so a word on standard error fails it too.
     pub async fn start(&self) -> Result<Endpoint> {
-        let input = self.dialect.input(self)?;
+        let input = self.input()?;
         let output = output(self.command("start"), &input, START_LIMIT).await?;
         let stdout = self.checked("start", &output)?;
         if !output.stderr.is_empty() {

@@ -6,11 +6,11 @@
 //! | What does the manager want, and how is it answered? | [`bootstrap`] |
 //! | Where is the socket and whose is it? | [`socket`], [`fds`] |
 //! | How does a server come to be? | [`start`] |
-//! | What is it made of? | [`assemble`] |
+//! | What is it made of? | [`assemble`], from [`config`] |
 //! | How does it live and end? | [`serve`], with [`accept`] and [`log`] |
 //! | When is it not needed any more? | [`life`] |
 //! | How does one look inside? | [`inspect`] |
-//! | Who cleans up when it could not? | [`delete`], [`siblings`], [`leftovers`], [`end`] |
+//! | Who cleans up when it could not? | [`delete`] |
 //! | What is this program? | [`info`] |
 //! | How is a program run to its end? | [`call`] |
 
@@ -21,19 +21,14 @@ pub mod bootstrap;
 pub mod call;
 pub mod config;
 pub mod delete;
-mod end;
 pub mod fds;
 pub mod flags;
 pub mod info;
 mod inspect;
-mod last_events;
-mod leftovers;
 mod life;
 pub mod log;
 mod memory;
-mod orphans;
 pub mod serve;
-mod siblings;
 pub mod socket;
 pub mod start;
 

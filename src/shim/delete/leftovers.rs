@@ -6,16 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::delete::kill;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::pidfd;
-use crate::spec::Spec;
 
 /// So long at least the processes are looked for, however little time there is: they can be killed in
 /// nearly none.
@@ -23,12 +20,9 @@ const LEAST: Duration = Duration::from_millis(300);
 
 /// Kills what the runtime left of the container's processes, and what they fork meanwhile. The pid in the
 /// bundle may long be somebody else's, so it counts only while it is in the container's cgroup.
-pub(super) fn kill_leftovers(bundle: &Path, pid: Option<Pid>, time: Duration) -> Result<()> {
+pub(super) fn kill_leftovers(cgroups_path: &str, pid: Option<Pid>, time: Duration) -> Result<()> {
     let Some(init) = pid else { return Ok(()) };
-    let Ok(spec) = Spec::read(bundle) else {
-        return Ok(());
-    };
-    let name = cgroup_name(&spec.cgroups_path);
+    let name = cgroup_name(cgroups_path);
     if name.is_empty() || !is_in(init, &name)? {
         return Ok(());
     }
@@ -81,7 +75,7 @@ fn kill_one(pid: Pid, cgroup: &str) -> Result<()> {
         Err(why) => return Err(failed(&why)),
     };
     match is_in(pid, cgroup)? {
-        true => kill(&process).map_err(|why| failed(&why)),
+        true => pidfd::kill(&process).map_err(|why| failed(&why)),
         false => Ok(()),
     }
 }

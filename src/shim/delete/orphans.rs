@@ -18,14 +18,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::delete::kill;
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::kin::{Stat, descendants};
 use crate::monitor::Pid;
 use crate::pidfd;
 use crate::runtime::record;
-use crate::spec::Spec;
 
 /// How long calls may go on; far longer than a create or a start takes.
 const GRACE: Duration = Duration::from_millis(400);
@@ -77,7 +75,7 @@ pub(super) fn end(logs: &[PathBuf], limit: Duration) -> Result<()> {
         }
         for (pid, held) in &calls {
             let what = || format!("kill process {pid} of a runtime call");
-            kill(held).map_err(|e| Error::io(what(), &e))?;
+            pidfd::kill(held).map_err(|e| Error::io(what(), &e))?;
         }
         for (_, held) in &calls {
             gone(held, deadline);
@@ -87,9 +85,8 @@ pub(super) fn end(logs: &[PathBuf], limit: Duration) -> Result<()> {
 
 /// Once the container is cleared away: takes away the cgroup that a call was making of which the
 /// runtime does not know, and the logs.
-pub(super) fn clear(bundle: &Path, logs: &[PathBuf]) {
-    let spec = Spec::read(bundle).unwrap_or_default();
-    cgroup::remove(&spec.cgroups_path);
+pub(super) fn clear(cgroups_path: &str, logs: &[PathBuf]) {
+    cgroup::remove(cgroups_path);
     for log in logs {
         record::forget(log);
         // It stays until its bundle goes, which is as good.
@@ -333,7 +330,7 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         }
         for (_, held) in &found {
-            kill(held).unwrap();
+            pidfd::kill(held).unwrap();
         }
         let spared = [reader, naming, recycled].map(|mut child| {
             let lives = child.try_wait().unwrap().is_none();
