@@ -14,7 +14,11 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 mod counts;
+#[path = "../tests/common/disk.rs"]
+mod disk;
 mod faults;
+#[path = "../tests/common/held_up.rs"]
+mod held_up;
 #[path = "../tests/order/ledger.rs"]
 mod ledger;
 mod line;
@@ -177,6 +181,10 @@ impl Asked {
 }
 
 fn main() -> ExitCode {
+    if let Some(file) = std::env::var_os(held_up::FILE) {
+        held_up::held(&file);
+        return ExitCode::SUCCESS;
+    }
     let asked = match asked() {
         Ok(asked) => asked,
         Err(why) => {

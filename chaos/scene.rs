@@ -144,7 +144,8 @@ impl Scene {
         Self::bare_under("CRUN", id, args, call).await
     }
 
-    async fn bare_under(runtime: &str, id: &str, args: &[&str], call: Duration) -> Self {
+    /// The same under this runtime, a name in the tools' list.
+    pub async fn bare_under(runtime: &str, id: &str, args: &[&str], call: Duration) -> Self {
         let dir = TempDir::new("cotter-line");
         let front = dir.path().join("events.sock");
         let address = front.to_string_lossy().into_owned();

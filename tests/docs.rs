@@ -80,11 +80,16 @@ const CAN_HOLD_UP: [&str; 16] = [
 ];
 
 /// Who reads them all the same: a file, what its line contains, and why no stranger can hold it up.
-const READ: [(&str, &str, &str); 18] = [
+const READ: [(&str, &str, &str); 19] = [
     (
         "bench/proc.rs",
         "/proc/{pid}/smaps_rollup",
         "a shim that the bench has started",
+    ),
+    (
+        "chaos/faults/neighbour.rs",
+        "/proc/{shim}/io",
+        "the shim of the scene",
     ),
     (
         "chaos/counts.rs",
@@ -151,7 +156,7 @@ const READ: [(&str, &str, &str); 18] = [
     ),
     ("tests/dump/others.rs", "[\"syscall\"]", "a field of a dump"),
     (
-        "tests/faults/locked.rs",
+        "tests/common/held_up.rs",
         "/proc/{held}/cmdline",
         "on a thread, to see that it is held up",
     ),

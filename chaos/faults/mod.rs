@@ -39,7 +39,8 @@ macro_rules! faults {
 
 /// All of them.
 pub const FAULTS: &[Fault] = faults! {
-    "containerd killed while containers exit" => daemon::killed;
+    "containerd killed while containers exit" => daemon::killed["CRUN_1_21"];
+    "containerd killed while containers exit, runc" => daemon::killed["RUNC_1_3"];
     "containerd stopped while containers exit" => daemon::stopped;
     "containerd killed in a loop" => daemon::flapping;
     "containerd: shim killed" => daemon::shim_killed;
@@ -98,6 +99,14 @@ pub const FAULTS: &[Fault] = faults! {
     "neighbour: failing execs, crun, host's pids" => neighbour::failing["CRUN", true];
     "neighbour: orphans without end, runc" => neighbour::orphans["RUNC"];
     "neighbour: orphans without end, crun" => neighbour::orphans["CRUN"];
+    "neighbour: orphans that sleep, runc" => neighbour::sleepers["RUNC"];
+    "neighbour: orphans that sleep, crun" => neighbour::sleepers["CRUN"];
+    "neighbour: pids used again, runc" => neighbour::recycled["RUNC", false];
+    "neighbour: pids used again, runc, host's pids" => neighbour::recycled["RUNC", true];
+    "neighbour: pids used again, crun" => neighbour::recycled["CRUN", false];
+    "neighbour: pids used again, crun, host's pids" => neighbour::recycled["CRUN", true];
+    "neighbour: a process that holds up its readers, runc" => neighbour::held_up["RUNC"];
+    "neighbour: a process that holds up its readers, crun" => neighbour::held_up["CRUN"];
     "neighbour: thousands of cgroups, runc" => neighbour::cgroups["RUNC"];
     "neighbour: thousands of cgroups, crun" => neighbour::cgroups["CRUN"];
     "neighbour: moved to another cgroup, runc" => neighbour::moved["RUNC", false];

@@ -18,7 +18,9 @@ use tokio::time::sleep;
 use crate::Scale;
 use crate::common::shim::each;
 use crate::common::{LIMIT, eventually, resources};
+use crate::held_up::Locked;
 use crate::line::State;
+use crate::runtime::Faulty;
 use crate::scene::{GOOD, Scene};
 use crate::verdict::Outcome;
 
@@ -95,16 +97,25 @@ pub async fn failing(scale: Scale, runtime: &'static str, host_pids: bool) -> Ou
             let exec = format!("d{left}");
             match scene.exec_to_end(LOUD, &exec, &["sh", "-c", &daemon]).await {
                 Ok(7) => left += 1,
-                other => return scene.fail(format!("exec {exec}: {other:?}")),
+                other => scene.fail(format!("exec {exec}: {other:?}")),
             }
         }
-        // Beside its init.
-        let alive = pids(&scene).await.map_or(0, |pids| pids.len() - 1);
-        if alive != left {
-            scene.fail(format!("{alive} of {left} daemons are alive"));
-        }
+        left
     };
-    tokio::join!(good, bad, daemons);
+    let ((), (), left) = tokio::join!(good, bad, daemons);
+    // Beside its init; what a failed exec has made may need a moment to be gone.
+    let begun = Instant::now();
+    loop {
+        let alive = pids(&scene).await.map_or(0, |pids| pids.len() - 1);
+        if alive == left {
+            break;
+        }
+        if begun.elapsed() > LIMIT {
+            scene.fail(format!("{alive} of {left} daemons are alive"));
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
     scene.good_works("after").await;
     scene.remove(LOUD).await;
     scene.end().await
@@ -136,6 +147,41 @@ pub async fn orphans(scale: Scale, runtime: &'static str) -> Outcome {
     eventually("what was lost is reaped", || children(shim) < 20);
     scene.good_works("after").await;
     scene.end().await
+}
+
+/// A container in the host's pid namespace whose lost children sleep: an exec beside them costs no look at each.
+pub async fn sleepers(scale: Scale, runtime: &'static str) -> Outcome {
+    let mut scene = Scene::under(runtime).await;
+    let program = format!(
+        "n=0; while [ $n -lt {KEPT} ]; do (sleep {LIFE} & ) ; n=$((n+1)); done; exec sleep {LIFE}"
+    );
+    scene
+        .run_as(LOUD, spec(&["sh", "-c", &program], true))
+        .await;
+    let shim = scene.shim_pid();
+    eventually("the container has lost its children", || {
+        children(shim) >= KEPT
+    });
+    let probe = scene.probe();
+    let before = reads(shim);
+    let execs = scale.execs / 4;
+    scene.burst_in(LOUD, "x", execs).await;
+    let each = (reads(shim) - before) / execs as u64;
+    if each >= KEPT as u64 {
+        scene.fail(format!("{each} reads for each exec beside {KEPT} orphans"));
+    }
+    scene.probed(probe).await;
+    scene.remove(LOUD).await;
+    eventually("what was lost is reaped", || children(shim) < 20);
+    scene.good_works("after").await;
+    scene.end().await
+}
+
+/// How many reads a shim has made so far.
+fn reads(shim: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{shim}/io")).unwrap();
+    let reads = io.lines().find_map(|line| line.strip_prefix("syscr: "));
+    reads.unwrap().parse().unwrap()
 }
 
 /// How many children the first thread of a process has.
@@ -245,6 +291,49 @@ pub async fn kernel_log(scale: Scale, runtime: &'static str) -> Outcome {
     scene.probed(probe).await;
     over.store(true, Ordering::Relaxed);
     writer.join().unwrap();
+    scene.remove(LOUD).await;
+    scene.good_works("after").await;
+    scene.end().await
+}
+
+/// A process elsewhere holds up whoever reads its arguments; a shim dies in the middle of a call, which `delete`
+/// has to find.
+pub async fn held_up(scale: Scale, runtime: &'static str) -> Outcome {
+    let other = Scene::under(runtime).await;
+    let held = Locked::new(&[]);
+    let reader = held.reader();
+    let mut outcome = super::shim::killed_under(scale, runtime, "create", "slow-before").await;
+    other.good_works("beside").await;
+    if reader.is_finished() {
+        outcome.failed.push("nothing was held up".into());
+    }
+    drop(held);
+    reader.join().unwrap();
+    outcome.add(other.end().await);
+    outcome
+}
+
+/// Pids that are used again while the runtime's `exec` is still to return, by strangers that end with 99: each exec
+/// has ended as it did.
+pub async fn recycled(scale: Scale, runtime: &'static str, host_pids: bool) -> Outcome {
+    let mut scene = Scene::under(runtime).await;
+    let faulty = Faulty::new(&scene.shim, LOUD);
+    scene.shim.bundle(LOUD, spec(&["sleep", LIFE], host_pids));
+    let request = faulty.create_request(&scene.shim, LOUD);
+    scene.create(&request).await.unwrap();
+    scene.start(LOUD, "").await.unwrap();
+    faulty.set("exec", "recycled=ended");
+    for n in 0..scale.flaps {
+        let (exec, script) = (format!("r{n}"), format!("exit {}", n % 2 * 7));
+        let args = ["sh", "-c", script.as_str()];
+        let prefix = format!("x{n}-");
+        let ran = scene.exec_to_end(LOUD, &exec, &args);
+        let (status, ()) = tokio::join!(ran, scene.burst(&prefix, 4));
+        if status != Ok(n as u32 % 2 * 7) {
+            scene.fail(format!("exec {exec}, {script}: {status:?}"));
+        }
+    }
+    faulty.clear("exec");
     scene.remove(LOUD).await;
     scene.good_works("after").await;
     scene.end().await

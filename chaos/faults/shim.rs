@@ -18,8 +18,18 @@ const CALL: Duration = Duration::from_secs(20);
 
 /// Killed while the runtime is at `operation`: before its work (`slow-before`) or after it. When
 /// everything is cleared away the runtime goes on, if it is still there.
-pub async fn killed(_: Scale, operation: &str, moment: &'static str) -> Outcome {
-    let scene = Scene::bare("c", &["sleep", "100000"], CALL).await;
+pub async fn killed(scale: Scale, operation: &str, moment: &'static str) -> Outcome {
+    killed_under(scale, "CRUN", operation, moment).await
+}
+
+/// The same under this runtime.
+pub async fn killed_under(
+    _: Scale,
+    runtime: &str,
+    operation: &str,
+    moment: &'static str,
+) -> Outcome {
+    let scene = Scene::bare_under(runtime, "c", &["sleep", "100000"], CALL).await;
     let faulty = Faulty::new(&scene.shim, "c");
     let request = faulty.create_request(&scene.shim, "c");
     let at = |now: &str| {

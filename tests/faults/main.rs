@@ -22,6 +22,8 @@ mod exec;
 mod gone;
 mod hang;
 mod held;
+#[path = "../common/held_up.rs"]
+mod held_up;
 mod init;
 mod locked;
 mod outage;
