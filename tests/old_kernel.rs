@@ -11,7 +11,9 @@ mod common;
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-use cotter::proto::types::RuntimeInfo;
+use cotter::manager::dialect::Dialect;
+use cotter::manager::spec::Spec;
+use cotter::proto::types::{Mount, RuntimeInfo};
 use cotter::proto::{pack, runc_options::Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -142,6 +144,39 @@ async fn a_life(runtime: &str) {
     shim.end().await;
 }
 
+/// Its root file system is the shim's to mount, with another one below it.
+async fn mounts(runtime: &str) {
+    let spec = Spec {
+        rootfs: "./rootfs".into(),
+        ..Spec::new("c", ["/bin/sleep", "1000"])
+    };
+    let mut shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
+    let mount = |kind: &str, source: &str, target: &str, options: &[&str]| Mount {
+        type_: kind.into(),
+        source: source.into(),
+        target: target.into(),
+        options: options.iter().map(|option| (*option).into()).collect(),
+        ..Mount::default()
+    };
+    let image = tool("ROOTFS");
+    let mut request = shim.create_request("c");
+    request.rootfs = vec![
+        mount("bind", image.to_str().unwrap(), "", &["rbind", "rw"]),
+        mount("tmpfs", "inner", "/bin/../tmp", &["size=64k"]),
+    ];
+    shim.tasks.create(&request).await.unwrap();
+    shim.start_process("c", "").await.unwrap();
+    healthy(&mut shim).await;
+    let script = "grep -q '^inner /tmp tmpfs .*size=64k' /proc/mounts";
+    shim.exec("c", "x", &["/bin/sh", "-c", script])
+        .await
+        .unwrap();
+    assert_eq!(shim.wait("c", "x").await.unwrap().exit_status, 0);
+    is_well(&mut shim).await;
+    shim.remove("c").await;
+    shim.end().await;
+}
+
 /// A neighbour in the same shim.
 async fn healthy(shim: &mut Shim) {
     shim.run(
@@ -217,6 +252,11 @@ async fn features(runtime: &str) {
 #[test]
 fn a_whole_life_on_linux_4_14() {
     below(libc::ENOSYS, &RUNTIMES, a_life);
+}
+
+#[test]
+fn mounts_below_the_root_file_system_on_linux_4_14() {
+    below(libc::ENOSYS, &RUNTIMES, mounts);
 }
 
 #[test]

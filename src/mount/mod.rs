@@ -14,6 +14,7 @@ mod fuse;
 pub(crate) mod fuzzing;
 mod idmap;
 mod image;
+mod inside;
 pub mod mountinfo;
 mod options;
 mod overlay;
@@ -26,16 +27,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::errno::Words;
 use crate::error::{Error, Result};
 use crate::program::Program;
+use inside::open_inside;
 use options::Options;
 use tree::Tree;
 pub use tree::kernel_maps_ids;
@@ -117,7 +116,7 @@ fn open_place(
     fail: impl Fn(&Path, &dyn Display) -> Error,
 ) -> Result<(OwnedFd, PathBuf)> {
     let asked = rootfs.join(target.trim_start_matches('/'));
-    let fd = open_target(rootfs, target).map_err(|why| fail(&asked, &target_error(why)))?;
+    let fd = open_inside(rootfs, target).map_err(|why| fail(&asked, &why.words()))?;
     let place = fs::read_link(magic_link(&fd)).map_err(|why| fail(&asked, &why.words()))?;
     Ok((fd, place))
 }
@@ -166,10 +165,10 @@ fn attach(
     }
 
     // That descriptor was of the directory underneath; from here on the new mount is meant.
-    let reopen = || match open_target(rootfs, target) {
+    let reopen = || match open_inside(rootfs, target) {
         Ok(fd) if fs::read_link(magic_link(&fd)).is_ok_and(|now| now == place) => Ok(fd),
         Ok(_) => Err(fail(&"the target moved while it was mounted")),
-        Err(why) => Err(fail(&target_error(why))),
+        Err(why) => Err(fail(&why.words())),
     };
     let change = |fd: &OwnedFd, flags| {
         const NONE: Option<&str> = None;
@@ -260,35 +259,6 @@ fn failure(request: &Mount, flags: MsFlags, data: &str, place: &Path, why: &dyn 
     Error::unknown(format!(
         "mount source: {source:?}, target: {place:?}, fstype: {kind}, flags: {flags}, data: {data:?}, err: {why}"
     ))
-}
-
-/// Opens the place to mount on. Links and `..` below `rootfs` are followed as if it were `/`.
-///
-/// openat2(2) is Linux 5.6; on older kernels only mounts without a target work.
-fn open_target(rootfs: &Path, target: &str) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let root = open(rootfs, flags, Mode::empty())?;
-    if target.trim_matches('/').is_empty() {
-        return Ok(root);
-    }
-    let how = OpenHow::new()
-        .flags(flags)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    // EAGAIN: something was renamed or mounted while `..` was resolved.
-    let mut tries = 16;
-    loop {
-        match openat2(&root, target, how) {
-            Err(Errno::EAGAIN) if tries > 0 => tries -= 1,
-            done => return done,
-        }
-    }
-}
-
-fn target_error(why: Errno) -> String {
-    match why {
-        Errno::ENOSYS => "a target below the root file system needs Linux 5.6 (openat2)".into(),
-        why => why.words(),
-    }
 }
 
 /// A path that means exactly the opened file, whatever is renamed meanwhile.
