@@ -5,11 +5,14 @@
 //! mounted in its place; and to find that out nobody is asked who may hang. Pinned by
 //! `tests/faults/dead_disk.rs::under_a_bundle_in_memory`.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::SFlag;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 /// A tmpfs, by its device.
@@ -30,22 +33,51 @@ impl Memory {
     pub fn holds(self, dir: &Path) -> bool {
         device(dir) == Some(self)
     }
+
+    /// Whether `path` is certainly a FIFO on it. The way there is looked at only as far as the kernel has it in
+    /// memory, all of it (openat2(2) since Linux 5.12; before that nothing is certain).
+    #[must_use]
+    pub fn holds_fifo(self, path: &Path) -> bool {
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED));
+        let Ok(found) = openat2(AT_FDCWD, path, how) else {
+            return false;
+        };
+        known(found.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+            .is_some_and(|it| it.device == self && it.kind == SFlag::S_IFIFO)
+    }
 }
 
 /// The device of a file system, from what the kernel has in memory.
 fn device(dir: &Path) -> Option<Memory> {
     let path = CString::new(dir.as_os_str().as_bytes()).ok()?;
+    known(libc::AT_FDCWD, &path, 0).map(|it| it.device)
+}
+
+struct Known {
+    device: Memory,
+    /// What it is; nothing if the kernel would have to ask.
+    kind: SFlag,
+}
+
+/// What the kernel has in memory of a file.
+fn known(at: RawFd, path: &CStr, flags: libc::c_int) -> Option<Known> {
     let mut answer = MaybeUninit::<libc::statx>::zeroed();
     // Whatever is known, also if it is old: the device of a file system never changes.
-    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    let flags = flags | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
     // Needed because std's and nix's stat ask the file system.
     // SAFETY: the path ends with a zero byte, and both outlive the call, which writes no more than one
     // `statx`; zeroed, that is a valid value whatever is written of it.
     let answer = unsafe {
-        let done = libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, 0, answer.as_mut_ptr());
+        let wanted = libc::STATX_TYPE;
+        let done = libc::statx(at, path.as_ptr(), flags, wanted, answer.as_mut_ptr());
         (done == 0).then(|| answer.assume_init())
     };
-    answer.map(|answer| Memory(answer.stx_dev_major, answer.stx_dev_minor))
+    answer.map(|answer| Known {
+        device: Memory(answer.stx_dev_major, answer.stx_dev_minor),
+        kind: SFlag::from_bits_truncate(answer.stx_mode.into()) & SFlag::S_IFMT,
+    })
 }
 
 #[cfg(test)]
@@ -60,5 +92,33 @@ mod tests {
             assert_eq!(Memory::of(Path::new(other)), None, "{other}");
             assert!(!memory.holds(Path::new(other)), "{other}");
         }
+    }
+
+    #[test]
+    fn a_fifo_in_memory_is_one() {
+        use std::os::unix::fs::symlink;
+
+        use nix::sys::stat::Mode;
+        use nix::unistd::mkfifo;
+
+        let name = format!("cotter-in-memory-{}", std::process::id());
+        let [here, there] = ["/dev/shm".into(), std::env::temp_dir()].map(|dir| dir.join(&name));
+        for dir in [&here, &there] {
+            std::fs::create_dir(dir).unwrap();
+            mkfifo(&dir.join("fifo"), Mode::S_IRWXU).unwrap();
+            std::fs::write(dir.join("file"), "").unwrap();
+        }
+        symlink(here.join("fifo"), here.join("link")).unwrap();
+        let memory = Memory::of(&here).unwrap();
+        let is = ["fifo", "link", "file", "missing", "."]
+            .map(|name| memory.holds_fifo(&here.join(name)));
+        // As for the temporary directory: on another file system, or another tmpfs.
+        let elsewhere =
+            Memory::of(&there) != Some(memory) && memory.holds_fifo(&there.join("fifo"));
+        for dir in [here, there] {
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+        assert_eq!(is, [true, true, false, false, false]);
+        assert!(!elsewhere);
     }
 }

@@ -5,8 +5,7 @@
 //! the process wants (`tests/docs.rs::nobody_reads_what_can_hold_up_the_reader`). And who is given out
 //! as a descendant certainly was one, whatever pids are used again meanwhile.
 
-use std::fs;
-
+use crate::kernel_file;
 use crate::monitor::{Pid, children};
 use crate::pidfd;
 
@@ -32,7 +31,7 @@ pub struct Stat {
 impl Stat {
     /// The process that has this pid now; none if there is none.
     pub fn of(pid: Pid) -> Option<Self> {
-        Self::read(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        Self::read(&kernel_file::text(format!("/proc/{pid}/stat")).ok()?)
     }
 
     /// Reads the text of `/proc/<pid>/stat` (fields 3 to 6, and 22).

@@ -17,7 +17,7 @@
 //! reaps; [`container`], the operations; [`service`], their face to the manager; [`runtime`],
 //! [`stdio`], [`mount`] and [`cgroup`], the hands; [`events`], what is told; [`shim`], the
 //! process around it all; [`options`], what a manager may ask of it; [`blocking`] and [`mod@apart`], where
-//! what may hang is done, `slices`, where what may be long is, and [`in_memory`], where nothing hangs;
+//! what may hang is done, `slices`, where what may be long is, `kernel_file`, what is read of the kernel, and [`in_memory`], where nothing hangs;
 //! `awaited`, a value that tasks wait for; [`program`], how one is started; [`pidfd`] and [`kin`], who a process is; [`manager`], the other side,
 //! for the `cotter` tool and the tests; [`proto`], the
 //! words both sides speak.
@@ -36,6 +36,7 @@ pub mod events;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod in_memory;
+mod kernel_file;
 pub mod kin;
 pub mod lifecycle;
 pub mod limits;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and all that it imports: only rooms that stand above it in this table.
-const ROOMS: [(&str, &str); 32] = [
+const ROOMS: [(&str, &str); 33] = [
     // Words and single ideas, which know nothing of the house.
     ("errno", ""),
     ("times", ""),
@@ -16,13 +16,14 @@ const ROOMS: [(&str, &str); 32] = [
     ("slices", ""),
     ("awaited", ""),
     ("in_memory", ""),
+    ("kernel_file", ""),
     ("proto", ""),
     ("pidfd", ""),
     ("error", "errno"),
     // Processes: how one is started, who reaps, who one is.
     ("program", "errno"),
-    ("monitor", "errno"),
-    ("kin", "monitor pidfd"),
+    ("monitor", "errno kernel_file"),
+    ("kin", "kernel_file monitor pidfd"),
     // What may hang or be long.
     ("blocking", "error times"),
     ("apart", "error pidfd times"),
@@ -32,7 +33,7 @@ const ROOMS: [(&str, &str); 32] = [
     ("spec", "error"),
     ("options", "apart blocking error proto spec"),
     ("mount", "errno error pidfd program"),
-    ("cgroup", "errno error mount proto slices"),
+    ("cgroup", "errno error kernel_file mount proto slices"),
     ("dump", "blocking errno error monitor shown times"),
     (
         "runtime",
@@ -44,7 +45,7 @@ const ROOMS: [(&str, &str); 32] = [
     ("sensing", "cgroup error events monitor proto"),
     (
         "stdio",
-        "awaited blocking dump errno error limits monitor program runtime spec",
+        "awaited blocking dump errno error in_memory limits monitor program runtime spec",
     ),
     // What a container is and knows; and what a client may ask of it.
     (
@@ -54,8 +55,8 @@ const ROOMS: [(&str, &str); 32] = [
     ),
     (
         "container/operations",
-        "blocking cgroup container errno error events kin lifecycle monitor mount program proto \
-         runtime sensing slices spec stdio",
+        "blocking cgroup container errno error events in_memory kin lifecycle monitor mount program \
+         proto runtime sensing slices spec stdio",
     ),
     // Their face to the manager.
     (

@@ -1,8 +1,7 @@
 //! Whether a cgroup is frozen.
 
-use std::fs;
-
 use super::{Cgroup, Version};
+use crate::kernel_file;
 
 impl Cgroup {
     /// Whether the cgroup is frozen or about to be, by itself and not by one above it. None when
@@ -13,7 +12,7 @@ impl Cgroup {
             Version::V1 => "freezer.self_freezing",
             Version::V2 => "cgroup.freeze",
         };
-        let text = fs::read_to_string(self.dir("freezer")?.join(file)).ok()?;
+        let text = kernel_file::text(self.dir("freezer")?.join(file)).ok()?;
         match text.trim() {
             "0" => Some(false),
             "1" => Some(true),

@@ -5,7 +5,7 @@
 //! cgroups, but it would not say whose memory is short, and all of them would have to be looked at
 //! until the kernel has killed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use super::metrics::keyed;
 use super::{Cgroup, Version, Watch, Watcher};
 use crate::error::{Error, Result};
+use crate::kernel_file;
 
 /// Becomes ready when the kernel may have killed somebody.
 #[derive(Debug)]
@@ -62,14 +63,14 @@ impl Cgroup {
     pub fn shortage(&self) -> Result<Shortage> {
         let path = self.oom_file()?;
         let shown = path.display();
-        let text = fs::read_to_string(&path).map_err(|e| Error::io(format!("read {shown}"), &e))?;
+        let text = kernel_file::text(&path).map_err(|e| Error::io(format!("read {shown}"), &e))?;
         shortage_of(&text)
             .ok_or_else(|| Error::unknown(format!("read {shown}: no count of oom_kill")))
     }
 
     /// The most memory it may have, in bytes, if that can be known.
     pub fn memory_limit(&self) -> Option<u64> {
-        let text = fs::read_to_string(self.place("memory").ok()?.dir.join(self.limit_file()));
+        let text = kernel_file::text(self.place("memory").ok()?.dir.join(self.limit_file()));
         text.ok()?.trim().parse().ok()
     }
 
@@ -105,7 +106,7 @@ impl Cgroup {
         let (level, above) = whose(before, now);
         let dir = above.and_then(|above| self.levels().nth(above));
         let file = self.limit_file();
-        let limit = dir.and_then(|dir| fs::read_to_string(dir.join(file)).ok());
+        let limit = dir.and_then(|dir| kernel_file::text(dir.join(file)).ok());
         let path = || {
             let own = self.memory_path()?;
             Some(own.ancestors().nth(above?)?.to_owned())
@@ -161,7 +162,7 @@ impl Cgroup {
 }
 
 fn hits_in(dir: &Path, version: Version) -> Option<u64> {
-    let read = |file: &str| fs::read_to_string(dir.join(file)).ok();
+    let read = |file: &str| kernel_file::text(dir.join(file)).ok();
     match version {
         // Counts what could not be had at once; most of that could be after some reclaim.
         Version::V1 => read("memory.failcnt")?.trim().parse().ok(),

@@ -19,6 +19,7 @@ use super::metrics::{keyed, number};
 use super::tree::{Walk, What};
 use super::{Cgroup, Version, Watch, Watcher};
 use crate::error::{Error, Result};
+use crate::kernel_file;
 
 /// Where a refused fork is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +138,7 @@ impl Pids {
     /// What the system said, with the path.
     pub fn hits(&self) -> Result<u64> {
         let path = self.events();
-        let text = fs::read_to_string(&path);
+        let text = kernel_file::text(&path);
         let text = text.map_err(|e| Error::io(format!("read {}", path.display()), &e))?;
         let max = keyed(&text).find(|(key, _)| *key == "max");
         max.map(|(_, count)| count)
@@ -157,7 +158,7 @@ impl Pids {
 
     /// How full it is; none when it cannot be read.
     pub fn level(&self) -> Option<Level> {
-        let file = |name: &str| fs::read_to_string(self.dir.join(name)).ok();
+        let file = |name: &str| kernel_file::text(self.dir.join(name)).ok();
         let limit = file("pids.max")?;
         Some(Level {
             dir: self.dir.clone(),

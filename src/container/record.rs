@@ -87,6 +87,11 @@ impl Record {
         }
     }
 
+    /// The tmpfs that the bundle was on when the container was made, if it was on one.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        self.memory
+    }
+
     fn word(&self) -> MutexGuard<'_, Word> {
         self.word.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,12 +3,12 @@
 //! The kernel tells births in ticks of 1/100 s since the machine's boot, sleep included. No step of the
 //! machine's time moves that clock. A file's time is of the other one, which may be stepped.
 
-use std::fs;
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 
 use super::Pid;
+use crate::kernel_file;
 
 /// How far a file's time may lie behind the moment at which it was written: the kernel takes the time
 /// of its last tick (10 ms at the most), and both roundings to our ticks.
@@ -29,7 +29,7 @@ impl Moment {
     /// When the process that has this pid was born; none if there is none. Of one that is not reaped yet
     /// it can be told too.
     pub fn born(pid: Pid) -> Option<Self> {
-        born(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+        born(&kernel_file::bytes(format!("/proc/{pid}/stat")).ok()?)
     }
 }
 

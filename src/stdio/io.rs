@@ -25,6 +25,7 @@ use super::{Buffering, Counters, Drain, Stream, StreamReport};
 use crate::awaited::Awaited;
 use crate::blocking::{Job, within};
 use crate::error::Result;
+use crate::in_memory::Memory;
 use crate::runtime::Fds;
 use loggers::Loggers;
 use open::Opening;
@@ -106,7 +107,8 @@ impl Io {
     }
 
     /// As [`open`](Self::open), on a thread of its own: what the plan names may lie on a disk that
-    /// does not answer. What is opened after the limit is closed again.
+    /// does not answer. What is opened after the limit is closed again. FIFOs in this `memory`, as those of a
+    /// manager are mostly, are opened at once.
     ///
     /// # Errors
     /// As [`open`](Self::open), and `DeadlineExceeded` naming the streams' paths.
@@ -115,9 +117,11 @@ impl Io {
         uid: u32,
         gid: u32,
         buffering: Buffering,
+        memory: Option<Memory>,
         limit: Duration,
     ) -> Result<(Self, Fds)> {
-        if plan == Plan::Null {
+        let at_once = |memory: Memory| plan.fifos_only(|path| memory.holds_fifo(path));
+        if plan == Plan::Null || memory.is_some_and(at_once) {
             return Self::open(&plan, uid, gid, buffering);
         }
         let job = Job {

@@ -55,6 +55,24 @@ pub struct Command {
 }
 
 impl Plan {
+    /// Whether there is nothing to be opened but FIFOs, by this word on each.
+    pub(super) fn fifos_only(&self, is_fifo: impl Fn(&Path) -> bool) -> bool {
+        let is = |output: &Option<Output>| match output {
+            Some(Output::Path(path)) => is_fifo(path),
+            Some(Output::File(_) | Output::Listed(_) | Output::Logger(_)) => false,
+            None => true,
+        };
+        match self {
+            Self::Null => true,
+            Self::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => is(stdout) && is(stderr) && stdin.as_deref().is_none_or(is_fifo),
+            Self::Terminal { .. } => false,
+        }
+    }
+
     /// What it names, stream by stream, for messages.
     pub fn paths(&self) -> String {
         let mut all = Vec::new();

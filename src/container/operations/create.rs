@@ -25,6 +25,7 @@ use crate::container::waits::Waits;
 use crate::container::{Container, Process, Registry, Shared, exit_file, files, oom_group};
 use crate::error::{Error, Result};
 use crate::events::Event;
+use crate::in_memory::Memory;
 use crate::lifecycle::{ContainerKey, StartId};
 use crate::monitor::Pid;
 use crate::mount::Mount;
@@ -160,6 +161,7 @@ impl Create {
             owner: (self.options.io_uid, self.options.io_gid),
             buffering,
             logger_allow: self.options.logger_allow.as_deref(),
+            memory: Memory::of(&self.bundle),
         }
     }
 }

@@ -100,6 +100,7 @@ impl Container {
             owner: self.io_owner,
             buffering: self.buffering,
             logger_allow: self.logger_allow.as_deref(),
+            memory: self.record.memory(),
         };
         let (io, fds) = streams::open(&self.shared, &opening, "init").await?;
         restore.keep(fds);

@@ -14,6 +14,7 @@ use tokio::sync::RwLockReadGuard;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::stray::Call;
+use super::streams::{self, Opening};
 use crate::container::image::Image;
 use crate::container::state::{ExecOp, InitOp, exec_allows, init_allows};
 use crate::container::{Container, Process, files};
@@ -24,7 +25,7 @@ use crate::monitor::Pid;
 use crate::runtime::{ExecOptions, Fds, Kind, Named, RuntimeError, read_named};
 use crate::sensing::pids::refusal::Before;
 use crate::spec;
-use crate::stdio::{self, Io};
+use crate::stdio::Io;
 
 /// How long an init that its runtime has let go may take to run its program.
 const LET_GO: Duration = Duration::from_secs(5);
@@ -171,23 +172,19 @@ impl Container {
         start: StartId,
         call: &mut Option<Call>,
     ) -> Result<Named> {
-        let plan =
-            stdio::plan(&exec.stdio).map_err(|e| e.context("failed to create exec process I/O"))?;
-        let ((uid, gid), limit) = (self.io_owner, self.shared.limits.disk);
-        let plan = stdio::ask(plan, self.logger_allow.as_deref(), limit)
-            .await
-            .map_err(|e| e.context("failed to create exec process I/O"))?;
-        let (io, fds) = Io::open_within(plan, uid, gid, self.buffering, limit)
-            .await
-            .map_err(|e| e.context("failed to create exec process I/O"))?;
-        let io = Arc::new(io);
+        let opening = Opening {
+            id: &exec.exec_id,
+            stdio: &exec.stdio,
+            owner: self.io_owner,
+            buffering: self.buffering,
+            logger_allow: self.logger_allow.as_deref(),
+            memory: self.record.memory(),
+        };
+        let (io, fds) = streams::open(&self.shared, &opening, "exec").await?;
         let ran = self.run_exec_with(exec, start, (&io, fds), call).await;
         match &ran {
             Ok(_) => exec.set_io(io),
-            Err(_) => {
-                io.close();
-                io.end_loggers().await;
-            }
+            Err(_) => streams::close(&io).await,
         }
         ran
     }
@@ -199,12 +196,6 @@ impl Container {
         (io, fds): (&Io, Fds),
         call: &mut Option<Call>,
     ) -> Result<Named> {
-        let host = self
-            .shared
-            .host(&exec.exec_id, self.logger_allow.as_deref());
-        io.start_loggers(&host)
-            .await
-            .map_err(|e| e.context("failed to create exec process I/O"))?;
         let options = ExecOptions {
             pid_file: files::exec_pid_file(&self.bundle, &exec.exec_id),
             console_socket: io.console_socket(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::container::Shared;
 use crate::error::{Error, Result};
+use crate::in_memory::Memory;
 use crate::runtime::Fds;
 use crate::stdio::{self, Buffering, Io, Stdio};
 
@@ -21,6 +22,8 @@ pub(super) struct Opening<'a> {
     pub buffering: Buffering,
     /// Which programs may be loggers.
     pub logger_allow: Option<&'a str>,
+    /// The tmpfs that the bundle is on, if it is on one.
+    pub memory: Option<Memory>,
 }
 
 /// Opens streams and starts their loggers; `whose` they are is "init" or "exec". Answers the shim's ends and
@@ -35,7 +38,7 @@ pub(super) async fn open(
     let plan = stdio::ask(plan, opening.logger_allow, limit).await;
     let plan = plan.map_err(failed(whose))?;
     let (uid, gid) = opening.owner;
-    let opened = Io::open_within(plan, uid, gid, opening.buffering, limit).await;
+    let opened = Io::open_within(plan, uid, gid, opening.buffering, opening.memory, limit).await;
     let (io, fds) = opened.map_err(failed(whose))?;
     let io = Arc::new(io);
     let host = shared.host(opening.id, opening.logger_allow);

@@ -4,11 +4,13 @@
 //! nobody (cgroup v1 since Linux 6.11) a limit is looked at once a second while the number of processes
 //! changes, ever more rarely while it does not, and never where there is no limit. All such looks of a shim fall
 //! together, so that it is woken for them once a second at most, and every sixteen seconds when it is idle
-//! (`tests/resources/kernel_log.rs`). A client that starts, execs, signals or updates is a reason to look.
+//! (`tests/resources/kernel_log.rs`). A client that starts, execs, signals or updates is a reason to look, once a
+//! second at most, however many do.
 //!
 //! The kernel's log says when a cgroup is refused a fork for the first time. It is not listened to: each line of
 //! it, whosesoever, would wake every shim of the machine.
 
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -32,8 +34,7 @@ pub(super) struct Follow {
     /// None where the cgroup's own file is silent.
     watch: Option<Watch>,
     rhythm: Rhythm,
-    /// Somebody has a reason to look.
-    asked: Arc<Notify>,
+    reasons: Reasons,
 }
 
 impl Follow {
@@ -42,7 +43,7 @@ impl Follow {
             pids: Arc::clone(pids),
             watch,
             rhythm: Rhythm::new(pids.is_notified()),
-            asked: Arc::clone(asked),
+            reasons: Reasons::new(asked, PAUSE),
         }
     }
 
@@ -81,21 +82,57 @@ impl Follow {
                 None => std::future::pending().await,
             }
         };
-        let pause = async {
-            match self.rhythm.pause() {
-                Some(pause) => {
-                    let next = *BEGINNING + next(BEGINNING.elapsed(), pause);
-                    Box::pin(sleep_until(next)).await;
-                }
-                None => std::future::pending().await,
-            }
-        };
+        let pause = self.rhythm.pause().map(at);
         tokio::select! {
             biased;
             there = changed => Ok(there?.then_some(Word::File)),
-            () = self.asked.notified() => Ok(Some(Word::Asked)),
-            () = pause => Ok(Some(Word::Nobody)),
+            () = self.reasons.next() => Ok(Some(Word::Asked)),
+            () = until(pause) => Ok(Some(Word::Nobody)),
         }
+    }
+}
+
+/// Reasons that clients have to look.
+struct Reasons {
+    asked: Arc<Notify>,
+    /// Those that come within one are one look.
+    pause: Duration,
+    /// When that is.
+    due: Option<Instant>,
+}
+
+impl Reasons {
+    fn new(asked: &Arc<Notify>, pause: Duration) -> Self {
+        Self {
+            asked: Arc::clone(asked),
+            pause,
+            due: None,
+        }
+    }
+
+    /// The end of the pause in which somebody had one. Nothing is lost if it is not waited for to its end.
+    async fn next(&mut self) {
+        if self.due.is_none() {
+            self.asked.notified().await;
+            self.due = Some(at(self.pause));
+        }
+        until(self.due).await;
+        self.due = None;
+        // What has come meanwhile is part of the same look.
+        pin!(self.asked.notified()).as_mut().enable();
+    }
+}
+
+/// The end of the running pause.
+fn at(pause: Duration) -> Instant {
+    *BEGINNING + next(BEGINNING.elapsed(), pause)
+}
+
+/// Until then, if ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => Box::pin(sleep_until(time)).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -170,7 +207,36 @@ impl Rhythm {
 mod tests {
     use std::path::PathBuf;
 
+    use tokio::time::timeout;
+
     use super::*;
+
+    #[test]
+    fn reasons_within_a_pause_are_one_look_and_none_is_lost() {
+        const PAUSE: Duration = Duration::from_millis(50);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        runtime.unwrap().block_on(async {
+            let asked = Arc::new(Notify::new());
+            let mut reasons = Reasons::new(&asked, PAUSE);
+            let begun = Instant::now();
+            let mut looks = 0;
+            while begun.elapsed() < 6 * PAUSE {
+                asked.notify_one();
+                // As when another arm of a select comes first.
+                let soon = timeout(PAUSE / 10, reasons.next());
+                looks += u32::from(soon.await.is_ok());
+            }
+            // The first pause may have begun before.
+            let pauses = begun.elapsed().as_millis() / PAUSE.as_millis() + 1;
+            assert!(u128::from(looks) <= pauses, "{looks} in {pauses}");
+            asked.notify_one();
+            assert!(timeout(100 * PAUSE, reasons.next()).await.is_ok());
+            // What came while the look was due was part of it.
+            assert!(timeout(2 * PAUSE, reasons.next()).await.is_err());
+        });
+    }
 
     #[test]
     fn a_limit_is_looked_at_where_the_file_is_silent() {
