@@ -39,6 +39,26 @@ fn every_test_that_is_named_exists() {
     assert!(named > 0);
 }
 
+#[test]
+fn what_is_asked_for_is_where_contributing_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let (_, table) = page.split_once("## Where is").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let mut answered = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ")) {
+        let named: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+        let Some([.., file, what]) = named.last_chunk::<2>().map(|it| it.as_slice()) else {
+            continue;
+        };
+        let source = fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{row}: {e}"));
+        let is = |line: &str| line.contains(what) && !line.trim_start().starts_with("//");
+        assert!(source.lines().any(is), "{row}: no {what}");
+        answered += 1;
+    }
+    assert!(answered >= 10, "{answered}");
+}
+
 /// The variables of limits in a text.
 fn limits(text: &str) -> std::collections::BTreeSet<&str> {
     let part = |c: char| c.is_ascii_uppercase() || c == '_';
