@@ -8,13 +8,15 @@ CARGO   ?= cargo
 RESULTS := $(CURDIR)/target/results
 
 .DEFAULT_GOAL := help
-.PHONY: help build run install test test-vm test-vm-newer test-suites tools bench chaos fuzz
+.PHONY: help build run install test deny test-vm test-vm-newer test-suites tools bench chaos fuzz
 
 ## For users
 
+# Each package by itself: built together, a library that both use would have what either asks of it.
 build: ## Build the release binaries, statically linked
 	@command -v $(CARGO) >/dev/null || { echo "no cargo: install Rust 1.88 or newer"; exit 1; }
-	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target $(TARGET)
+	for package in cotter cotter-tool; do RUSTFLAGS="-C target-feature=+crt-static" \
+	    $(CARGO) build --release --locked --target $(TARGET) --package $$package || exit 1; done
 	@ls -l $(RELEASE)/cotter $(RELEASE)/containerd-shim-cotter-v2
 
 run: ## Run a container through the shim and show its output and events (needs root)
@@ -41,6 +43,9 @@ test: tools ## Check formatting, lints and docs, then run every test (needs root
 	COTTER_RESULTS=$(RESULTS) $(CARGO) test --locked
 	COTTER_TEST_RUNTIMES=newest $(CARGO) test --locked --test faults --test runtime --test task --test terminal
 	@tests/setup/table $(RESULTS)
+
+deny: ## Check licences, duplicates and sources of all that is built in
+	@tests/setup/deny
 
 bench: tools ## Compare with the Go shims and the Rust one, side by side (needs root, 20 minutes)
 	@[ "$$(id -u)" = 0 ] || { echo "the comparison starts containers: run it as root"; exit 1; }

@@ -17,15 +17,14 @@ use cotter::shim::bootstrap::{self, Environment};
 use cotter::shim::flags::Flags;
 use cotter::spec::{self, Spec};
 use cotter::stdio::{Command, Output, Plan, Stdio};
-use cotter::{cgroup, fuzzing, manager};
+use cotter::{cgroup, fuzzing};
 use protobuf::Message;
 
 /// A parser's name, and the parser.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 19] = [
-    ("arguments", arguments),
+pub const TARGETS: [Target; 18] = [
     ("bootstrap", bootstrap),
     ("cgroup_metrics", cgroup_metrics),
     ("cgroup_place", cgroup_place),
@@ -69,13 +68,6 @@ fn named(bytes: &[u8]) -> Any {
         value: bytes.get(at + 1..).unwrap_or_default().to_vec(),
         ..Any::default()
     }
-}
-
-/// The command line of the `cotter` tool, an argument a line.
-fn arguments(bytes: &[u8]) {
-    let words = text(bytes);
-    // Both outcomes are for the person at the terminal.
-    let _ = manager::args::parse(words.split('\n').map(str::to_owned));
 }
 
 /// The standard input of `start`.

@@ -23,7 +23,8 @@
 //! - [`blocking`] and [`mod@apart`], where what may hang is done; `slices`, where what may be long is; [`in_memory`],
 //!   where nothing hangs; `kernel_file`, what is read of the kernel; `awaited`, a value that tasks wait for; [`pidfd`]
 //!   and [`kin`], who a process is;
-//! - [`manager`], the other side, for the `cotter` tool and the tests; [`proto`], the words both sides speak.
+//! - [`manager`], the other side, for the `cotter` tool (`tool/`, a package of its own) and the tests; [`proto`], the
+//!   words both sides speak.
 //!
 //! Who may import whom is a table in `tests/house.rs`. Where to look for what is in CONTRIBUTING.md.
 //!

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Each room, and all that it imports: only rooms that stand above it in this table.
 const ROOMS: [(&str, &str); 33] = [
@@ -70,13 +71,23 @@ const ROOMS: [(&str, &str); 33] = [
          monitor mount options pidfd program proto runtime sensing service shown spec times",
     ),
     // The other side.
-    (
-        "manager",
-        "blocking cgroup dump error events monitor pidfd proto shown spec",
-    ),
+    ("manager", "error events pidfd proto shown spec"),
     ("fuzzing", "cgroup limits mount runtime"),
-    ("bin", "errno error manager program shim shown"),
+    ("bin", "error program shim shown"),
 ];
+
+/// All that is in the shim, or makes it: what is new here is new on every host.
+const TREE: &str = "\
+    async-stream async-stream-impl async-trait bitflags block-buffer byteorder bytes cfg-if const-oid \
+    cotter cpufeatures crossbeam crossbeam-channel crossbeam-deque crossbeam-epoch crossbeam-queue \
+    crossbeam-utils crypto-common digest env_filter env_logger equivalent errno foldhash futures \
+    futures-channel futures-core futures-executor futures-io futures-macro futures-sink futures-task \
+    futures-util hashbrown hybrid-array indexmap itoa jiff jiff-core libc log memchr memoffset mio nix \
+    once_cell pin-project-lite pin-utils proc-macro2 protobuf protobuf-support quote serde serde_core \
+    serde_derive serde_json serde_spanned sha2 signal-hook signal-hook-registry slab socket2 syn \
+    thiserror thiserror-impl tokio tokio-macros tokio-vsock toml toml_datetime toml_parser ttrpc typenum \
+    unicode-ident vsock winnow zmij \
+";
 
 /// The names of modules, from the crate down.
 type Module = Vec<String>;
@@ -161,6 +172,28 @@ fn imports_are_read() {
         "a::b::k",
     ];
     assert_eq!(read, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn the_shim_s_tree_stays_small() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["tree", "--locked", "--offline", "--package", "cotter"]);
+    cargo.args(["--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+    let listed = cargo
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let names = listed.lines().filter_map(|line| line.split(' ').next());
+    let names: BTreeSet<&str> = names.filter(|name| !name.is_empty()).collect();
+    let known: BTreeSet<&str> = TREE.split_whitespace().collect();
+    let new: Vec<_> = names.difference(&known).collect();
+    let gone: Vec<_> = known.difference(&names).collect();
+    assert!(
+        new.is_empty() && gone.is_empty(),
+        "new: {new:?}; gone: {gone:?}"
+    );
 }
 
 fn room(module: &[String]) -> String {

@@ -193,7 +193,8 @@ pub async fn gone(endpoint: &Endpoint, limit: Duration) -> Result<()> {
     })
 }
 
-pub(super) fn error(error: ttrpc::Error, deadline: Option<Instant>) -> Error {
+/// What a call's failure is, in our words; with its deadline, if it had one.
+pub fn error(error: ttrpc::Error, deadline: Option<Instant>) -> Error {
     let status = match error {
         ttrpc::Error::RpcStatus(status) => status,
         // The library has no variant of its own for a call that it gave up.

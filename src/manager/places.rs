@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 use super::dialect::Endpoint;
-use super::home::NAMESPACE;
 
 /// State directories of managers: containerd's own, the one that dockerd starts, k3s's and rke2's,
 /// microk8s's.
@@ -25,36 +24,29 @@ const STATES: [&str; 4] = [
 /// Below a state directory: a directory per namespace, in each one per container, the bundle.
 const TASKS: &str = "io.containerd.runtime.v2.task";
 
-/// What is asked for on the command line.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ask {
-    /// A container's id, the beginning of one, the path of its bundle or the address of its shim; none
-    /// for all.
-    pub id: Option<String>,
-    /// The namespace to look in; none for any.
-    pub namespace: Option<String>,
-    /// Further state directories of managers.
-    pub state: Vec<PathBuf>,
-    /// Print JSON.
-    pub json: bool,
-    /// Write nothing in the shim.
-    pub quiet: bool,
-}
+/// The namespace of the tool's own containers.
+pub const NAMESPACE: &str = "cotter";
 
 /// What an address of a shim begins with.
 const ADDRESS: &str = "unix://";
 
 /// A container's bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bundle {
-    pub(super) namespace: String,
-    pub(super) id: String,
-    pub(super) path: PathBuf,
+pub struct Bundle {
+    /// As managers keep it apart; the tool's own are in [`NAMESPACE`].
+    pub namespace: String,
+    /// The container's id.
+    pub id: String,
+    /// The directory.
+    pub path: PathBuf,
 }
 
 impl Bundle {
     /// The one at a path, named as managers lay them out.
-    pub(super) fn at(path: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn at(path: &Path) -> Result<Self> {
         let path = fs::canonicalize(path)
             .map_err(|why| Error::io(format_args!("open bundle {}", path.display()), &why))?;
         let name = |path: Option<&Path>| {
@@ -70,14 +62,14 @@ impl Bundle {
 }
 
 /// The directories to look in.
-pub(super) struct Places {
+pub struct Places {
     states: Vec<PathBuf>,
     home: PathBuf,
 }
 
 impl Places {
     /// The known ones, `more` state directories, and the tool's own home.
-    pub(super) fn new(more: &[PathBuf], home: &Path) -> Self {
+    pub fn new(more: &[PathBuf], home: &Path) -> Self {
         let known = STATES.iter().map(PathBuf::from);
         Self {
             states: known.chain(more.iter().cloned()).collect(),
@@ -86,7 +78,10 @@ impl Places {
     }
 
     /// All bundles, sorted.
-    pub(super) fn bundles(&self) -> Result<Vec<Bundle>> {
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub fn bundles(&self) -> Result<Vec<Bundle>> {
         let mut all = Vec::new();
         for state in &self.states {
             for (namespace, dir) in directories(&state.join(TASKS))? {
@@ -101,10 +96,18 @@ impl Places {
 }
 
 impl Places {
-    /// The bundles that are asked for, and all that there are.
-    pub(super) fn asked(&self, ask: &Ask) -> Result<(Vec<Bundle>, Vec<Bundle>)> {
+    /// The bundles that are asked for, and all that there are. A container's id, the beginning of one, the path of its
+    /// bundle or the address of its shim; none for all. In one namespace, or in any.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidArgument` where several are meant, a directory that cannot be read.
+    pub fn asked(
+        &self,
+        id: Option<&str>,
+        namespace: Option<&str>,
+    ) -> Result<(Vec<Bundle>, Vec<Bundle>)> {
         let all = self.bundles()?;
-        let chosen = match ask.id.as_deref() {
+        let chosen = match id {
             Some(wanted) if wanted.starts_with(ADDRESS) => {
                 let here = |bundle: &&Bundle| address(bundle).as_deref() == Some(wanted);
                 let found: Vec<Bundle> = all.iter().filter(here).cloned().collect();
@@ -114,19 +117,22 @@ impl Places {
                 found
             }
             Some(path) if path.contains('/') => vec![Bundle::at(Path::new(path))?],
-            id => choose(&all, ask.namespace.as_deref(), id)?,
+            id => choose(&all, namespace, id)?,
         };
         Ok((chosen, all))
     }
 }
 
 /// Where the shim of a bundle listens, if the bundle tells.
-pub(super) fn address(bundle: &Bundle) -> Option<String> {
+pub fn address(bundle: &Bundle) -> Option<String> {
     Some(Endpoint::load(&bundle.path).ok()?.address)
 }
 
-/// The only one, or which there are.
-pub(super) fn only(chosen: &[Bundle], asked: &str) -> Result<Bundle> {
+/// The only one.
+///
+/// # Errors
+/// `InvalidArgument`: which there are.
+pub fn only(chosen: &[Bundle], asked: &str) -> Result<Bundle> {
     match chosen {
         [one] => Ok(one.clone()),
         _ => Err(several(asked, chosen)),
@@ -264,11 +270,7 @@ mod tests {
             fs::write(file, format!("unix:///run/s/{socket}")).unwrap();
         }
         let ids = |asked: &str| -> Result<Vec<String>> {
-            let ask = Ask {
-                id: Some(asked.into()),
-                ..Ask::default()
-            };
-            let (chosen, all) = places.asked(&ask)?;
+            let (chosen, all) = places.asked(Some(asked), None)?;
             assert_eq!(all.len(), 3);
             Ok(chosen.into_iter().map(|bundle| bundle.id).collect())
         };

@@ -6,6 +6,7 @@
 
 pub mod census;
 pub mod containerd;
+pub mod cotter;
 pub mod dumper;
 pub mod events;
 pub mod logger;

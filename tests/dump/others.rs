@@ -26,7 +26,7 @@ pub fn cotter(args: &[&str]) -> Done {
 
 /// The tool, with no home of its own.
 pub fn verb(verb: &str, args: &[&str]) -> Done {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cotter"));
+    let mut command = Command::new(crate::common::cotter::cotter());
     command.env("COTTER_HOME", "/nonexistent");
     crate::common::run(command.arg(verb).args(args))
 }

@@ -58,7 +58,7 @@ fn a_pod_is_one_shim_however_it_is_named() {
 }
 
 fn tool(home: &Path, args: &[&str]) -> Done {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cotter"));
+    let mut command = Command::new(crate::common::cotter::cotter());
     crate::common::run(command.env("COTTER_HOME", home).args(args))
 }
 

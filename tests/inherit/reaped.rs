@@ -1,6 +1,5 @@
 //! A caller that ignores SIGCHLD: to the kernel, its children need not be waited for.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cotter::manager::dialect::Dialect;
@@ -13,6 +12,7 @@ use protobuf::Message;
 
 use crate::common::census::entries;
 use crate::common::containerd::{Version, shim_under_test};
+use crate::common::cotter::cotter;
 use crate::common::shim::{RUNTIMES, Shim, ended, until};
 use crate::common::{TempDir, run_with_input, tool};
 use crate::{Odd, run};
@@ -74,7 +74,7 @@ fn what_a_runtime_can_do_is_told() {
 
 #[test]
 fn a_tool_is_a_manager_too() {
-    let odd = Odd::new("", IGNORED, Path::new(env!("CARGO_BIN_EXE_cotter")));
+    let odd = Odd::new("", IGNORED, cotter());
     let home = TempDir::new("home");
     let mut command = Command::new(&odd.path);
     command

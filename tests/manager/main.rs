@@ -10,6 +10,8 @@ mod bad;
 mod library;
 #[path = "../common/peek.rs"]
 mod peek;
+#[path = "../common/cotter.rs"]
+mod program;
 mod shown;
 mod tool;
 
@@ -59,7 +61,7 @@ impl Home {
 
     /// The tool, with this home and the shim under test.
     fn cotter(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cotter"));
+        let mut command = Command::new(program::cotter());
         command.env("COTTER_HOME", &self.0);
         let mut words = line.split_whitespace();
         if line.starts_with("run ") {

@@ -72,7 +72,7 @@ impl Drop for Blind {
 
 /// What the shim's dump has in a section of the container; the shim was started for `first`.
 fn dumped(shim: &Shim, first: &str, section: &str) -> Value {
-    let mut tool = Command::new(env!("CARGO_BIN_EXE_cotter"));
+    let mut tool = Command::new(crate::common::cotter::cotter());
     tool.env("COTTER_HOME", "/nonexistent");
     tool.args(["dump", "-q", "--json"]);
     let said = crate::common::run(tool.arg(shim.bundle_path(first))).ok();

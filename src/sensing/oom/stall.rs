@@ -6,12 +6,11 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{KEPT, Sensed, State};
+use super::{Sensed, State};
 use crate::cgroup::Cgroup;
-use crate::events::{Event, describe};
+use crate::events::describe;
 use crate::proto::cotter_oom::OomKill;
 use crate::proto::cotter_oom::oom_kill::Stall;
-use crate::proto::events::TaskOOM;
 use crate::proto::timestamp;
 
 /// Between two looks while memory is short: nobody tells of the end.
@@ -98,16 +97,8 @@ impl dyn Sensed {
             ..OomKill::default()
         };
         log::warn!("container {}: the kernel {}", self.id(), describe(&event));
-        if state.recent.len() == KEPT {
-            state.recent.pop_front();
-        }
-        state.recent.push_back(event.clone());
-        let task = Event::Oom(TaskOOM {
-            container_id: self.id().to_owned(),
-            ..Default::default()
-        });
-        let task = Some(task).filter(|_| short);
-        self.tell(task.into_iter().chain([Event::OomKill(event)]).collect());
+        state.keep(event.clone());
+        self.tell_short(event, short);
     }
 }
 

@@ -10,15 +10,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-use crate::proto::runc_options::Options;
-use crate::spec::read_bounded;
+use cotter::error::{Error, Result};
+use cotter::proto::runc_options::Options;
+use cotter::spec::read_bounded;
 
-use super::dialect::Dialect;
-use super::launch::Launch;
-
-/// The namespace of the tool's containers.
-pub(super) const NAMESPACE: &str = "cotter";
+use cotter::manager::dialect::Dialect;
+use cotter::manager::launch::Launch;
+use cotter::manager::places::NAMESPACE;
 
 /// The longest note of how a container was started.
 const LONGEST: u64 = 1 << 20;

@@ -17,16 +17,16 @@ use tokio::time::{Instant, sleep, timeout};
 use ttrpc::r#async::Client;
 use ttrpc::context::Context;
 
-use crate::dump::{Dump, FILE, ms, text as dump_text};
-use crate::error::{Code, Error, Result};
-use crate::proto::introspection::{DumpRequest, IntrospectionClient};
-use crate::shown;
+use cotter::dump::{Dump, FILE, ms, text as dump_text};
+use cotter::error::{Code, Error, Result};
+use cotter::proto::introspection::{DumpRequest, IntrospectionClient};
+use cotter::shown;
 
-use super::client::error;
-use super::dialect::Endpoint;
-pub use super::places::Ask;
-use super::places::{Bundle, Places, address};
-use super::process::Process;
+use crate::ask::Ask;
+use cotter::manager::client::error;
+use cotter::manager::dialect::Endpoint;
+use cotter::manager::places::{Bundle, address};
+use cotter::manager::process::Process;
 
 /// How long a shim may take to answer before it is looked at from outside.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ fn as_value_of<S: serde::Serializer>(dump: &Dump, to: S) -> Result<S::Ok, S::Err
 /// # Errors
 /// When there is no such container, there are several, or the directories cannot be read.
 pub async fn dump(ask: &Ask, home: &Path) -> Result<Vec<Shim>> {
-    let (chosen, all) = Places::new(&ask.state, home).asked(ask)?;
+    let (chosen, all) = ask.bundles(home)?;
     // One shim serves the containers of a pod.
     let mut shims: BTreeMap<String, Vec<Bundle>> = BTreeMap::new();
     for bundle in chosen {
@@ -177,7 +177,7 @@ async fn wake(listener: outside::Listener, bundles: &[Bundle]) {
         return;
     };
     // Whoever has no handler would end by it. Looked at after the process is pinned.
-    let catches = crate::dump::kernel::catches(&pid, Signal::SIGUSR1 as i32);
+    let catches = cotter::dump::kernel::catches(&pid, Signal::SIGUSR1 as i32);
     if !catches || !listener.is_held() {
         return;
     }
@@ -193,7 +193,7 @@ async fn wake(listener: outside::Listener, bundles: &[Bundle]) {
 
 /// What the kernel tells, with the stacks if it tells them in time.
 async fn view(pid: u32) -> Dump {
-    let whole = crate::blocking::blocking("look", move || outside::view(pid, true));
+    let whole = cotter::blocking::blocking("look", move || outside::view(pid, true));
     match timeout(LOOK, whole).await {
         Ok(Ok(view)) => view,
         Ok(Err(_)) | Err(_) => outside::view(pid, false),

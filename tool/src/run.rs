@@ -12,23 +12,23 @@ use nix::sys::signal::Signal;
 use protobuf::MessageField;
 use serde_json::Value;
 
-use crate::error::{Code, Error, Result};
-use crate::proto::pack;
-use crate::proto::task::*;
-use crate::shown;
-use crate::spec::{LONGEST, read_bounded};
+use cotter::error::{Code, Error, Result};
+use cotter::proto::pack;
+use cotter::proto::task::*;
+use cotter::shown;
+use cotter::spec::{LONGEST, read_bounded};
 
-use super::bundle::Bundle;
-use super::client::{Tasks, gone};
-use super::dialect::{Dialect, Endpoint};
-use super::events::{EventServer, Told};
-use super::home::{Home, Note, random_id};
-use super::launch::Launch;
-use super::process::Process;
-use super::signals::Signals;
-use super::spec::Spec;
-use super::stdio::{Fifos, Relay, relay_in, relay_out};
-use super::{request, rootfs};
+use crate::home::{Home, Note, random_id};
+use cotter::manager::bundle::Bundle;
+use cotter::manager::client::{Tasks, gone};
+use cotter::manager::dialect::{Dialect, Endpoint};
+use cotter::manager::events::{EventServer, Told};
+use cotter::manager::launch::Launch;
+use cotter::manager::process::Process;
+use cotter::manager::signals::Signals;
+use cotter::manager::spec::Spec;
+use cotter::manager::stdio::{Fifos, Relay, relay_in, relay_out};
+use cotter::manager::{request, rootfs};
 
 /// How long a shim and its last words may take when the container has ended.
 const END: Duration = Duration::from_secs(15);

@@ -10,8 +10,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::dump::{Dump, kernel};
-use crate::monitor::Pid;
+use cotter::dump::{Dump, kernel};
+use cotter::monitor::Pid;
 
 /// Of a listening socket (`__SO_ACCEPTCON`, include/linux/net.h).
 const LISTENS: u32 = 1 << 16;

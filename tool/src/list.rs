@@ -3,17 +3,17 @@
 //! Invariant: a verb on one container touches no other; `ps` shows a container even if its shim is
 //! gone, and `rm` removes even that.
 
-use crate::error::{Code, Error, Result};
-use crate::proto::task::Status;
-use crate::shown;
+use cotter::error::{Code, Error, Result};
+use cotter::proto::task::Status;
+use cotter::shown;
 
-use super::bundle::Bundle;
-use super::client::Tasks;
-use super::dialect::Endpoint;
-use super::events::EventServer;
-use super::home::{Home, Note};
-use super::request;
-use super::run::end_shim;
+use crate::home::{Home, Note};
+use crate::run::end_shim;
+use cotter::manager::bundle::Bundle;
+use cotter::manager::client::Tasks;
+use cotter::manager::dialect::Endpoint;
+use cotter::manager::events::EventServer;
+use cotter::manager::request;
 
 /// One line of `cotter ps`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,12 +4,12 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
+use cotter::error::{Error, Result};
 
-use super::dialect::Dialect;
-use super::places::Ask;
-use super::run::Options;
-use super::signals;
+use crate::ask::Ask;
+use crate::run::Options;
+use cotter::manager::dialect::Dialect;
+use cotter::manager::signals;
 
 /// What `cotter help` says.
 pub const HELP: &str = "\
@@ -126,7 +126,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Verb> {
 
 fn wrong(what: impl Into<String>) -> Error {
     Error::new(
-        crate::error::Code::InvalidArgument,
+        cotter::error::Code::InvalidArgument,
         format!("{} (see cotter help)", what.into()),
     )
 }
@@ -240,6 +240,8 @@ fn which(args: Vec<String>, dump: bool) -> Result<Ask> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn words(line: &str) -> Result<Verb> {
@@ -349,6 +351,19 @@ mod tests {
             "dump --nope a",
         ] {
             assert!(words(line).is_err(), "{line}");
+        }
+    }
+
+    proptest! {
+        /// Both outcomes are for the person at the terminal.
+        #[test]
+        fn whatever_is_typed_is_a_verb_or_an_error(
+            verb in "run|ps|kill|rm|dump|stats|help|--version|[a-z-]{0,4}",
+            rest in proptest::collection::vec("--?[a-z]{0,9}(=.{0,5})?|-n|-d|--|--json|--all|--state|-[A-Z0-9]{1,4}|\\PC{0,8}", 0..6),
+        ) {
+            if let Err(why) = parse(std::iter::once(verb).chain(rest)) {
+                prop_assert!(!why.message.is_empty());
+            }
         }
     }
 }

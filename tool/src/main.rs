@@ -1,19 +1,27 @@
 //! `cotter`: runs containers through a shim, for people and for trying things out.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // It is made to be read.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod args;
+mod ask;
+mod dump;
+mod home;
+mod list;
+mod run;
+mod stats;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use args::{HELP, Verb, parse};
 use cotter::errno::Words;
 use cotter::error::{Error, Result};
-use cotter::manager::args::{HELP, Verb, parse};
-use cotter::manager::home::Home;
-use cotter::manager::{dump, list, run, stats};
 use cotter::program::own;
 use cotter::shown;
+use home::Home;
 
 /// What the field returns when the container could not be run, the command not be started, the
 /// command not be found.
