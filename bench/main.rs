@@ -137,30 +137,25 @@ async fn run_or_stop() -> Result<bool> {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of all parts")]
 async fn run() -> Result<bool> {
     let Asked { scale, only, out } = asked()?;
     let mut board = Board::default();
     let mut profiles = Board::default();
     let all = contestants(&mut board);
-    let runc = Runtime {
-        name: "runc",
-        binary: common::tool("RUNC_1_3"),
-    };
-    let crun = Runtime {
-        name: "crun",
-        binary: common::tool("CRUN_1_21"),
-    };
+    let [runc, crun] = [("runc", "RUNC_1_3"), ("crun", "CRUN_1_21")].map(|(name, tool)| Runtime {
+        name,
+        binary: common::tool(tool),
+    });
     let machine = machine::describe(&[&runc, &crun]);
     println!("{machine}\n");
     let mut place = Place::new(common::tool("ROOTFS"))
         .map_err(|e| Error::io("make a directory for the run", &e))?;
     let begun = Instant::now();
+    let first = all.first().cloned();
     let bare = [Contestant {
         name: BARE.into(),
-        ..all
-            .first()
-            .cloned()
-            .ok_or_else(|| Error::not_found("any shim"))?
+        ..first.ok_or_else(|| Error::not_found("any shim"))?
     }];
     let names: Vec<&str> = all.iter().map(|who| who.name.as_str()).collect();
 
@@ -232,15 +227,20 @@ async fn run() -> Result<bool> {
         board.note("size of the binary (KB)", &who.name, size);
     }
     write(&out, &board, &profiles, &names, &machine)?;
+    show(&out, begun.elapsed());
+    Ok(!board.gaps().iter().any(|gap| gap.who == OURS))
+}
+
+/// What was found, for who waits for it.
+fn show(out: &Path, took: Duration) {
     for file in ["table.md", "targets.md", "profile.md", "gaps.md"] {
         println!("{}", fs::read_to_string(out.join(file)).unwrap_or_default());
     }
-    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    let minutes = took.as_secs_f64() / 60.0;
     println!(
         "{minutes:.1} minutes; tables, figures and charts are in {}",
         out.display()
     );
-    Ok(!board.gaps().iter().any(|gap| gap.who == OURS))
 }
 
 fn note(board: &mut Board, part: &str, who: &str, seen: Result<Seen>) -> bool {

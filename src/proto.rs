@@ -10,7 +10,13 @@ use std::sync::Arc;
 
 use protobuf::{CodedInputStream, Message};
 
-#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::too_many_lines
+)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }

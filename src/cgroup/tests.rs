@@ -123,6 +123,7 @@ fn what_the_shim_is_in_is_shared() {
 
 /// A controller is in one hierarchy at a time, of v1 or of v2; not all need be of one kind, nor mounted.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_controller_is_where_the_kernel_has_it() {
     const UNIFIED: &str = "/sys/fs/cgroup/unified/a";
     let without = |name: &str| {

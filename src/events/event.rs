@@ -174,6 +174,7 @@ mod tests {
 
     /// Topics as in containerd core/runtime/events.go.
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn every_event_has_its_topic_and_survives_the_any() {
         let id = "c1".to_owned();
         let rows: [(Event, &str, &str); 12] = [

@@ -200,6 +200,7 @@ mod tests {
 
     /// Contract, section 6.2.
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn command_lines() {
         let b = Path::new("/b");
         let create_all = CreateOptions {

@@ -9,6 +9,7 @@ use crate::common::signal;
 use crate::{ask, file, remove, row, rows, state, taken};
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one dump, field by field")]
 fn containers_processes_streams_and_requests() {
     for runtime in RUNTIMES {
         run(async {

@@ -25,6 +25,7 @@ async fn known(shim: &Shim, what: &str) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, looked at as it goes on")]
 fn a_runtime_that_hangs_is_named_with_its_age() {
     for runtime in RUNTIMES {
         run(async {

@@ -36,6 +36,7 @@ fn ended_by_limit(error: &Error, operation: &str, id: &str) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn hanging_calls_end_at_their_limit() {
     for runtime in RUNTIMES {
         run(async {

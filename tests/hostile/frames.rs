@@ -55,6 +55,7 @@ fn about(id: &[u8]) -> Vec<u8> {
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn cases() -> Vec<(&'static str, Vec<u8>, Then)> {
     let pair = |n: usize| KeyValue {
         key: format!("key-{n}"),

@@ -116,6 +116,7 @@ impl Judge<'_> {
         self.facts.processes.get(key).is_some_and(|fact| fact.late)
     }
 
+    #[expect(clippy::too_many_lines, reason = "an event each")]
     fn event(&mut self, place: usize, seen: &Seen) {
         let event = &seen.event;
         let id = event.container().to_owned();

@@ -31,6 +31,7 @@ fn refused(result: Result<()>, message: &str) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one container's life, step by step")]
 fn a_paused_container_is_frozen_and_runs_on() {
     for runtime in RUNTIMES {
         run(async {

@@ -29,6 +29,7 @@ with_each_runtime! {
 
 /// A container with mounts, options and FIFOs of its own, and a second Create of the same id that
 /// wants all of them different.
+#[expect(clippy::too_many_lines, reason = "one container's life, step by step")]
 async fn a_second_one_harms_nothing(runtime: &'static str) {
     let spec = Spec {
         rootfs: "./rootfs".into(),

@@ -312,6 +312,7 @@ async fn options(runtime: &'static str) {
     end(shim).await;
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn the_rest(runtime: &'static str) {
     let shim = running(runtime).await;
     let request = || shim.create_request("b");

@@ -12,6 +12,7 @@ use crate::create_input::{end, refuses, running};
 with_each_runtime! { refused_as_a_whole, }
 
 /// What src/options/tests.rs refuses as text is refused here as a file, and what is no such file.
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn refused_as_a_whole(runtime: &'static str) {
     let shim = running(runtime).await;
     let file = |name: &str, content: &[u8]| {
