@@ -53,7 +53,7 @@ const PROCESSES: [&str; 4] = ["init", "exec", "runtime", "logger"];
 
 type Seen = BTreeMap<&'static str, Facts>;
 
-fn go() -> std::path::PathBuf {
+pub fn go() -> std::path::PathBuf {
     Version::V2_1.dir().join("containerd-shim-runc-v2")
 }
 

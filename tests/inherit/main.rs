@@ -11,6 +11,7 @@ mod compare;
 mod facts;
 #[path = "../common/gaps.rs"]
 mod gaps;
+mod inside;
 mod limits;
 mod reaped;
 
@@ -22,6 +23,7 @@ use common::{TempDir, write_program};
 struct Odd {
     _dir: TempDir,
     path: PathBuf,
+    program: PathBuf,
 }
 
 impl Odd {
@@ -29,13 +31,17 @@ impl Odd {
     fn new(lines: &str, words: &str, program: &Path) -> Self {
         let dir = TempDir::new("odd");
         let path = dir.path().join("shim");
-        let program = program.display();
+        let shown = program.display();
         write_program(
             &path,
             // Whoever runs the tests may ignore SIGHUP (nohup): that is not in question here.
-            format!("#!/bin/sh\n{lines}\nexec env --default-signal=HUP {words} {program} \"$@\"\n"),
+            format!("#!/bin/sh\n{lines}\nexec env --default-signal=HUP {words} {shown} \"$@\"\n"),
         );
-        Self { _dir: dir, path }
+        Self {
+            _dir: dir,
+            path,
+            program: program.to_owned(),
+        }
     }
 }
 
