@@ -6,7 +6,7 @@
 //! as a descendant certainly was one, whatever pids are used again meanwhile.
 
 use crate::kernel_file;
-use crate::monitor::{Pid, children};
+use crate::monitor::{Moment, Pid, children, fields};
 use crate::pidfd;
 
 /// The most descendants that are held: each is a descriptor, and a process can make as many as it likes.
@@ -31,13 +31,12 @@ pub struct Stat {
 impl Stat {
     /// The process that has this pid now; none if there is none.
     pub fn of(pid: Pid) -> Option<Self> {
-        Self::read(&kernel_file::text(format!("/proc/{pid}/stat")).ok()?)
+        Self::read(&kernel_file::bytes(format!("/proc/{pid}/stat")).ok()?)
     }
 
     /// Reads the text of `/proc/<pid>/stat` (fields 3 to 6, and 22).
-    fn read(text: &str) -> Option<Self> {
-        // The name in parentheses may hold anything.
-        let mut fields = text.rsplit_once(") ")?.1.split(' ');
+    fn read(stat: &[u8]) -> Option<Self> {
+        let mut fields = fields(stat)?;
         let state = fields.next()?.chars().next()?;
         let mut number = || fields.next()?.parse().ok();
         let (parent, group, session) = (number()?, number()?, number()?);
@@ -49,6 +48,11 @@ impl Stat {
             session,
             since,
         })
+    }
+
+    /// When it was forked.
+    pub fn born(&self) -> Moment {
+        Moment(self.since)
     }
 
     /// Whether it is dead, reaped or not.
@@ -109,9 +113,12 @@ mod tests {
             since: 4711,
         };
         let text = format!("12 (a) b) S 1 34 35 0 {tail}");
-        assert_eq!(Stat::read(&text), Some(expected));
+        assert_eq!(Stat::read(text.as_bytes()), Some(expected));
         assert!(!expected.has_ended());
-        let zombie = Stat::read(&format!("12 (a) Z 1 34 35 0 {tail}"));
+        // A process may call itself anything.
+        let named = [b"12 (\xff \n) S 2) ".as_slice(), text[10..].as_bytes()].concat();
+        assert_eq!(Stat::read(&named), Some(expected));
+        let zombie = Stat::read(format!("12 (a) Z 1 34 35 0 {tail}").as_bytes());
         assert!(zombie.unwrap().has_ended());
         for text in [
             "",
@@ -120,8 +127,10 @@ mod tests {
             "12 (a) S 1 34",
             "12 (a) S x 34 35 0",
         ] {
-            assert_eq!(Stat::read(text), None, "{text}");
+            assert_eq!(Stat::read(text.as_bytes()), None, "{text}");
         }
+        let odd = kernel_file::OddlyNamed::new();
+        assert!(Stat::of(odd.pid()).is_some());
         let own = Stat::of(std::process::id().cast_signed()).unwrap();
         assert_eq!(own.parent, nix::unistd::getppid().as_raw());
         assert_eq!(own.group, nix::unistd::getpgrp().as_raw());

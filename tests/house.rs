@@ -35,7 +35,10 @@ const ROOMS: [(&str, &str); 33] = [
     ("options", "apart blocking error proto spec"),
     ("mount", "errno error pidfd program"),
     ("cgroup", "errno error kernel_file mount proto slices"),
-    ("dump", "blocking errno error monitor shown times"),
+    (
+        "dump",
+        "blocking errno error kernel_file monitor shown times",
+    ),
     (
         "runtime",
         "blocking errno error kin monitor pidfd program times",
@@ -43,7 +46,7 @@ const ROOMS: [(&str, &str); 33] = [
     // What is told.
     ("events", "blocking dump errno in_memory proto"),
     ("limits", "events"),
-    ("sensing", "cgroup error events monitor proto"),
+    ("sensing", "cgroup error events kernel_file monitor proto"),
     (
         "stdio",
         "awaited blocking dump errno error in_memory limits monitor program runtime spec",
@@ -51,8 +54,8 @@ const ROOMS: [(&str, &str); 33] = [
     // What a container is and knows; and what a client may ask of it.
     (
         "container",
-        "awaited blocking cgroup dump errno error events in_memory lifecycle limits monitor mount \
-         pidfd proto runtime sensing spec stdio times",
+        "awaited blocking cgroup dump errno error events in_memory kernel_file lifecycle limits \
+         monitor mount pidfd proto runtime sensing spec stdio times",
     ),
     (
         "container/operations",

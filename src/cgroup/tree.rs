@@ -22,6 +22,7 @@ use nix::sys::stat::{Mode, fstat};
 
 use super::is_gone;
 use crate::error::{Error, Result};
+use crate::kernel_file;
 
 /// Cgroups that are looked into.
 const MOST: usize = 65_536;
@@ -291,7 +292,7 @@ fn id_of(dir: &OwnedFd) -> io::Result<Id> {
 
 /// The process that a thread is of; none when it is gone.
 fn process_of(thread: i32) -> Option<i32> {
-    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let status = kernel_file::text(format!("/proc/{thread}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     line?.trim().parse().ok()
 }
@@ -327,6 +328,12 @@ impl Numbers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_s_process_is_known_whatever_it_calls_itself() {
+        let odd = kernel_file::OddlyNamed::new();
+        assert_eq!(process_of(odd.pid()), Some(odd.pid()));
+    }
 
     #[test]
     fn numbers_come_in_any_chunks() {

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::kernel_file;
 use crate::monitor::Pid;
 
 /// The program of a process.
@@ -23,7 +24,7 @@ impl Image {
     /// None when the process is gone or a zombie.
     pub(super) fn of(pid: Pid) -> Option<Self> {
         let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = kernel_file::text(format!("/proc/{pid}/stat")).ok()?;
         let numbers = numbers(&stat)?;
         Some(Self { exe, numbers })
     }
@@ -54,6 +55,12 @@ mod tests {
         for short in ["", "1 (a", "1 (a) S 4 5"] {
             assert_eq!(numbers(short), None, "{short}");
         }
+    }
+
+    #[test]
+    fn it_is_known_whatever_the_program_calls_itself() {
+        let odd = kernel_file::OddlyNamed::new();
+        assert!(Image::of(odd.pid()).is_some());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::kernel_file;
 use crate::monitor::{Pid, children};
 
 /// A thread, or a process by its first one.
@@ -36,7 +37,7 @@ pub struct Memory {
 /// What a process or a thread (`<pid>/task/<tid>`) is at; `None` if it is gone.
 pub fn look(process: &str) -> Option<Thread> {
     let dir = Path::new("/proc").join(process);
-    let status = fs::read_to_string(dir.join("status")).ok()?;
+    let status = kernel_file::text(dir.join("status")).ok()?;
     let field = |name: &str| field(&status, name).unwrap_or_default().to_owned();
     Some(Thread {
         tid: field("Pid").parse().unwrap_or(0),
@@ -69,7 +70,7 @@ pub fn offspring(process: &str) -> Vec<Thread> {
 
 /// How much memory a process uses.
 pub fn memory(process: &str) -> Memory {
-    let status = fs::read_to_string(Path::new("/proc").join(process).join("status"));
+    let status = kernel_file::text(Path::new("/proc").join(process).join("status"));
     parse_memory(&status.unwrap_or_default())
 }
 
@@ -81,7 +82,7 @@ pub fn descriptors(process: &str) -> Option<usize> {
 
 /// Whether a process has a handler for a signal, so that sending it does not end it.
 pub fn catches(process: &str, signal: i32) -> bool {
-    let status = fs::read_to_string(Path::new("/proc").join(process).join("status"));
+    let status = kernel_file::text(Path::new("/proc").join(process).join("status"));
     parse_catches(&status.unwrap_or_default(), signal)
 }
 
@@ -125,6 +126,17 @@ mod tests {
 
     const STATUS: &str = "Name:\tcat\nUmask:\t0022\nState:\tD (disk sleep)\nPid:\t42\n\
         VmRSS:\t    1844 kB\nRssAnon:\t      92 kB\nSigCgt:\t0000000000014600\n";
+
+    #[test]
+    fn whatever_a_process_calls_itself() {
+        let odd = kernel_file::OddlyNamed::new();
+        let seen = look(&odd.pid().to_string()).unwrap();
+        assert_eq!(
+            (seen.tid, seen.name.as_str()),
+            (odd.pid(), "\u{fc}berwachung\u{fffd}")
+        );
+        assert!(memory(&odd.pid().to_string()).rss_bytes > 0);
+    }
 
     #[test]
     fn the_fields_of_a_status() {

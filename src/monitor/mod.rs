@@ -38,6 +38,7 @@ mod wait;
 
 pub use child::Child;
 use child::Streams;
+pub(crate) use moment::fields;
 pub use moment::{Clocks, Moment};
 pub use others::Others;
 pub use supervise::{Action, Restart, Streak, Supervised, end, next, supervise};

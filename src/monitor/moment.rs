@@ -35,10 +35,15 @@ impl Moment {
 
 /// Field 22 of a `stat` file.
 fn born(stat: &[u8]) -> Option<Moment> {
-    // The name in parentheses may hold anything, but no later field a parenthesis; field 3 follows.
+    fields(stat)?.nth(19)?.parse().ok().map(Moment)
+}
+
+/// The fields of a `stat` file, from the third on.
+pub(crate) fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
+    // The name in parentheses may hold anything, but no later field a parenthesis.
     let name = stat.iter().rposition(|&byte| byte == b')')?;
     let fields = std::str::from_utf8(stat.get(name + 2..)?).ok()?;
-    fields.split(' ').nth(19)?.parse().ok().map(Moment)
+    Some(fields.split(' '))
 }
 
 fn ticks(since: Duration) -> u64 {
@@ -63,14 +68,25 @@ impl Clocks {
         }
     }
 
+    /// The time of a file by these clocks, as if no step had come between.
+    fn of(self, file: SystemTime) -> u64 {
+        let at = match file.duration_since(self.wall) {
+            Ok(after) => self.boot.0.saturating_add(ticks(after)),
+            Err(before) => self.boot.0.saturating_sub(ticks(before.duration())),
+        };
+        at.saturating_add(SLACK)
+    }
+
+    /// The moment by which a file with this time was certainly written, whether the machine's time has been
+    /// stepped between `self` and `now` or not.
+    pub fn surely(self, file: SystemTime, now: Self) -> Moment {
+        Moment(self.of(file).min(now.of(file)).min(now.boot.0))
+    }
+
     /// The latest moment at which a file with this time can have been written, if that was between `self`
     /// and `now`. The machine's time may have been stepped between the two, before or after the writing.
     pub fn latest(self, file: SystemTime, now: Self) -> Moment {
-        let by = |clocks: Self| match file.duration_since(clocks.wall) {
-            Ok(after) => clocks.boot.0.saturating_add(ticks(after)),
-            Err(before) => clocks.boot.0.saturating_sub(ticks(before.duration())),
-        };
-        let latest = by(self).max(by(now)).saturating_add(SLACK);
+        let latest = self.of(file).max(now.of(file));
         // A time that is not between them is another machine's, as on a disk of the network.
         let now = now.boot.0;
         match latest < self.boot.0 {
@@ -118,19 +134,39 @@ mod tests {
             wall: wall(ms),
         };
         let begun = clocks(100, 0);
-        for (what, file, now, latest) in [
-            ("plain", 50, clocks(200, 1000), 105 + SLACK),
-            ("just now", 1000, clocks(200, 1000), 200),
+        for (what, file, now, latest, surely) in [
+            ("plain", 50, clocks(200, 1000), 105 + SLACK, 105 + SLACK),
+            ("just now", 1000, clocks(200, 1000), 200, 200),
             (
                 "a coarse clock, behind the beginning",
                 0,
                 clocks(200, 1000),
                 100 + SLACK,
+                100 + SLACK,
             ),
-            ("stepped on after it", 50, clocks(200, 61_000), 105 + SLACK),
-            ("stepped on before it", 60_500, clocks(200, 61_000), 200),
-            ("of a clock that is ahead", 90_000, clocks(200, 1000), 200),
+            (
+                "stepped on after it",
+                50,
+                clocks(200, 61_000),
+                105 + SLACK,
+                SLACK,
+            ),
+            (
+                "stepped on before it",
+                60_500,
+                clocks(200, 61_000),
+                200,
+                150 + SLACK,
+            ),
+            (
+                "of a clock that is ahead",
+                90_000,
+                clocks(200, 1000),
+                200,
+                200,
+            ),
         ] {
+            assert_eq!(begun.surely(wall(file), now), Moment(surely), "{what}");
             assert_eq!(begun.latest(wall(file), now), Moment(latest), "{what}");
         }
         let stepped_back = Clocks {
@@ -138,6 +174,7 @@ mod tests {
             wall: wall(0) - Duration::from_secs(60),
         };
         assert_eq!(begun.latest(wall(50), stepped_back), Moment(200));
+        assert_eq!(begun.surely(wall(50), stepped_back), Moment(105 + SLACK));
         let foreign = wall(0) - Duration::from_secs(60);
         assert_eq!(begun.latest(foreign, clocks(200, 1000)), Moment(200));
     }

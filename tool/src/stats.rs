@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use cotter::cgroup::{Metrics, host_pressure};
 use cotter::error::{Error, Result};
+use cotter::kin::Stat;
 use cotter::monitor::children;
 use cotter::proto::cgroups_v2::{PSIData, PSIStats};
 use cotter::proto::task::Status;
@@ -92,12 +93,7 @@ fn zombies(pids: &BTreeSet<i32>) -> u64 {
     let children = pids
         .iter()
         .flat_map(|pid| children(&pid.to_string()).unwrap_or_default());
-    let zombie = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // A command's name may hold anything, so look behind its last parenthesis.
-        stat.rsplit_once(") ")
-            .is_some_and(|(_, rest)| rest.starts_with('Z'))
-    };
+    let zombie = |pid: &i32| Stat::of(*pid).is_some_and(|stat| stat.state == 'Z');
     let found: BTreeSet<i32> = children.filter(zombie).collect();
     found.len() as u64
 }

@@ -2,11 +2,10 @@
 //!
 //! Invariant: nobody is named who is not known; a number alone names nobody once it may be another's.
 
-use std::fs;
-
 use super::account::Facts;
 use super::{Ended, Known, Sensed};
 use crate::cgroup::kernel_log::Kill;
+use crate::kernel_file;
 use crate::monitor::Pid;
 use crate::proto::cotter_oom::{Victim, victim};
 
@@ -85,7 +84,7 @@ impl dyn Sensed {
 
 /// The parent of a process that nobody has waited for yet.
 fn parent_of(pid: Pid) -> Option<Pid> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = kernel_file::text(format!("/proc/{pid}/status")).ok()?;
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
     parent?.trim().parse().ok()
 }
@@ -93,7 +92,7 @@ fn parent_of(pid: Pid) -> Option<Pid> {
 /// The pid that a process which was killed, and that nobody has waited for yet, has in its innermost
 /// namespace.
 fn pid_inside(kill: &Kill) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{}/status", kill.pid)).ok()?;
+    let status = kernel_file::text(format!("/proc/{}/status", kill.pid)).ok()?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     // The number may be another one's by now.
     let same = field("Name:")?.trim() == kill.command;
