@@ -2,7 +2,8 @@
 //!
 //! Invariant: operations with side effects on one process go one after another, and always end in a
 //! known state, whoever asked and whether or not they are still there: callers run them in tasks of
-//! the shim ([`crate::service`]). Other containers, and questions ([`operations::snapshot`], [`operations::members`]), never wait for them.
+//! the shim ([`crate::service`]). Other containers, and questions ([`operations::snapshot`],
+//! [`operations::members`]), never wait for them.
 //!
 //! | question | module |
 //! |---|---|
