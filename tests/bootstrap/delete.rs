@@ -181,6 +181,12 @@ fn a_runtime_that_hangs_or_fails_is_warned_of_in_time() {
             "exit status: 1: broken\n",
         ),
         ("echo container does not exist >&2; exit 1", json!(null), ""),
+        // Its cgroup was busy.
+        (
+            "[ -e $0.once ] || { touch $0.once; echo busy >&2; exit 1; }",
+            json!(false),
+            "",
+        ),
         (compare, json!(false), ""),
         (compare, json!(true), ""),
         (compare, json!("true"), ""),

@@ -14,7 +14,7 @@ use super::orphans;
 use super::time::Time;
 use crate::apart::apart;
 use crate::container::exit_file;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::events::journal;
 use crate::mount;
 use crate::program::Program;
@@ -46,8 +46,14 @@ pub(super) fn clear(
     // A call that came to its end has named it.
     let init = left.init();
     let mut step = |result: Result<()>| warnings.extend(result.err());
-    step(delete_from_runtime(left, time));
+    let deleted = delete_from_runtime(left, time);
     step(kill_leftovers(&left.spec.cgroups_path, init, time.left()));
+    step(match deleted {
+        // A cgroup is busy until the last of thousands that were killed has ended, and runtimes give up after a
+        // few tenths of a second. By now they have, mostly.
+        Err(why) if why.code != Code::DeadlineExceeded => delete_from_runtime(left, time),
+        done => done,
+    });
     step(unmount(&bundle.join("rootfs"), time));
     if !interrupted.is_empty() {
         orphans::clear(&left.spec.cgroups_path, &interrupted);
