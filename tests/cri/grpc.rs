@@ -58,7 +58,7 @@ pub fn call_in<A: Message + Default>(
     })
 }
 
-/// Makes a call and dies as soon as `begun` holds, without having waited for the answer. Of tests/containerd.rs.
+/// Makes a call and dies as soon as `begun` holds, without having waited for the answer. Of tests/containerd.
 #[allow(dead_code)]
 pub fn abandon(
     namespace: &str,
