@@ -186,8 +186,13 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
+        // The runtime has made it in the other hierarchies, too.
+        let name = self.0.file_name().unwrap();
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let _ = std::fs::remove_dir(hierarchy.path().join(name));
+        }
         eventually("the pod's cgroup can go", || {
-            std::fs::remove_dir(&self.0).is_ok()
+            !self.0.exists() || std::fs::remove_dir(&self.0).is_ok()
         });
     }
 }
