@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -34,18 +34,17 @@ impl Memory {
         device(dir) == Some(self)
     }
 
-    /// Whether `path` is certainly a FIFO on it. The way there is looked at only as far as the kernel has it in
-    /// memory, all of it (openat2(2) since Linux 5.12; before that nothing is certain).
+    /// The FIFO at `path`, if it certainly is one and on it: to be opened by its descriptor (`/proc/self/fd`), as the
+    /// path may lead elsewhere by then. The way there is walked only as far as the kernel has it in memory, all of it
+    /// (openat2(2) since Linux 5.12; before that nothing is certain).
     #[must_use]
-    pub fn holds_fifo(self, path: &Path) -> bool {
+    pub fn fifo(self, path: &Path) -> Option<OwnedFd> {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED));
-        let Ok(found) = openat2(AT_FDCWD, path, how) else {
-            return false;
-        };
-        known(found.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
-            .is_some_and(|it| it.device == self && it.kind == SFlag::S_IFIFO)
+        let found = openat2(AT_FDCWD, path, how).ok()?;
+        let known = known(found.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
+        (known.device == self && known.kind == SFlag::S_IFIFO).then_some(found)
     }
 }
 
@@ -111,10 +110,10 @@ mod tests {
         symlink(here.join("fifo"), here.join("link")).unwrap();
         let memory = Memory::of(&here).unwrap();
         let is = ["fifo", "link", "file", "missing", "."]
-            .map(|name| memory.holds_fifo(&here.join(name)));
+            .map(|name| memory.fifo(&here.join(name)).is_some());
         // As for the temporary directory: on another file system, or another tmpfs.
         let elsewhere =
-            Memory::of(&there) != Some(memory) && memory.holds_fifo(&there.join("fifo"));
+            Memory::of(&there) != Some(memory) && memory.fifo(&there.join("fifo")).is_some();
         for dir in [here, there] {
             std::fs::remove_dir_all(dir).unwrap();
         }

@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(Stat::read(text.as_bytes()), Some(expected));
         assert!(!expected.has_ended());
         // A process may call itself anything.
-        let named = [b"12 (\xff \n) S 2) ".as_slice(), text[10..].as_bytes()].concat();
+        let named = [b"12 (\xff \n) S 2) ".as_slice(), &text.as_bytes()[10..]].concat();
         assert_eq!(Stat::read(&named), Some(expected));
         let zombie = Stat::read(format!("12 (a) Z 1 34 35 0 {tail}").as_bytes());
         assert!(zombie.unwrap().has_ended());

@@ -19,6 +19,9 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 /// As many links as the kernel follows.
 const LINKS: usize = 40;
 
+/// As deep as a walk by steps goes, which holds a descriptor for each directory.
+const DEEPEST: usize = 256;
+
 /// Opens `path`, to be named and not read. Links and `..` in it are followed as if `root` were `/`, but not those
 /// that lead nowhere by their text (of a process's descriptors, say).
 pub(super) fn open_inside(root: &Path, path: &str) -> nix::Result<OwnedFd> {
@@ -68,6 +71,9 @@ fn by_steps(root: OwnedFd, path: &str) -> nix::Result<OwnedFd> {
             _ => {
                 let next = openat(here, name.as_os_str(), flags, Mode::empty())?;
                 if kind(&next)? != SFlag::S_IFLNK {
+                    if way.len() >= DEEPEST {
+                        return Err(Errno::ENAMETOOLONG);
+                    }
                     way.push(next);
                     continue;
                 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
-use super::plan::Plan;
+use super::plan::{Held, Plan};
 use super::relay::{Relay, Standing, Tally};
 use super::{Buffering, Counters, Drain, Stream, StreamReport};
 use crate::awaited::Awaited;
@@ -86,7 +86,11 @@ impl Io {
     /// # Panics
     /// Outside of a tokio runtime with I/O and time enabled.
     pub fn open(plan: &Plan, uid: u32, gid: u32, buffering: Buffering) -> Result<(Self, Fds)> {
-        let opening = Opening::of(plan, (uid, gid), buffering)?;
+        let opening = Opening::of(plan, Held::default(), (uid, gid), buffering)?;
+        Ok(Self::over(opening, buffering))
+    }
+
+    fn over(opening: Opening, buffering: Buffering) -> (Self, Fds) {
         let lane = |relay: Option<Relay>| {
             Mutex::new(Lane {
                 relay: relay.map(Box::new),
@@ -103,7 +107,7 @@ impl Io {
         let io = Self {
             shared: Arc::new(shared),
         };
-        Ok((io, opening.fds))
+        (io, opening.fds)
     }
 
     /// As [`open`](Self::open), on a thread of its own: what the plan names may lie on a disk that
@@ -120,9 +124,14 @@ impl Io {
         memory: Option<Memory>,
         limit: Duration,
     ) -> Result<(Self, Fds)> {
-        let at_once = |memory: Memory| plan.fifos_only(|path| memory.holds_fifo(path));
-        if plan == Plan::Null || memory.is_some_and(at_once) {
-            return Self::open(&plan, uid, gid, buffering);
+        let at_once = |memory: Memory| plan.held(|path| memory.fifo(path));
+        let held = match plan {
+            Plan::Null => Some(Held::default()),
+            _ => memory.and_then(at_once),
+        };
+        if let Some(held) = held {
+            let opening = Opening::of(&plan, held, (uid, gid), buffering)?;
+            return Ok(Self::over(opening, buffering));
         }
         let job = Job {
             name: "open-streams",

@@ -1,5 +1,6 @@
 //! What the manager's strings mean. Pure: no file is touched.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::uri::{self, Query};
@@ -29,6 +30,9 @@ pub enum Plan {
     },
 }
 
+/// FIFOs that are held and not open yet.
+pub(super) type Held = [Option<OwnedFd>; 3];
+
 /// What gets an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -55,22 +59,30 @@ pub struct Command {
 }
 
 impl Plan {
-    /// Whether there is nothing to be opened but FIFOs, by this word on each.
-    pub(super) fn fifos_only(&self, is_fifo: impl Fn(&Path) -> bool) -> bool {
-        let is = |output: &Option<Output>| match output {
-            Some(Output::Path(path)) => is_fifo(path),
-            Some(Output::File(_) | Output::Listed(_) | Output::Logger(_)) => false,
-            None => true,
+    /// The FIFOs that are to be opened, by [`Stream`](super::Stream), if there is nothing else to be and all can be
+    /// held.
+    pub(super) fn held(&self, hold: impl Fn(&Path) -> Option<OwnedFd>) -> Option<Held> {
+        let path = |output: &Option<Output>| match output {
+            Some(Output::Path(path)) => Some(Some(path.clone())),
+            Some(Output::File(_) | Output::Listed(_) | Output::Logger(_)) => None,
+            None => Some(None),
         };
-        match self {
-            Self::Null => true,
+        let paths = match self {
+            Self::Null => [None, None, None],
             Self::Pipes {
                 stdin,
                 stdout,
                 stderr,
-            } => is(stdout) && is(stderr) && stdin.as_deref().is_none_or(is_fifo),
-            Self::Terminal { .. } => false,
+            } => [stdin.clone(), path(stdout)?, path(stderr)?],
+            Self::Terminal { .. } => return None,
+        };
+        let mut held = Held::default();
+        for (held, path) in held.iter_mut().zip(paths) {
+            if let Some(path) = path {
+                *held = Some(hold(&path)?);
+            }
         }
+        Some(held)
     }
 
     /// What it names, stream by stream, for messages.

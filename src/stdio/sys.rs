@@ -66,6 +66,13 @@ pub(super) fn open_fifo(stream: Stream, path: &Path) -> Result<OwnedFd> {
     open(stream, path, OpenOptions::new().read(true).write(true))
 }
 
+/// Opens the FIFO that is held, as [`open_fifo`] does; `path` is what it is called.
+pub(super) fn open_held(stream: Stream, path: &Path, fifo: &OwnedFd) -> Result<OwnedFd> {
+    let held = format!("/proc/self/fd/{}", fifo.as_raw_fd());
+    let mut both = OpenOptions::new();
+    open_at(stream, path, Path::new(&held), both.read(true).write(true))
+}
+
 /// Opens a file or device that output is appended to.
 pub(super) fn open_append(stream: Stream, path: &Path) -> Result<OwnedFd> {
     opened(stream, path, OpenOptions::new().append(true))
@@ -159,9 +166,14 @@ pub(super) fn open_read(stream: Stream, path: &Path) -> Result<OwnedFd> {
 }
 
 fn open(stream: Stream, path: &Path, options: &mut OpenOptions) -> Result<OwnedFd> {
+    open_at(stream, path, path, options)
+}
+
+/// Opens what is `at` a place and is called `path`.
+fn open_at(stream: Stream, path: &Path, at: &Path, options: &mut OpenOptions) -> Result<OwnedFd> {
     options
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
+        .open(at)
         .map(OwnedFd::from)
         .map_err(|why| Error::io(format!("open {stream} {}", path.display()), &why))
 }

@@ -3,7 +3,7 @@
 //!
 //! Pinned: what a container's processes, a runtime and a logging program inherit is, line by line, what they
 //! inherit from the Go shim, but for what is listed with its reason.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 #[path = "../common/mod.rs"]
 mod common;

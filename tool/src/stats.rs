@@ -9,7 +9,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};

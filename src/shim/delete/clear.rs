@@ -4,7 +4,7 @@
 //! however little time there is.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
@@ -21,7 +21,8 @@ use crate::program::Program;
 use crate::runtime;
 use crate::shim::call::call;
 
-/// The runtime's part of the time for a container, in eighths; the rest is the unmounting's.
+/// The part of the time for a container in which its runtime may be asked, in eighths; the rest is the
+/// unmounting's.
 const RUNTIME_EIGHTHS: u32 = 5;
 
 /// How long a mount may be busy, within that: the error then says so.
@@ -46,12 +47,20 @@ pub(super) fn clear(
     // A call that came to its end has named it.
     let init = left.init();
     let mut step = |result: Result<()>| warnings.extend(result.err());
-    let deleted = delete_from_runtime(left, time);
+    let of_runtime = Time {
+        end: Instant::now() + time.left() * RUNTIME_EIGHTHS / 8,
+    };
+    let deleted = delete_from_runtime(left, of_runtime);
     step(kill_leftovers(&left.spec.cgroups_path, init, time.left()));
     step(match deleted {
         // A cgroup is busy until the last of thousands that were killed has ended, and runtimes give up after a
         // few tenths of a second. By now they have, mostly.
-        Err(why) if why.code != Code::DeadlineExceeded => delete_from_runtime(left, time),
+        Err(why) if why.code != Code::DeadlineExceeded => {
+            // Without time for an answer the first one counts.
+            let no_answer = |again: &Error| again.code == Code::DeadlineExceeded;
+            delete_from_runtime(left, of_runtime)
+                .map_err(|again| if no_answer(&again) { why } else { again })
+        }
         done => done,
     });
     step(unmount(&bundle.join("rootfs"), time));
@@ -87,7 +96,7 @@ fn delete_from_runtime(left: &Left, time: Time) -> Result<()> {
     }
     command.args(["delete", "--force", id]);
     let what = format!("{binary} delete --force {id}");
-    let limit = time.eighths(RUNTIME_EIGHTHS, &what)?;
+    let limit = time.eighths(8, &what)?;
     let output = call(command, &what, limit)?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     if output.status.success() || complaint.contains("does not exist") {

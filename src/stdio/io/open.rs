@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::runtime::Fds;
 use crate::stdio::console::ConsoleSocket;
 use crate::stdio::logger::Pending;
-use crate::stdio::plan::{Output, Plan};
+use crate::stdio::plan::{Held, Output, Plan};
 use crate::stdio::relay::Relay;
 use crate::stdio::sys::{self, End, Kind};
 use crate::stdio::{Buffering, Overflow, Stream};
@@ -35,8 +35,8 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// See [`Io::open`](super::Io::open).
-    pub(super) fn of(plan: &Plan, owner: Owner, buffering: Buffering) -> Result<Self> {
+    /// See [`Io::open`](super::Io::open). Of what is `held` the path is not looked up again.
+    pub(super) fn of(plan: &Plan, held: Held, owner: Owner, buffering: Buffering) -> Result<Self> {
         let mut opening = Self {
             relays: [None, None, None],
             terminal: Terminal::None,
@@ -57,10 +57,12 @@ impl Opening {
                 stdout,
                 stderr,
             } => {
+                let [of_stdin, of_stdout, of_stderr] = held;
                 if let Some(path) = stdin {
-                    (opening.relays[0], opening.fds.stdin) = open_stdin(path, owner)?;
+                    (opening.relays[0], opening.fds.stdin) = open_stdin(path, of_stdin, owner)?;
                 }
-                opening.outputs(stdout.as_ref(), stderr.as_ref(), owner, buffering)?;
+                let outputs = [(stdout.as_ref(), of_stdout), (stderr.as_ref(), of_stderr)];
+                opening.outputs(outputs, owner, buffering)?;
             }
         }
         Ok(opening)
@@ -100,8 +102,7 @@ impl Opening {
 
     fn outputs(
         &mut self,
-        stdout: Option<&Output>,
-        stderr: Option<&Output>,
+        [(stdout, of_stdout), (stderr, of_stderr)]: [(Option<&Output>, Option<OwnedFd>); 2],
         owner: Owner,
         buffering: Buffering,
     ) -> Result<()> {
@@ -117,7 +118,7 @@ impl Opening {
                 });
             }
             Some(output) => {
-                let target = open_target(Stream::Stdout, output)?;
+                let target = open_or_held(Stream::Stdout, output, of_stdout)?;
                 if let Opened::File(file, kind) = &target
                     && stderr == Some(output)
                 {
@@ -146,7 +147,7 @@ impl Opening {
             Some(output) => {
                 let target = match shared_file {
                     Some(file) => file,
-                    None => open_target(Stream::Stderr, output)?,
+                    None => open_or_held(Stream::Stderr, output, of_stderr)?,
                 };
                 (self.relays[2], self.fds.stderr) =
                     open_output(Stream::Stderr, target, owner, buffering)?;
@@ -213,10 +214,24 @@ fn open_output(
     Ok((Some(relay), Some(theirs)))
 }
 
-fn open_stdin(path: &Path, owner: Owner) -> Result<Ends> {
+fn open_or_held(stream: Stream, output: &Output, held: Option<OwnedFd>) -> Result<Opened> {
+    match (held, output) {
+        (Some(fifo), Output::Path(path)) => sys::open_held(stream, path, &fifo).map(Opened::Fifo),
+        _ => open_target(stream, output),
+    }
+}
+
+fn open_stdin(path: &Path, held: Option<OwnedFd>, owner: Owner) -> Result<Ends> {
     let stream = Stream::Stdin;
-    let from = match sys::kind(stream, path)? {
-        Kind::Fifo => sys::open_fifo(stream, path)?,
+    let kind = match held {
+        Some(_) => Kind::Fifo,
+        None => sys::kind(stream, path)?,
+    };
+    let from = match kind {
+        Kind::Fifo => match held {
+            Some(fifo) => sys::open_held(stream, path, &fifo)?,
+            None => sys::open_fifo(stream, path)?,
+        },
         Kind::File => {
             feed::from_file(sys::open_read(stream, path)?, shown(path)).map_err(|why| {
                 Error::io(format!("create a pipe for stdin {}", path.display()), &why)
