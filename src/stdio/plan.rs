@@ -59,7 +59,7 @@ pub struct Command {
 }
 
 impl Plan {
-    /// The FIFOs that are to be opened, by [`Stream`](super::Stream), if there is nothing else to be and all can be
+    /// The FIFOs that are to be opened, by [`Stream`], if there is nothing else to be and all can be
     /// held.
     pub(super) fn held(&self, hold: impl Fn(&Path) -> Option<OwnedFd>) -> Option<Held> {
         let path = |output: &Option<Output>| match output {
