@@ -1,6 +1,8 @@
 # A static binary runs on any distribution, with no loader and no libraries to map. The target is named even though
 # it is the host's own: only then are build scripts and procedural macros left out of the static linking.
-TARGET  := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# Who installs may have no rustc (sudo has another PATH): then it is what was built.
+TARGET  := $(or $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(notdir \
+               $(patsubst %/release/cotter,%,$(firstword $(wildcard target/*/release/cotter)))))
 RELEASE := target/$(TARGET)/release
 PREFIX  ?= /usr/local
 CARGO   ?= cargo
@@ -52,7 +54,7 @@ bench: tools ## Compare with the Go shims and the Rust one, side by side (needs 
 	@bench/peer
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) bench --locked --target $(TARGET) --bench shims -- $(BENCH)
 
-chaos: tools ## Break everything around the shims and count what is lost (needs root; CHAOS=--ours for 7 minutes, "--short --ours" for 3)
+chaos: tools ## Break everything around the shims and count what is lost (needs root; CHAOS=--ours for some 10 minutes, "--short --ours" for 4)
 	@[ "$$(id -u)" = 0 ] || { echo "the faults need containers: run it as root"; exit 1; }
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) bench --locked --target $(TARGET) --bench chaos -- $(CHAOS)
 

@@ -13,6 +13,8 @@
 //!                   snapshot      events ──▶ publisher ──ttrpc──▶ manager
 //! ```
 //!
+//! `snapshot` is one of the operations (`container::operations`), `publisher` a part of [`events`].
+//!
 //! A newcomer may read the rooms in this order:
 //!
 //! - [`lifecycle`], the heart, pure; [`monitor`], who reaps;
@@ -23,6 +25,7 @@
 //! - [`blocking`] and [`mod@apart`], where what may hang is done; `slices`, where what may be long is; [`in_memory`],
 //!   where nothing hangs; `kernel_file`, what is read of the kernel; `awaited`, a value that tasks wait for; [`pidfd`]
 //!   and [`kin`], who a process is;
+//! - `limits`, `spec`, `dump`, `error`, `errno`, `shown`, `times`: what many use;
 //! - [`manager`], the other side, for the `cotter` tool (`tool/`, a package of its own) and the tests; [`proto`], the
 //!   words both sides speak.
 //!

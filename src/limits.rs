@@ -1,4 +1,4 @@
-//! Every wait of the shim has an end, and this is the one place where the ends are written down.
+//! Every wait of the shim has an end; those that an operator may want to set are written down here.
 //!
 //! Each can be overridden through the shim's environment (containerd: `env` of the runtime's or the
 //! shim plugin's configuration): `COTTER_LIMIT_EXEC_DRAIN=2s`, with `ms`, `s` or `m`. What cannot be

@@ -1,6 +1,6 @@
 //! How the house stands: which room knows of which, and that no files go round in a ring.
 //!
-//! A room is a folder or a file of `src/`. The table reads from the ground up.
+//! A room is a folder or a file directly in `src/`, and `container/operations`. The table begins at the ground.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Each room, and all that it imports: only rooms that stand above it in this table.
+/// Each room, and all that it imports: only rooms on earlier lines, which are nearer to the ground.
 const ROOMS: [(&str, &str); 33] = [
     // Words and single ideas, which know nothing of the house.
     ("errno", ""),
@@ -79,7 +79,8 @@ const ROOMS: [(&str, &str); 33] = [
     ("bin", "error program shim shown"),
 ];
 
-/// All that is in the shim, or makes it: what is new here is new on every host.
+/// All that is linked into the shim, and the macros that write some of it; not what `build.rs` needs. What is new
+/// here is new on every host.
 const TREE: &str = "\
     async-stream async-stream-impl async-trait bitflags block-buffer byteorder bytes cfg-if const-oid \
     cotter cpufeatures crossbeam crossbeam-channel crossbeam-deque crossbeam-epoch crossbeam-queue \

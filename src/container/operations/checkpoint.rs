@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use tokio::time::timeout;
@@ -189,7 +189,22 @@ fn remove_if_there(removed: io::Result<()>, path: &Path) -> Result<()> {
 /// Whether CRIU wrote a log that could be kept.
 fn keep_log(work: &Path, kept: &Path) -> bool {
     let from = work.join(DUMP_LOG);
-    match fs::copy(&from, kept) {
+    // Made anew: what somebody may have put there since it was removed is not written to.
+    let copy = || {
+        let mut options = fs::OpenOptions::new();
+        let mut log = options
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&from)?;
+        let mut options = fs::OpenOptions::new();
+        let mut to = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(kept)?;
+        io::copy(&mut log, &mut to)
+    };
+    match copy() {
         Ok(_) => true,
         Err(e) if e.kind() == io::ErrorKind::NotFound => false,
         Err(e) => {
