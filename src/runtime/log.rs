@@ -52,11 +52,14 @@ struct Record {
     msg: String,
 }
 
-/// The message of the last record of level error. What is no record is skipped.
+/// The message of the last record of level error. What is no record is skipped; what is no text in one (a
+/// path as the runtime got it) stands there as U+FFFD.
 ///
 /// A record begins a line; runc and older cruns end it there too, crun 1.28 spreads it over several.
 /// So each line may begin one that ends with the last: there is an end to how much is tried.
 pub(crate) fn last_error(log: &[u8]) -> Option<String> {
+    let log = String::from_utf8_lossy(log);
+    let log = log.as_bytes();
     let begins = |&at: &usize| log[at] == b'{' && (at == 0 || log[at - 1] == b'\n');
     let mut left = PARSE_LIMIT;
     (0..log.len())
@@ -107,5 +110,12 @@ mod tests {
             assert_eq!(last_error(log.as_bytes()).as_deref(), expected, "{log}");
         }
         assert_eq!(last_error(b"\xff\xfe\n\0\0"), None);
+    }
+
+    #[test]
+    fn what_is_no_text_is_told_too() {
+        let log = b"\xff\n{\"level\":\"error\",\"msg\":\"no such file: /a\xff\xe4b\"}\n\xfe";
+        let told = "no such file: /a\u{fffd}\u{fffd}b";
+        assert_eq!(last_error(log).as_deref(), Some(told));
     }
 }

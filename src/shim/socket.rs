@@ -205,7 +205,7 @@ pub fn surely_lives(path: &Path) -> bool {
     // 0 is a process that cannot be seen from here. Of one that is just being run, to let us in for one,
     // nothing is certain.
     let stat = format!("/proc/{}/stat", peer.pid());
-    let goes_on = || std::fs::read_to_string(&stat).is_ok_and(|stat| goes_on(&stat));
+    let goes_on = || crate::kernel_file::text(&stat).is_ok_and(|stat| goes_on(&stat));
     let mut pauses = 1..LOOKS;
     while !goes_on() {
         if peer.pid() <= 0 || pauses.next().is_none() {

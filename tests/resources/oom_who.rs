@@ -197,6 +197,23 @@ impl Drop for Pod {
     }
 }
 
+/// Runs a container in a pod's cgroup that has the only limit.
+async fn killed_below(pod: &str, runtime: &str, script: &str) -> OomKill {
+    let mut spec = spec("c", script);
+    spec.memory_limit = None;
+    let mut shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
+    let config = shim.bundle_path("c").join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["linux"]["cgroupsPath"] = format!("/{pod}/c").into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    shim.create("c").await.unwrap();
+    shim.start_process("c", "").await.unwrap();
+    let kill = details(&mut shim).await;
+    end(shim).await;
+    kill
+}
+
 /// A bigger limit of the container would not have helped.
 #[test]
 fn a_limit_above_the_container_is_named() {
@@ -205,18 +222,7 @@ fn a_limit_above_the_container_is_named() {
             let (name, kill) = whole(async || {
                 let name = unique("pod");
                 let _pod = Pod::new(&name);
-                let mut spec = spec("c", &format!("exec {HUNGRY}"));
-                spec.memory_limit = None;
-                let mut shim = Shim::start_as(Dialect::Proto23, runtime, spec, "c").await;
-                let config = shim.bundle_path("c").join("config.json");
-                let text = std::fs::read_to_string(&config).unwrap();
-                let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
-                json["linux"]["cgroupsPath"] = format!("/{name}/c").into();
-                std::fs::write(&config, json.to_string()).unwrap();
-                shim.create("c").await.unwrap();
-                shim.start_process("c", "").await.unwrap();
-                let kill = details(&mut shim).await;
-                end(shim).await;
+                let kill = killed_below(&name, runtime, &format!("exec {HUNGRY}")).await;
                 (format!("/{name}/c"), (name, kill))
             })
             .await;
@@ -225,6 +231,29 @@ fn a_limit_above_the_container_is_named() {
             assert_eq!(kill.limit_bytes, LIMIT.cast_unsigned());
         });
     }
+}
+
+/// As systemd escapes a slice's name, and a process that has called itself something that is no text: the
+/// kernel's log escapes both once more.
+#[test]
+fn names_that_the_log_escapes() {
+    run(async {
+        let (name, kill) = whole(async || {
+            let name = format!(r"{}-a\x2db.slice", unique("system"));
+            let _pod = Pod::new(&name);
+            // The shell itself, since a program that it starts has its own name.
+            let script =
+                r"printf 'x\\n\ny\303' >/proc/$$/comm; x=0123456789; while :; do x=$x$x; done";
+            let kill = killed_below(&name, "RUNC", script).await;
+            (format!("/{}/c", name.replace('\\', r"\x5c")), (name, kill))
+        })
+        .await;
+        assert_eq!(kill.level.enum_value(), Ok(Level::LEVEL_ABOVE), "{kill:#?}");
+        assert_eq!(kill.level_path, format!("/{name}"));
+        let victim = only(&kill);
+        let who = (victim.command.as_str(), role(victim), victim.container_pid);
+        assert_eq!(who, ("x\\n\ny\u{fffd}", Role::ROLE_INIT, 1));
+    });
 }
 
 /// As systemd does it with a scope whose last process is gone. Here the shim is held meanwhile, so that

@@ -12,12 +12,19 @@
 //! Tasks in /pod/c are going to be killed due to memory.oom.group set             ┐ group
 //! Memory cgroup out of memory: Killed process …                                  ┘ kills
 //! ```
+//!
+//! In `/dev/kmsg` a byte that is no printable ASCII, and each backslash, stands as `\xHH`. Names of cgroups
+//! and of commands are what their makers gave: systemd's have backslashes, and others need be no text.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 /// Whose limit was hit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Limit {
     /// That of this cgroup.
-    Cgroup(String),
+    Cgroup(PathBuf),
     /// The machine has no memory left.
     Host,
     /// The kernel did not say.
@@ -34,10 +41,10 @@ pub struct Kill {
     pub at: u64,
     /// Its pid, as the machine counts.
     pub pid: i32,
-    /// The first 15 bytes of its command's name.
-    pub command: String,
+    /// The first 15 bytes of its command's name; they need be no text.
+    pub command: OsString,
     /// Its memory cgroup, or one above it; none if the kernel did not say.
-    pub cgroup: Option<String>,
+    pub cgroup: Option<PathBuf>,
     /// Whose limit was hit.
     pub limit: Limit,
     /// That limit in bytes.
@@ -57,7 +64,7 @@ pub struct Reader {
     /// The kill before this record, for the group that goes with it.
     last: Option<Kill>,
     /// The cgroup that is being killed as a whole.
-    group: Option<String>,
+    group: Option<PathBuf>,
 }
 
 impl Reader {
@@ -68,9 +75,9 @@ impl Reader {
 
     /// Takes one record as `/dev/kmsg` gives it: `<prefix>,<number>,<time>,<flags>;<text>`.
     pub fn record(&mut self, record: &[u8]) -> Option<Kill> {
-        let record = std::str::from_utf8(record).ok()?;
+        let end = record.iter().position(|&byte| byte == b'\n');
+        let record = std::str::from_utf8(&record[..end.unwrap_or(record.len())]).ok()?;
         let (head, text) = record.split_once(';')?;
-        let text = text.lines().next()?;
         let mut head = head.split(',');
         let prefix: u32 = head.next()?.parse().ok()?;
         // The level is in the low three bits. What users write has another facility than 0.
@@ -78,7 +85,7 @@ impl Reader {
             return None;
         }
         let (seq, at) = (head.next()?.parse().ok()?, head.next()?.parse().ok()?);
-        self.text(seq, at, text)
+        self.text(seq, at, &as_logged(text))
     }
 
     fn text(&mut self, seq: u64, at: u64, text: &str) -> Option<Kill> {
@@ -99,7 +106,7 @@ impl Reader {
             .strip_prefix("Tasks in ")
             .and_then(|r| r.strip_suffix(" are going to be killed due to memory.oom.group set"))
         {
-            self.group = Some(path.to_owned());
+            self.group = Some(name(path).into());
         } else if let Some(killed) = killed(text) {
             let kill = self.completed(seq, at, killed);
             self.last = Some(kill.clone());
@@ -132,6 +139,34 @@ impl Reader {
     }
 }
 
+/// What the kernel logged, a letter for each of its bytes (Latin-1), so that what is no text is found in it
+/// and cut as text is.
+fn as_logged(text: &str) -> String {
+    let escaped = |rest: &str| {
+        let digits = rest.strip_prefix("\\x")?.get(..2)?;
+        let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        hex.then(|| u8::from_str_radix(digits, 16).ok())?
+    };
+    let mut logged = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (plain, from) = rest.split_at(at);
+        logged.push_str(plain);
+        // The kernel leaves no backslash as it is.
+        let (letter, length) = escaped(from).map_or(('\\', 1), |byte| (char::from(byte), 4));
+        logged.push(letter);
+        rest = &from[length..];
+    }
+    logged.push_str(rest);
+    logged
+}
+
+/// The bytes that a part of [`as_logged`] stands for.
+fn name(logged: &str) -> OsString {
+    let byte = |letter| u8::try_from(letter).unwrap_or(b'?');
+    OsString::from_vec(logged.chars().map(byte).collect())
+}
+
 /// What follows `oom-kill:`. A cgroup's name may hold anything but a slash and a line's end, and so
 /// may a command's, of 15 bytes: hence the keys are looked for from where they are certain.
 fn announced(text: &str) -> Option<Kill> {
@@ -140,15 +175,15 @@ fn announced(text: &str) -> Option<Kill> {
     let (limit, text) = match text.split_once(",oom_memcg=") {
         Some((_, rest)) => {
             let (path, rest) = rest.split_once(",task_memcg=")?;
-            (Limit::Cgroup(path.to_owned()), rest)
+            (Limit::Cgroup(name(path).into()), rest)
         }
         None => (Limit::Host, text.split_once(",global_oom,task_memcg=")?.1),
     };
     let (cgroup, command) = text.split_once(",task=")?;
     Some(Kill {
         pid: pid.parse().ok()?,
-        command: command.to_owned(),
-        cgroup: Some(cgroup.to_owned()),
+        command: name(command),
+        cgroup: Some(name(cgroup).into()),
         limit,
         ..Kill::default()
     })
@@ -170,7 +205,7 @@ fn killed(text: &str) -> Option<Kill> {
     });
     Some(Kill {
         pid: pid.parse().ok()?,
-        command: command.to_owned(),
+        command: name(command),
         limit: if host { Limit::Host } else { Limit::Unknown },
         rss,
         ..Kill::default()
@@ -186,6 +221,9 @@ fn kilobytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
 
     const USAGE: &str = "6,1,90,-;memory: usage 24576kB, limit 24576kB, failcnt 133\n";
     const OOM: &str = "6,2,100,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=c,mems_allowed=0,oom_memcg=/pod,task_memcg=/pod/c,task=tail,pid=20300,uid=0\n";
@@ -236,9 +274,9 @@ mod tests {
         let all = read(&[USAGE, OOM, KILLED, GROUP, NEXT]);
         assert_eq!(all[0], tail());
         let next = &all[1];
-        assert_eq!((next.pid, next.command.as_str()), (20301, "a) b"));
+        assert_eq!((next.pid, next.command.to_str()), (20301, Some("a) b")));
         assert!(next.group);
-        assert_eq!(next.cgroup.as_deref(), Some("/pod/c"));
+        assert_eq!(next.cgroup.as_deref(), Some(Path::new("/pod/c")));
         assert_eq!(next.limit, Limit::Cgroup("/pod".into()));
         assert_eq!(next.limit_bytes, Some(24576 << 10));
         // The next one is none of that group.
@@ -263,7 +301,7 @@ mod tests {
             .replace("20300", "7");
         let kill = read(&[HOST, &killed]).remove(0);
         assert_eq!(kill.limit, Limit::Host);
-        assert_eq!(kill.cgroup.as_deref(), Some("/pod/c"));
+        assert_eq!(kill.cgroup.as_deref(), Some(Path::new("/pod/c")));
         assert_eq!(read(&[&killed])[0].limit, Limit::Host);
     }
 
@@ -273,7 +311,49 @@ mod tests {
         let mut reader = Reader::default();
         reader.record(text.as_bytes());
         let half = reader.half().unwrap();
-        assert_eq!((half.pid, half.command.as_str()), (20300, ",pid=1,uid=2"));
+        assert_eq!(
+            (half.pid, half.command.to_str()),
+            (20300, Some(",pid=1,uid=2"))
+        );
+    }
+
+    /// As 6.18 logs them: a slice of systemd's, and a name that is cut in the middle of a letter.
+    #[test]
+    fn names_are_as_they_were_given() {
+        let slice = r"/system-a\x5cx2db.slice/\xc3\xa4";
+        let oom = OOM
+            .replace("/pod/c", slice)
+            .replace("/pod,", r"/system-a\x5cx2db.slice,");
+        let killed = KILLED.replace("(tail)", r"(\x0a\xc3\x5c)");
+        let group = GROUP.replace("/pod/c", slice);
+        let all = read(&[&oom, &killed, &group, NEXT]);
+        for kill in &all {
+            assert_eq!(
+                kill.cgroup.as_deref(),
+                Some(Path::new(r"/system-a\x2db.slice/ä"))
+            );
+            let limit = Limit::Cgroup(r"/system-a\x2db.slice".into());
+            assert_eq!(kill.limit, limit);
+        }
+        let alone = read(&[&killed]).remove(0);
+        assert_eq!(alone.command, OsStr::from_bytes(b"\n\xc3\\"));
+    }
+
+    #[test]
+    fn what_is_escaped() {
+        for (text, logged) in [
+            ("", &b""[..]),
+            ("plain", b"plain"),
+            (r"\x5cx2d", br"\x2d"),
+            (r"a\x0ab\xff", b"a\nb\xff"),
+            (r"\x5c\x5c", br"\\"),
+            (r"\", br"\"),
+            (r"\x5", br"\x5"),
+            (r"\x+1", br"\x+1"),
+            (r"\n\xzz", br"\n\xzz"),
+        ] {
+            assert_eq!(name(&as_logged(text)), OsStr::from_bytes(logged), "{text}");
+        }
     }
 
     #[test]
@@ -296,7 +376,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_survived(texts in proptest::collection::vec("(oom-kill:|Tasks in |memory: usage |Memory cgroup out of memory: Killed process )?[,=a-z()0-9: -]{0,60}", 0..8)) {
+        fn any_text_is_survived(texts in proptest::collection::vec("(oom-kill:|Tasks in |memory: usage |Memory cgroup out of memory: Killed process )?[,=a-zä\\\\()0-9: -]{0,60}", 0..8)) {
             let mut reader = Reader::default();
             for text in texts {
                 reader.record(format!("3,1,2,-;{text}").as_bytes());

@@ -26,7 +26,7 @@ pub(super) struct Facts<'a> {
 /// Those in the log that are the container's, each once, oldest first.
 pub(super) fn ours(log: Vec<Kill>, facts: Facts<'_>) -> Vec<Kill> {
     let own = |kill: &Kill| match &kill.cgroup {
-        Some(cgroup) => level_of(Path::new(cgroup), facts) != Scope::Above,
+        Some(cgroup) => level_of(cgroup, facts) != Scope::Above,
         // The kernel keeps the cgroups to itself when it kills often.
         None => facts.same_pids && facts.pids.contains(&kill.pid),
     };
@@ -67,12 +67,12 @@ pub(super) fn named(
 pub(super) fn limit<'a>(
     ours: &'a [Kill],
     facts: Facts<'_>,
-) -> Option<(Scope, Option<&'a str>, Option<u64>)> {
+) -> Option<(Scope, Option<&'a Path>, Option<u64>)> {
     let told = ours.iter().find(|kill| kill.limit != Limit::Unknown)?;
     Some(match &told.limit {
         Limit::Cgroup(path) => {
-            let level = level_of(Path::new(path), facts);
-            (level, Some(path.as_str()), told.limit_bytes)
+            let level = level_of(path, facts);
+            (level, Some(path.as_path()), told.limit_bytes)
         }
         Limit::Host => (Scope::Host, None, None),
         Limit::Unknown => (Scope::Unknown, None, None),
@@ -103,7 +103,7 @@ mod tests {
         Kill {
             pid,
             at: 10,
-            cgroup: cgroup.map(str::to_owned),
+            cgroup: cgroup.map(Into::into),
             ..Kill::default()
         }
     }
@@ -213,7 +213,7 @@ mod tests {
             let silent = kill(2, None);
             assert_eq!(
                 limit(&[silent, told], facts("/pod/c")),
-                Some((level, Some(path), Some(1)))
+                Some((level, Some(Path::new(path)), Some(1)))
             );
         }
         let host = Kill {

@@ -292,7 +292,8 @@ impl dyn Sensed {
         let hits = cgroup.hits();
         let (level, path, limit, source) = match account::limit(&ours, facts) {
             Some((level, path, limit)) => {
-                let path = path.unwrap_or_default().to_owned();
+                let path = path.map(|path| path.to_string_lossy().into_owned());
+                let path = path.unwrap_or_default();
                 (level, path, limit, oom_kill::Source::SOURCE_KERNEL_LOG)
             }
             None => {

@@ -2,6 +2,8 @@
 //!
 //! Invariant: nobody is named who is not known; a number alone names nobody once it may be another's.
 
+use std::os::unix::ffi::OsStrExt;
+
 use super::account::Facts;
 use super::{Ended, Known, Sensed};
 use crate::cgroup::kernel_log::Kill;
@@ -35,7 +37,7 @@ impl dyn Sensed {
         let [anon, file, shmem] = kill.rss.unwrap_or_default();
         let mut victim = Victim {
             pid: kill.pid.cast_unsigned(),
-            command: kill.command.clone(),
+            command: kill.command.to_string_lossy().into_owned(),
             anon_bytes: anon,
             file_bytes: file,
             shmem_bytes: shmem,
@@ -92,10 +94,60 @@ fn parent_of(pid: Pid) -> Option<Pid> {
 /// The pid that a process which was killed, and that nobody has waited for yet, has in its innermost
 /// namespace.
 fn pid_inside(kill: &Kill) -> Option<u32> {
-    let status = kernel_file::text(format!("/proc/{}/status", kill.pid)).ok()?;
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let status = kernel_file::bytes(format!("/proc/{}/status", kill.pid)).ok()?;
     // The number may be another one's by now.
-    let same = field("Name:")?.trim() == kill.command;
-    let pids = field("NSpid:").filter(|_| same)?;
+    innermost(&status, kill.command.as_bytes())
+}
+
+/// The innermost pid in a `status`, if it is the command's. A line's end and a backslash of its name stand
+/// there as `\n` and `\\`.
+fn innermost(status: &[u8], command: &[u8]) -> Option<u32> {
+    let mut lines = status.split(|&byte| byte == b'\n');
+    let mut shown = Vec::with_capacity(command.len());
+    for &byte in command {
+        match byte {
+            b'\n' => shown.extend(br"\n"),
+            b'\\' => shown.extend(br"\\"),
+            _ => shown.push(byte),
+        }
+    }
+    if lines.next()?.strip_prefix(b"Name:\t")? != shown {
+        return None;
+    }
+    let pids = lines.find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    let pids = std::str::from_utf8(pids).ok()?;
     pids.split_whitespace().last()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::innermost;
+
+    #[test]
+    fn only_of_the_command_that_was_killed() {
+        for (name, command, pid) in [
+            (&b"tail"[..], &b"tail"[..], Some(7)),
+            (b"tai", b"tail", None),
+            (br"a\nb", b"a\nb", Some(7)),
+            (br"a\nb", br"a\nb", None),
+            (br"a\\nb", br"a\nb", Some(7)),
+            (b"\xc3\xbcber\xc3", b"\xc3\xbcber\xc3", Some(7)),
+            (b"\xc3\xbcber\xc3", b"\xc3\xbcber\xc4", None),
+            (b" x ", b" x ", Some(7)),
+        ] {
+            let status = [
+                b"Name:\t",
+                name,
+                b"\nUmask:\t0022\nNSpid:\t4711\t7\nNSpgid:\t1\n",
+            ];
+            assert_eq!(
+                innermost(&status.concat(), command),
+                pid,
+                "{}",
+                name.escape_ascii()
+            );
+        }
+        assert_eq!(innermost(b"Name:\tx\n", b"x"), None);
+        assert_eq!(innermost(b"", b""), None);
+    }
 }
