@@ -70,7 +70,7 @@ const ROOMS: [(&str, &str); 33] = [
     // The process around it all.
     (
         "shim",
-        "apart blocking cgroup container container/operations dump errno error events kin limits \
+        "apart blocking cgroup container container/operations dump errno error events kernel_file kin limits \
          monitor mount options pidfd program proto runtime sensing service shown spec times",
     ),
     // The other side.
