@@ -20,6 +20,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+/// A group is killed at once: what is killed so many microseconds after the last of it is none of it.
+const GROUP_GAP: u64 = 1_000_000;
+
 /// Whose limit was hit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Limit {
@@ -49,7 +52,8 @@ pub struct Kill {
     pub limit: Limit,
     /// That limit in bytes.
     pub limit_bytes: Option<u64>,
-    /// It died because another one of its group did.
+    /// It died because another one of its group did; so it seems from the order of the records, where the
+    /// kernel keeps the cgroups to itself.
     pub group: bool,
     /// Its memory in bytes: anonymous, of files, shared.
     pub rss: Option<[u64; 3]>,
@@ -63,8 +67,8 @@ pub struct Reader {
     half: Option<Kill>,
     /// The kill before this record, for the group that goes with it.
     last: Option<Kill>,
-    /// The cgroup that is being killed as a whole.
-    group: Option<PathBuf>,
+    /// The cgroup that is being killed as a whole, and when the last of it was.
+    group: Option<(PathBuf, u64)>,
 }
 
 impl Reader {
@@ -106,7 +110,7 @@ impl Reader {
             .strip_prefix("Tasks in ")
             .and_then(|r| r.strip_suffix(" are going to be killed due to memory.oom.group set"))
         {
-            self.group = Some(name(path).into());
+            self.group = Some((name(path).into(), at));
         } else if let Some(killed) = killed(text) {
             let kill = self.completed(seq, at, killed);
             self.last = Some(kill.clone());
@@ -122,9 +126,12 @@ impl Reader {
                 ..half
             };
         }
-        let Some(group) = &self.group else {
+        // Of more than ten kills in five seconds nothing else says that this is another one.
+        self.group = (self.group.take()).filter(|(_, last)| at.saturating_sub(*last) < GROUP_GAP);
+        let Some((group, last)) = &mut self.group else {
             return Kill { seq, at, ..killed };
         };
+        *last = at;
         // The first of the group was killed alone, as far as the kernel says.
         let first = self.last.clone().unwrap_or_default();
         Kill {
@@ -283,6 +290,15 @@ mod tests {
         let invoked = "4,6,301,-;x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0\n";
         let after = read(&[OOM, KILLED, GROUP, invoked, NEXT]);
         assert_eq!((after[1].group, after[1].cgroup.as_deref()), (false, None));
+    }
+
+    #[test]
+    fn a_group_is_killed_at_once() {
+        for (at, group) in [(250 + GROUP_GAP - 1, true), (250 + GROUP_GAP, false)] {
+            let later = NEXT.replace(",300,", &format!(",{at},"));
+            let last = read(&[OOM, KILLED, GROUP, &later]).remove(1);
+            assert_eq!((last.group, last.cgroup.is_some()), (group, group), "{at}");
+        }
     }
 
     /// Above ten in five seconds the kernel keeps the first half to itself.

@@ -25,15 +25,22 @@ pub(super) struct Facts<'a> {
 
 /// Those in the log that are the container's, each once, oldest first.
 pub(super) fn ours(log: Vec<Kill>, facts: Facts<'_>) -> Vec<Kill> {
-    let own = |kill: &Kill| match &kill.cgroup {
-        Some(cgroup) => level_of(cgroup, facts) != Scope::Above,
-        // The kernel keeps the cgroups to itself when it kills often.
-        None => facts.same_pids && facts.pids.contains(&kill.pid),
+    let own = |kill: Kill| {
+        let known = facts.same_pids && facts.pids.contains(&kill.pid);
+        match &kill.cgroup {
+            Some(cgroup) if level_of(cgroup, facts) != Scope::Above => Some(kill),
+            // What seems to be one of another's group is not, then.
+            Some(_) if kill.group => known.then(|| alone(kill)),
+            Some(_) => None,
+            // The kernel keeps the cgroups to itself when it kills often.
+            None => known.then_some(kill),
+        }
     };
     let mut seen = BTreeSet::new();
     let mut ours: Vec<Kill> = log
         .into_iter()
-        .filter(|kill| kill.at >= facts.began && own(kill))
+        .filter(|kill| kill.at >= facts.began)
+        .filter_map(own)
         // A group's first victim is killed once more with its group.
         .filter(|kill| seen.insert(kill.pid))
         .collect();
@@ -41,6 +48,17 @@ pub(super) fn ours(log: Vec<Kill>, facts: Facts<'_>) -> Vec<Kill> {
     let more = ours.len().saturating_sub(most.unwrap_or(usize::MAX));
     ours.drain(..more);
     ours
+}
+
+/// A kill without what it was told by the group before it.
+fn alone(kill: Kill) -> Kill {
+    Kill {
+        cgroup: None,
+        limit: Limit::Unknown,
+        limit_bytes: None,
+        group: false,
+        ..kill
+    }
 }
 
 /// Those of many that are named, in their order: the processes that the shim has started, and the first others.
@@ -159,6 +177,23 @@ mod tests {
             ..facts("/")
         };
         assert!(pids(log(), nowhere).is_empty());
+    }
+
+    /// A storm: nothing in the log parts the last of a group from another container's process after it.
+    #[test]
+    fn a_process_that_is_known_is_nobody_elses() {
+        let of_group = |pid| Kill {
+            group: true,
+            limit: Limit::Cgroup("/other".into()),
+            limit_bytes: Some(1),
+            ..kill(pid, Some("/other"))
+        };
+        let facts = Facts {
+            pids: &[6, 8],
+            ..facts("/pod/c")
+        };
+        let log = vec![of_group(5), of_group(6), kill(8, Some("/other"))];
+        assert_eq!(ours(log, facts), [kill(6, None)]);
     }
 
     #[test]
