@@ -65,6 +65,7 @@ mod awaited;
 pub mod blocking;
 pub mod cgroup;
 pub mod container;
+mod direct;
 pub mod dump;
 pub mod errno;
 pub mod error;

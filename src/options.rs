@@ -9,8 +9,9 @@
 //! name io.containerd.runc.v2. For a name that they do not know they send
 //! `runtimeoptions.v1.Options`: the path of a TOML file (dockerd, ctr), or the TOML of their own
 //! configuration (the CRI since containerd 1.7, where no path is given). Its keys are those of
-//! runc's options, as Go or as protobuf spells them, and three of our own: `pids_limit`
-//! ([`crate::container::pids_limit`]), `oom_group` and `logger_allow` ([`crate::stdio`]).
+//! runc's options, as Go or as protobuf spells them, and four of our own: `pids_limit`
+//! ([`crate::container::pids_limit`]), `oom_group`, `logger_allow` ([`crate::stdio`]) and `exec_by`
+//! ([`crate::container::exec_by`]).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -225,6 +226,7 @@ fn target<'a>(o: &'a mut Options, name: &str) -> Option<Target<'a>> {
         "pidslimit" => Target::Limit(&mut o.pids_limit),
         "taskapiversion" => Target::Number(&mut o.task_api_version),
         "oomgroup" => Target::Switch(&mut o.oom_group),
+        "execby" => Target::Text(&mut o.exec_by),
         "loggerallow" => Target::List(&mut o.logger_allow),
         // Fields of the message around the TOML: the CRI takes both from one table.
         "typeurl" => Target::Nowhere,

@@ -52,6 +52,17 @@ pub struct Cgroup {
     local_events: bool,
 }
 
+/// One directory of a cgroup.
+#[derive(Clone, Copy, Debug)]
+pub struct Joined<'a> {
+    /// v1 controllers or `name=…`; empty for v2.
+    pub controllers: &'a [String],
+    /// Where its hierarchy is mounted.
+    pub mount_point: &'a Path,
+    /// The directory.
+    pub dir: &'a Path,
+}
+
 impl Cgroup {
     /// Finds the cgroup of a process. It is not followed when the process moves.
     ///
@@ -168,6 +179,30 @@ impl Cgroup {
             ))),
             None => Ok(()),
         }
+    }
+
+    /// What a further process has to be moved to, to be where this one is, if the shim makes it: all that is
+    /// not the shim's own. `own` is the shim's `/proc/self/cgroup`. None if that is not to be told.
+    pub fn joined(&self, own: &[u8]) -> Option<Vec<Joined<'_>>> {
+        let own = locate::memberships(own);
+        let is_own = |place: &Place<'_>| {
+            let mut same = own
+                .iter()
+                .filter(|own| own.controllers == place.controllers);
+            same.any(|own| own.path == place.path)
+        };
+        let mut all = Vec::new();
+        for place in self.places.iter().filter(|place| !is_own(place)) {
+            if place.shared {
+                return None;
+            }
+            all.push(Joined {
+                controllers: place.controllers,
+                mount_point: place.mount_point,
+                dir: place.dir,
+            });
+        }
+        Some(all)
     }
 
     /// Whether a process is in the cgroup or below it, where that is not the shim's too.

@@ -13,6 +13,7 @@
 //! | Which containers are there? | [`registry`] |
 
 mod crowd;
+pub mod exec_by;
 pub mod exit_file;
 pub(crate) mod files;
 mod image;
@@ -46,6 +47,7 @@ pub use registry::Registry;
 pub use shared::Shared;
 
 use crate::cgroup::Cgroup;
+use crate::direct::Direct;
 use crate::error::{Error, Result};
 use crate::lifecycle::ContainerKey;
 use crate::mount::Mount;
@@ -89,6 +91,8 @@ pub struct Container {
     /// The kernel is to kill all or nobody.
     oom_group: bool,
     pids_limit: Given,
+    /// How its execs are done without the runtime, if they may be.
+    direct: Option<Direct>,
     /// Its annotations name a group: what is right above its cgroup is its pod's.
     in_pod: bool,
     /// Init's exit, as it comes into the bundle.

@@ -10,11 +10,22 @@ use serde::Serialize;
 use super::process::Process;
 use super::state::State;
 use super::{Container, Registry};
+use crate::direct::Direct;
 use crate::dump::{MAX_ROWS, age_ms, kernel};
 use crate::events::describe;
 use crate::lifecycle::Census;
 use crate::monitor::Pid;
 use crate::stdio::StreamReport;
+
+/// How many execs of a container were put into it by whom, where the shim may do so itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExecsReport {
+    container: String,
+    by: &'static str,
+    /// Why not by the shim.
+    reason: Option<&'static str>,
+    execs: u64,
+}
 
 /// A container.
 #[derive(Clone, Debug, Serialize)]
@@ -134,6 +145,11 @@ impl Registry {
         self.all().iter().filter_map(row).collect()
     }
 
+    /// Who put their execs into containers, where it may be the shim.
+    pub fn report_execs(&self) -> Vec<ExecsReport> {
+        self.all().iter().flat_map(|c| c.report_execs()).collect()
+    }
+
     /// All containers, those that are being made included.
     pub fn report_containers(&self) -> Vec<ContainerReport> {
         let creating = self.creating().into_iter().map(|id| ContainerReport {
@@ -221,6 +237,23 @@ impl Registry {
 }
 
 impl Container {
+    /// How its execs were done, if they may be done without the runtime.
+    fn report_execs(&self) -> Vec<ExecsReport> {
+        let Some(counts) = self.direct.as_ref().map(Direct::counts) else {
+            return Vec::new();
+        };
+        let row = |by, reason, execs| ExecsReport {
+            container: self.id.clone(),
+            by,
+            reason,
+            execs,
+        };
+        let direct = row("shim", None, counts.direct);
+        let runtime = counts.runtime.into_iter();
+        let runtime = runtime.map(|(reason, execs)| row("runtime", Some(reason), execs));
+        std::iter::once(direct).chain(runtime).collect()
+    }
+
     fn report(&self) -> ContainerReport {
         let facts = self.init.facts();
         ContainerReport {

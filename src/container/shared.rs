@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::exec_by::ExecBy;
 use super::pids_limit::Asked;
 use super::tracker::Tracker;
 use crate::events::Keeper;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub limits: Limits,
     /// The limit of processes of containers whose specs have none.
     pub pids_limit: Option<Asked>,
+    /// Who puts execs into containers whose options do not say.
+    pub exec_by: Option<ExecBy>,
 }
 
 impl Shared {

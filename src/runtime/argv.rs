@@ -95,7 +95,7 @@ impl Argv {
     }
 }
 
-/// What every command but `features` has in front. Without a log the runtime complains on its
+/// What every command but `features` and `--version` has in front. Without a log the runtime complains on its
 /// standard error.
 pub(super) fn globals(root: &Path, log: Option<&Path>, systemd_cgroup: bool) -> Argv {
     let mut argv = Argv(Vec::new()).value("--root", root);
@@ -192,6 +192,10 @@ pub(super) fn restore(id: &str, bundle: &Path, o: &RestoreOptions) -> Argv {
 
 pub(super) fn features() -> Argv {
     Argv::new("features")
+}
+
+pub(super) fn version() -> Argv {
+    Argv::new("--version")
 }
 
 #[cfg(test)]
@@ -302,6 +306,7 @@ mod tests {
                  --console-socket /s --no-pivot --bundle /b id",
             ),
             (features(), "features"),
+            (version(), "--version"),
         ] {
             assert_eq!(argv.0.join(OsStr::new(" ")), OsStr::new(expected));
         }

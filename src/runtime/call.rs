@@ -55,7 +55,7 @@ impl Runtime {
         // Without a bundle there is no place for a log. A forced delete must work even then.
         let log = PrivateFile::beside(&self.log, "log");
         let mut command = Program::new(&self.binary);
-        if operation != Operation::Features {
+        if !matches!(operation, Operation::Features | Operation::Version) {
             let log = log.as_ref().ok().map(PrivateFile::path);
             command.args(argv::globals(&self.root, log, self.systemd_cgroup).0);
         }
@@ -252,7 +252,7 @@ fn connect(command: &mut Program, operation: Operation, streams: Streams) -> io:
             }
             command.stdout(child_stdout).stderr(child_stderr);
             let limit = match operation {
-                Operation::Ps | Operation::Features => ANSWER_LIMIT,
+                Operation::Ps | Operation::Features | Operation::Version => ANSWER_LIMIT,
                 _ => MESSAGE_LIMIT,
             };
             Ok(Output {

@@ -22,6 +22,7 @@ pub enum Operation {
     Checkpoint,
     Restore,
     Features,
+    Version,
 }
 
 impl Operation {
@@ -40,6 +41,7 @@ impl Operation {
             Self::Checkpoint => "checkpoint",
             Self::Restore => "restore",
             Self::Features => "features",
+            Self::Version => "--version",
         }
     }
 
@@ -50,7 +52,7 @@ impl Operation {
             Self::Checkpoint | Self::Restore => 600,
             Self::Create | Self::Start | Self::Exec | Self::Delete => 120,
             Self::Kill | Self::Pause | Self::Resume | Self::Update => 30,
-            Self::Ps | Self::Features => 10,
+            Self::Ps | Self::Features | Self::Version => 10,
         };
         Duration::from_secs(seconds)
     }

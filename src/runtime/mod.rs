@@ -248,6 +248,13 @@ impl Runtime {
             .await
     }
 
+    /// Which version it is: what it prints, its name and number first.
+    pub async fn version(&self) -> Result<Vec<u8>, RuntimeError> {
+        let streams = Streams::Captured(None);
+        self.call(Operation::Version, "", argv::version(), streams)
+            .await
+    }
+
     async fn captured(
         &self,
         operation: Operation,

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::config::Config;
 use super::inspect;
+use crate::container::exec_by::ExecBy;
 use crate::container::pids_limit::Asked;
 use crate::container::tracker::Tracker;
 use crate::container::{Reaped, Registry, Shared};
@@ -73,6 +74,7 @@ pub fn assemble(config: &Config) -> Result<Parts> {
         sensors: Sensors::default(),
         limits,
         pids_limit: Asked::from_env(),
+        exec_by: ExecBy::from_env(),
     })));
     let (ask, shutdown) = watch::channel(Shutdown::default());
     let at_end = Arc::clone(&registry);

@@ -92,11 +92,12 @@ pub(super) fn sections(
 ) -> Reporter {
     // A handle for each of the sections below.
     let of = || Arc::clone(registry);
-    let [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11] = std::array::from_fn(|_| of());
+    let [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12] = std::array::from_fn(|_| of());
     let (publisher, calls, failed) = (Arc::clone(publisher), calls.clone(), calls.clone());
     Reporter::default()
         .section("containers", move || r1.report_containers())
         .section("processes", move || r2.report_processes())
+        .section("execs by", move || r12.report_execs())
         .section("streams", move || r3.report_relays())
         .section("requests", move || calls.report())
         .section("children", move || children(&r4.shared.monitor))

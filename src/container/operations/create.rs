@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::rootfs::Rootfs;
 use super::runtime::{runtime, undo};
 use super::streams::{self, Opening};
+use crate::container::exec_by::{self, ExecBy};
 use crate::container::image::Image;
 use crate::container::kills::Kills;
 use crate::container::pids_limit::{self, Given};
@@ -23,6 +24,7 @@ use crate::container::state::State;
 use crate::container::to_restore::ToRestore;
 use crate::container::waits::Waits;
 use crate::container::{Container, Process, Registry, Shared, exit_file, files, oom_group};
+use crate::direct::Direct;
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::in_memory::Memory;
@@ -174,6 +176,7 @@ struct Asked {
     buffering: Buffering,
     pids_limit: Option<u64>,
     oom_group: bool,
+    exec_by: ExecBy,
 }
 
 impl Asked {
@@ -188,6 +191,7 @@ impl Asked {
             buffering: Buffering::of(&spec.annotations)?,
             pids_limit: pids_limit::wanted(&spec, &options.pids_limit, shared.pids_limit)?,
             oom_group: oom_group::asked(options, &spec.annotations).await?,
+            exec_by: exec_by::wanted(options, &spec.annotations, shared.exec_by)?,
             runtime: runtime(shared, bundle, options),
             restore: to_restore(create)?,
             spec,
@@ -240,6 +244,7 @@ impl Asked {
             senses: Senses::default(),
             oom_group: self.oom_group,
             pids_limit: Given::wanting(self.pids_limit),
+            direct: (self.exec_by == ExecBy::Direct).then(Direct::default),
             in_pod: crate::spec::in_group(&self.spec.annotations),
             record: Record::in_bundle(&create.bundle),
             unstarted: OnceLock::new(),
@@ -342,6 +347,9 @@ impl Container {
         self.set_oom_group(cgroup.as_ref().ok())?;
         self.watch(cgroup);
         self.limit_pids(self.cgroup.get()).await?;
+        if let (Some(direct), Ok(init)) = (&self.direct, self.shared.still_has_pid(start, named)) {
+            direct.is_created(&self.runtime, &self.id, init).await;
+        }
         let lives = self.shared.still_has_pid(start, named);
         if let Some(image) = lives.ok().and_then(Image::of) {
             let gated = self.runtime.is_gated(&self.id);

@@ -14,6 +14,7 @@
 mod checkpoint;
 mod create;
 mod delete;
+mod direct;
 mod exec;
 mod kill;
 pub mod members;

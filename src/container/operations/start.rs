@@ -205,6 +205,10 @@ impl Container {
             .filter(|_| exec.stdio.terminal)
             .map(|size| spec::with_console_size(&exec.spec, size.width, size.height));
         let spec = sized.as_ref().unwrap_or(&exec.spec);
+        if let Some(named) = self.exec_directly(exec, spec, &fds).await {
+            io.start();
+            return Ok(named);
+        }
         let call = call.insert(Call::begins(&fds));
         let called = io.during(self.runtime.exec(&self.id, spec, &options, fds));
         let called = self
