@@ -167,3 +167,154 @@ unsafe fn carry_out(
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::direct::sheet::{Orders, Sheet};
+
+    /// What was called, and with which arguments; a call's number is the answer it gets, from `answers`.
+    fn followed(orders: &Orders, answer: impl Fn(usize) -> isize) -> Vec<(usize, [usize; 6])> {
+        // As aligned as the stub's.
+        let mut room = vec![0_usize; ROOM / size_of::<usize>()];
+        let called = RefCell::new(Vec::new());
+        // SAFETY: the room is as large as orders may be, and holds some that were made for it.
+        unsafe {
+            let to = room.as_mut_ptr().cast::<u8>();
+            to.copy_from_nonoverlapping(orders.bytes.as_ptr(), orders.bytes.len());
+            follow(to, orders.bytes.len(), |number, args| {
+                called.borrow_mut().push((number, args));
+                answer(number)
+            });
+        }
+        called.into_inner()
+    }
+
+    fn numbers(called: &[(usize, [usize; 6])]) -> Vec<usize> {
+        called.iter().map(|(number, _)| *number).collect()
+    }
+
+    const TELL: usize = libc::SYS_sendto as usize;
+
+    #[test]
+    fn one_after_another_until_one_fails() {
+        let mut sheet = Sheet::new();
+        for number in [101, 102, 103] {
+            sheet.step("a step");
+            sheet.call(number, &[(number + 1).into()]);
+        }
+        let orders = sheet.finish(9).unwrap();
+        assert_eq!(orders.steps, ["a step"; 3]);
+        let all = followed(&orders, |_| 0);
+        assert_eq!(numbers(&all), [101, 102, 103]);
+        assert_eq!(all[1].1, [103, 0, 0, 0, 0, 0]);
+        let failed = followed(&orders, |number| if number == 102 { -13 } else { 0 });
+        assert_eq!(numbers(&failed), [101, 102, TELL]);
+        assert_eq!(failed[2].1[0], 9);
+        assert_eq!(failed[2].1[2], size_of::<Failure>());
+    }
+
+    #[test]
+    fn an_answer_goes_where_it_is_needed_and_addresses_are_within() {
+        let mut sheet = Sheet::new();
+        let first = sheet.call(101, &[]);
+        let text = sheet.text("text");
+        let texts = sheet.texts(&[text, text]);
+        let last = sheet.call(102, &[1.into(), texts.into(), 3.into()]);
+        sheet.pass(first, last, 0);
+        let orders = sheet.finish(9).unwrap();
+        let all = followed(&orders, |_| 77);
+        assert_eq!((all[1].1[0], all[1].1[2]), (77, 3));
+        let place = all[1].1[1];
+        assert!(place > 4096, "an address: {place}");
+    }
+
+    #[test]
+    fn an_expected_error_leads_elsewhere_and_a_fork_in_two_directions() {
+        let mut sheet = Sheet::new();
+        let first = sheet.call(101, &[]);
+        sheet.call(102, &[]);
+        let there = sheet.here();
+        let fork = sheet.fork(103, &[]);
+        sheet.call(104, &[]);
+        sheet.may_fail(first, libc::ENOENT, there);
+        let child = sheet.here();
+        sheet.then(fork, child);
+        sheet.call(105, &[]);
+        let orders = sheet.finish(9).unwrap();
+        let of = |error: isize, pid: isize| {
+            let answer = move |number| match number {
+                101 => error,
+                103 => pid,
+                _ => 0,
+            };
+            numbers(&followed(&orders, answer))
+        };
+        assert_eq!(of(0, 5), [101, 102, 103, 104, 105]);
+        assert_eq!(of(-2, 5), [101, 103, 104, 105]);
+        assert_eq!(of(-2, 0), [101, 103, 105]);
+        assert_eq!(of(-1, 0), [101, TELL]);
+    }
+
+    #[test]
+    fn what_is_not_as_it_has_to_be_is_a_failure() {
+        for (mask, is, fails) in [
+            (0xff_u32, 1_u32, false),
+            (0xff, 2, true),
+            (0x100, 0, true),
+            (0, 0, false),
+        ] {
+            let mut sheet = Sheet::new();
+            let word = sheet.bytes(&0x101_u32.to_ne_bytes());
+            sheet.check(word, mask, is);
+            sheet.call(101, &[]);
+            let called = numbers(&followed(&sheet.finish(9).unwrap(), |_| 0));
+            assert_eq!(called, [if fails { TELL } else { 101 }], "{mask} {is}");
+        }
+    }
+
+    #[test]
+    fn the_first_that_is_there_is_the_one_that_is_used() {
+        let mut sheet = Sheet::new();
+        let mut before: Option<usize> = None;
+        let mut sets = Vec::new();
+        for number in [101, 102] {
+            let here = sheet.here();
+            if let Some(before) = before {
+                sheet.may_fail(before, libc::ENOENT, here);
+            }
+            before = Some(sheet.call(number, &[]));
+            let place = sheet.text("x");
+            sets.push((sheet.set(place), place));
+        }
+        let end = sheet.here();
+        let run = sheet.call(103, &[]);
+        for (set, _) in &sets {
+            sheet.aim(*set, run);
+            sheet.then(*set, end);
+        }
+        let orders = sheet.finish(9).unwrap();
+        let first = followed(&orders, |_| 0);
+        let second = followed(&orders, |number| if number == 101 { -2 } else { 0 });
+        assert_eq!(numbers(&first), [101, 103]);
+        assert_eq!(numbers(&second), [101, 102, 103]);
+        assert!(first[1].1[0] != 0 && second[2].1[0] != 0);
+        let none = followed(&orders, |number| if number < 103 { -2 } else { 0 });
+        assert_eq!(numbers(&none), [101, 102, TELL]);
+    }
+
+    #[test]
+    fn orders_that_are_too_long_are_none() {
+        let mut sheet = Sheet::new();
+        sheet.room(ROOM / 2);
+        sheet.bytes(&vec![1; ROOM / 2 - 200]);
+        assert!(sheet.finish(9).is_some());
+        let mut sheet = Sheet::new();
+        sheet.room(ROOM / 2);
+        sheet.bytes(&vec![1; ROOM / 2]);
+        assert!(sheet.finish(9).is_none());
+    }
+}

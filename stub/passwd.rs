@@ -89,3 +89,56 @@ fn number(text: &[u8]) -> Option<usize> {
     }
     (number < 1 << 31).then_some(number)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn home_of(users: &str, uid: usize) -> Option<String> {
+        let mut room = [0xff; 32];
+        home(users.as_bytes(), uid, &mut room).then(|| {
+            let end = room.iter().position(|byte| *byte == 0).unwrap();
+            std::str::from_utf8(&room[..end]).unwrap().to_owned()
+        })
+    }
+
+    #[test]
+    fn whose_home_is_where() {
+        let users = "root:x:0:0:root:/root:/bin/sh\nme:x:1000:1000::/home/me:\nalso:x:1000:5::/other:/bin/sh";
+        for (uid, home) in [(0, "/root"), (1000, "/home/me"), (7, "/")] {
+            assert_eq!(home_of(users, uid), Some(format!("HOME={home}")), "{uid}");
+        }
+        assert_eq!(home_of("", 0).as_deref(), Some("HOME=/"));
+    }
+
+    #[test]
+    fn a_list_that_can_be_read_in_two_ways_has_no_answer() {
+        for line in [
+            "\n",
+            "# a word\n",
+            "+::::::\n",
+            "root:x:0:0:root:/root\n",
+            "root:x:0:0:root:/root:/bin/sh:more\n",
+            ":x:0:0:root:/root:/bin/sh\n",
+            " root:x:0:0:root:/root:/bin/sh\n",
+            "root:x:0:0:root:/root:/bin/sh \n",
+            "root:x:0:0:root:/root:/bin/sh\r\n",
+            "root:x:00:0:root:/root:/bin/sh\n",
+            "root:x:-1:0:root:/root:/bin/sh\n",
+            "root:x:2147483648:0:root:/root:/bin/sh\n",
+            "root:x:99999999999999999999:0:root:/root:/bin/sh\n",
+            "root:x::0:root:/root:/bin/sh\n",
+            "root:x:0:x:root:/root:/bin/sh\n",
+            "root:x:0:0:root::/bin/sh\n",
+            "root:x:0:0:root:root:/bin/sh\n",
+            "r\u{f6}\u{f6}t:x:0:0:root:/root:/bin/sh\n",
+            // Its home does not fit into the room.
+            "root:x:0:0:root:/a/very/long/path/to/somewhere:/bin/sh\n",
+        ] {
+            assert_eq!(home_of(line, 0), None, "{line:?}");
+        }
+        // An odd line behind the right one, too.
+        assert_eq!(home_of("root:x:0:0:root:/root:/bin/sh\n\n", 0), None);
+    }
+}

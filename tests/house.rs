@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each room, and all that it imports: only rooms on earlier lines, which are nearer to the ground.
-const ROOMS: [(&str, &str); 33] = [
+const ROOMS: [(&str, &str); 34] = [
     // Words and single ideas, which know nothing of the house.
     ("errno", ""),
     ("times", ""),
@@ -51,15 +51,20 @@ const ROOMS: [(&str, &str); 33] = [
         "stdio",
         "awaited blocking dump errno error in_memory limits monitor program runtime spec",
     ),
+    // An exec without its runtime.
+    (
+        "direct",
+        "blocking cgroup kernel_file monitor pidfd program runtime spec",
+    ),
     // What a container is and knows; and what a client may ask of it.
     (
         "container",
-        "awaited blocking cgroup dump errno error events in_memory kernel_file lifecycle limits \
+        "awaited blocking cgroup direct dump errno error events in_memory kernel_file lifecycle limits \
          monitor mount pidfd proto runtime sensing spec stdio times",
     ),
     (
         "container/operations",
-        "blocking cgroup container errno error events in_memory kin lifecycle monitor mount program \
+        "blocking cgroup container direct errno error events in_memory kin lifecycle monitor mount program \
          proto runtime sensing slices spec stdio",
     ),
     // Their face to the manager.

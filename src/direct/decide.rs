@@ -36,6 +36,8 @@ pub struct Wanted {
     pub capabilities: Capabilities,
     /// Its limits.
     pub limits: Vec<(Limit, u64, u64)>,
+    /// Its AppArmor profile.
+    pub apparmor: Option<String>,
     /// It can get no more than it has.
     pub no_new_privileges: bool,
     /// Its umask; none: the caller's.
@@ -133,7 +135,6 @@ pub fn decide(spec: &[u8], kept: &Kept, ways: Ways) -> Result<Wanted, Reason> {
     }
     let has = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     match () {
-        () if has(&process.apparmor_profile) => return Err("it has an AppArmor profile"),
         () if has(&process.selinux_label) => return Err("it has an SELinux label"),
         () if has(&process.command_line) => return Err("its process spec is not understood"),
         () => {}
@@ -157,6 +158,11 @@ pub fn decide(spec: &[u8], kept: &Kept, ways: Ways) -> Result<Wanted, Reason> {
     if !is_plain(&process.cwd) || process.cwd.starts_with("/proc") {
         return Err("its working directory is no plain path");
     }
+    let apparmor = process.apparmor_profile.filter(|name| !name.is_empty());
+    let apparmor = apparmor.or_else(|| kept.apparmor.clone());
+    if apparmor.as_ref().is_some_and(|name| !is_profile(name)) {
+        return Err("its AppArmor profile has an odd name");
+    }
     Ok(Wanted {
         args,
         candidates,
@@ -168,6 +174,7 @@ pub fn decide(spec: &[u8], kept: &Kept, ways: Ways) -> Result<Wanted, Reason> {
         groups,
         capabilities,
         limits,
+        apparmor,
         no_new_privileges: process.no_new_privileges == Some(true),
         umask: match ways {
             Ways::Runc11 => None,
@@ -251,6 +258,11 @@ fn candidates(args: &[String], env: &[String]) -> Result<Vec<String>, Reason> {
         false => Err("its PATH is read differently by different runtimes"),
     });
     directories.collect()
+}
+
+/// Whether it is a name as the kernel takes it, and the runtime does.
+fn is_profile(name: &str) -> bool {
+    name.len() < 256 && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Whether it is an absolute path that is said in the shortest way.

@@ -22,6 +22,8 @@ pub struct Kept {
     pub namespaces: i32,
     /// The capabilities that its processes can ever have.
     pub bounding: Set,
+    /// The AppArmor profile of an exec that names none.
+    pub apparmor: Option<String>,
     /// An exec gets a session keyring of this name; none: it has the caller's.
     pub keyring: Option<String>,
     /// An exec's, if it is not the caller's.
@@ -153,7 +155,13 @@ impl Kept {
         let state: State = serde_json::from_slice(state).map_err(|_| ODD)?;
         let config = &state.config;
         only(config, &OF_RUNC)?;
-        labels(config, "apparmor_profile", "process_label")?;
+        unlabelled(config, "process_label")?;
+        if config
+            .get("apparmor_profile")
+            .is_some_and(|it| !is_empty(it))
+        {
+            return Err(ODD);
+        }
         if state.rootless || !state.intel_rdt_path.is_empty() {
             return Err(ODD);
         }
@@ -168,6 +176,8 @@ impl Kept {
         Ok(Self {
             namespaces: namespaces(config.get("namespaces"), of_runc)?,
             bounding: bounding(config.get("capabilities"))?,
+            // On its side runc keeps none: an exec has what it names.
+            apparmor: None,
             keyring: (!flag("no_new_keyring")).then(|| format!("_ses.{}", state.id)),
             oom_score_adj: number(config.get("oom_score_adj"))?,
             umask: number(config.get("umask"))?,
@@ -187,7 +197,7 @@ impl Kept {
         let (process, linux) = (part("process")?, part("linux")?);
         only(process, &OF_PROCESS)?;
         only(linux, &OF_LINUX)?;
-        labels(process, "apparmorProfile", "selinuxLabel")?;
+        unlabelled(process, "selinuxLabel")?;
         own_users(linux, "uidMappings", "gidMappings")?;
         let annotations = config.get("annotations").and_then(Value::as_object);
         let asks_crun = |key: &String| key.starts_with("run.oci.");
@@ -199,10 +209,11 @@ impl Kept {
             return Err(ODD);
         }
         let seccomp = linux.get("seccomp").filter(|it| !is_empty(it));
-        let flags = seccomp.map(|it| flags(it, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u64));
+        let flags = seccomp.map(|it| flags(it, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW));
         Ok(Self {
             namespaces: namespaces(linux.get("namespaces"), of_spec)?,
             bounding: bounding(process.get("capabilities"))?,
+            apparmor: profile(process.get("apparmorProfile"))?,
             keyring: None,
             oom_score_adj: None,
             umask: None,
@@ -238,13 +249,17 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn labels(fields: &Map<String, Value>, apparmor: &str, selinux: &str) -> Result<(), Reason> {
-    let has = |name| fields.get(name).is_some_and(|value| !is_empty(value));
-    match () {
-        () if has(apparmor) => Err("the container has an AppArmor profile"),
-        () if has(selinux) => Err("the container has an SELinux label"),
-        () => Ok(()),
+fn unlabelled(fields: &Map<String, Value>, selinux: &str) -> Result<(), Reason> {
+    match fields.get(selinux).is_some_and(|label| !is_empty(label)) {
+        true => Err("the container has an SELinux label"),
+        false => Ok(()),
     }
+}
+
+fn profile(value: Option<&Value>) -> Result<Option<String>, Reason> {
+    let value = value.filter(|value| !is_empty(value));
+    let name = value.map(|value| value.as_str().ok_or(ODD));
+    Ok(name.transpose()?.map(str::to_owned))
 }
 
 fn own_users(fields: &Map<String, Value>, uids: &str, gids: &str) -> Result<(), Reason> {
@@ -301,9 +316,9 @@ fn namespaces(list: Option<&Value>, name: fn(&str) -> Option<&str>) -> Result<i3
             _ => return Err(ODD),
         };
     }
-    match all & libc::CLONE_NEWPID != 0 && all & libc::CLONE_NEWNS != 0 {
+    match all & libc::CLONE_NEWNS != 0 {
         true => Ok(all),
-        false => Err("the container has no pid or mount namespace of its own"),
+        false => Err("the container has no mount namespace of its own"),
     }
 }
 
@@ -345,8 +360,8 @@ fn flags(seccomp: &Value, default: u64) -> Result<u64, Reason> {
     let mut all = 0;
     for name in &names {
         all |= match name.as_str() {
-            "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG as u64,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u64,
+            "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
             _ => return Err("its filter of system calls has flags that are not known"),
         };
     }

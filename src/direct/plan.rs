@@ -7,25 +7,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Reason;
+use super::calls::{
+    BORN, INIT, MADE, READY, TOLD, close_from, is_file, mode_is_file, open, prctl, tell, write,
+};
 use super::decide::{Limit, Wanted};
 use super::filter::Program;
 use super::kept::Kept;
 use super::sheet::{Arg, Orders, Place, Sheet};
 use super::version::Ways;
-
-/// The descriptor on which the shim is told.
-pub const TOLD: i32 = 3;
-/// The stub's orders.
-pub const ORDERS: i32 = 4;
-/// The container's init.
-pub const INIT: i32 = 5;
-
-/// Messages of one byte: who is there, with its pid by the kernel's word.
-pub const BORN: u8 = b'b';
-/// All is done, and the program is next.
-pub const READY: u8 = b'r';
-/// The stub has made a process: a word with this, and one with its pid.
-pub const MADE: usize = 0x6d;
 
 /// To clone3, of linux/sched.h; libc has it as an int, in which it does not fit.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -49,6 +39,8 @@ pub struct Plan<'a> {
     pub ways: Ways,
     pub filter: Option<&'a Program>,
     pub groups: &'a Groups,
+    /// Where a process writes which AppArmor profile its next program is to have.
+    pub apparmor: &'a Path,
     /// The caller's streams that are to be the user's.
     pub owned: [bool; 3],
     /// The last capability that the kernel knows.
@@ -67,15 +59,27 @@ pub struct Groups {
 }
 
 impl Plan<'_> {
-    /// The orders; none if they are too many.
-    pub fn orders(&self) -> Option<Orders> {
+    /// The orders.
+    ///
+    /// # Errors
+    /// They are too many; or the filter would not let them pass, from the one that loads it on: then nobody
+    /// could tell what has become of them.
+    pub fn orders(&self) -> Result<Orders, Reason> {
         let mut sheet = Sheet::new();
         let pids = self.outside(&mut sheet);
         let fork = self.enter(&mut sheet);
         let child = sheet.here();
         sheet.then(fork, child);
-        self.inside(&mut sheet, pids);
-        sheet.finish(TOLD as usize)
+        let filtered = self.inside(&mut sheet, pids);
+        if let (Some(at), Some(filter)) = (filtered, self.filter)
+            && !sheet
+                .calls(at + 1)
+                .all(|(number, args)| filter.lets(number, &args))
+        {
+            return Err("its filter of system calls is in the way of its own set-up");
+        }
+        let told = usize::try_from(TOLD).unwrap_or(usize::MAX);
+        sheet.finish(told).ok_or("its spec is too long")
     }
 
     /// What is done of the host, where nobody in the container sees it. Answers the open of the cgroup that
@@ -93,6 +97,13 @@ impl Plan<'_> {
             sheet.step("oom score");
             let open = open(sheet, Path::new("/proc/self/oom_score_adj"), libc::O_WRONLY);
             write(sheet, open, &adjustment.to_string());
+        }
+        if let Some(profile) = &self.wanted.apparmor {
+            sheet.step("AppArmor profile");
+            // It is for the next program, and a new process has it from its parent: so it can be said out here,
+            // where /proc is the host's.
+            let open = open(sheet, self.apparmor, libc::O_WRONLY);
+            write(sheet, open, &format!("exec {profile}"));
         }
         sheet.step("cgroups");
         for directory in &self.groups.v1 {
@@ -136,7 +147,9 @@ impl Plan<'_> {
             sheet.store(group, Sheet::behind(place, at));
         }
         sheet.step("namespaces");
-        sheet.call(libc::SYS_setns, &[INIT.into(), self.kept.namespaces.into()]);
+        // That of cgroups comes later: from within, a cgroup of the container's is not to be entered from outside.
+        let namespaces = self.kept.namespaces & !libc::CLONE_NEWCGROUP;
+        sheet.call(libc::SYS_setns, &[INIT.into(), namespaces.into()]);
         sheet.step("fork");
         let size = size_of::<libc::clone_args>();
         let fork = sheet.fork(libc::SYS_clone3, &[place.into(), size.into()]);
@@ -147,11 +160,15 @@ impl Plan<'_> {
         fork
     }
 
-    /// What the new process does until it is the program.
-    fn inside(&self, sheet: &mut Sheet, pids: Option<usize>) {
+    /// What the new process does until it is the program. Answers the order that loads the filter.
+    fn inside(&self, sheet: &mut Sheet, pids: Option<usize>) -> Option<usize> {
         sheet.step("join");
         if let Some(pids) = pids {
             write(sheet, pids, "0");
+        }
+        let cgroups = self.kept.namespaces & libc::CLONE_NEWCGROUP;
+        if cgroups != 0 {
+            sheet.call(libc::SYS_setns, &[INIT.into(), cgroups.into()]);
         }
         close_from(sheet, FREE);
         let born = sheet.bytes(&[BORN]);
@@ -167,15 +184,16 @@ impl Plan<'_> {
         }
         self.limits(sheet);
         let first = !self.wanted.no_new_privileges;
-        if self.ways.is_runc() {
+        let early = if self.ways.is_runc() {
             self.no_new_privileges(sheet);
             self.umask(sheet);
-            self.filter(sheet, first);
+            let loads = self.filter(sheet, first);
             self.directory(sheet);
+            loads
         } else {
             self.directory(sheet);
-            self.filter(sheet, first);
-        }
+            self.filter(sheet, first)
+        };
         let home = self.home(sheet);
         self.user(sheet);
         if self.ways.is_runc() {
@@ -185,7 +203,8 @@ impl Plan<'_> {
             self.directory(sheet);
             self.checked_directory(sheet);
         }
-        self.program(sheet, home);
+        let late = self.program(sheet, home);
+        early.or(late)
     }
 
     fn no_new_privileges(&self, sheet: &mut Sheet) {
@@ -202,21 +221,19 @@ impl Plan<'_> {
         }
     }
 
-    /// Loads the filter, if this is when: at once, or last of all.
-    fn filter(&self, sheet: &mut Sheet, now: bool) {
-        let Some(program) = self.filter.filter(|_| now) else {
-            return;
-        };
+    /// Loads the filter, if this is when: at once, or last of all. Answers the order that does.
+    fn filter(&self, sheet: &mut Sheet, now: bool) -> Option<usize> {
+        let program = self.filter.filter(|_| now)?;
         sheet.step("filter of system calls");
         let instructions = sheet.bytes(&program.instructions);
         let count = program.instructions.len() / size_of::<libc::sock_filter>();
         // A struct sock_fprog: a short, padding, a pointer.
         let description = sheet.words(&[count.into(), instructions.into()]);
         let mode = libc::SECCOMP_SET_MODE_FILTER;
-        sheet.call(
+        Some(sheet.call(
             libc::SYS_seccomp,
             &[mode.into(), program.flags.into(), description.into()],
-        );
+        ))
     }
 
     fn directory(&self, sheet: &mut Sheet) {
@@ -344,8 +361,8 @@ impl Plan<'_> {
         }
     }
 
-    /// Looks for the program, and runs the first that there is.
-    fn program(&self, sheet: &mut Sheet, home: Option<Place>) {
+    /// Looks for the program, and runs the first that there is. Answers the order that loads the filter.
+    fn program(&self, sheet: &mut Sheet, home: Option<Place>) -> Option<usize> {
         sheet.step("program");
         let args: Vec<Place> = self.wanted.args.iter().map(|arg| sheet.text(arg)).collect();
         let args = sheet.texts(&args);
@@ -368,7 +385,7 @@ impl Plan<'_> {
             sets.push(sheet.set(path));
         }
         let found = sheet.here();
-        self.filter(sheet, self.wanted.no_new_privileges);
+        let loads = self.filter(sheet, self.wanted.no_new_privileges);
         if !self.ways.is_runc() {
             self.umask(sheet);
         }
@@ -380,65 +397,6 @@ impl Plan<'_> {
             sheet.aim(set, run);
             sheet.then(set, found);
         }
+        loads
     }
-}
-
-fn prctl(sheet: &mut Sheet, what: i32, value: usize) {
-    sheet.call(libc::SYS_prctl, &[what.into(), value.into()]);
-}
-
-/// Opens a file; answers the order.
-fn open(sheet: &mut Sheet, path: &Path, flags: i32) -> usize {
-    let path = sheet.path(path);
-    let flags = flags | libc::O_CLOEXEC;
-    sheet.call(
-        libc::SYS_openat,
-        &[libc::AT_FDCWD.into(), path.into(), flags.into()],
-    )
-}
-
-/// Writes to what an order has opened. It stays open until all is closed.
-fn write(sheet: &mut Sheet, open: usize, text: &str) {
-    let bytes = sheet.bytes(text.as_bytes());
-    let write = sheet.call(
-        libc::SYS_write,
-        &[0.into(), bytes.into(), text.len().into()],
-    );
-    sheet.pass(open, write, 0);
-}
-
-/// What is open there is a file.
-fn is_file(sheet: &mut Sheet, fd: i32) {
-    let stat = sheet.room(size_of::<libc::stat>());
-    let nothing = sheet.text("");
-    let flags = libc::AT_EMPTY_PATH;
-    let args = [fd.into(), nothing.into(), stat.into(), flags.into()];
-    sheet.call(libc::SYS_newfstatat, &args);
-    mode_is_file(sheet, stat);
-}
-
-/// Closes this descriptor and all above.
-fn close_from(sheet: &mut Sheet, fd: i32) {
-    sheet.call(
-        libc::SYS_close_range,
-        &[fd.into(), u32::MAX.into(), 0.into()],
-    );
-}
-
-fn mode_is_file(sheet: &mut Sheet, stat: Place) {
-    let mode = Sheet::behind(stat, std::mem::offset_of!(libc::stat, st_mode));
-    sheet.check(mode, libc::S_IFMT, libc::S_IFREG);
-}
-
-fn tell(sheet: &mut Sheet, message: Place, length: usize) {
-    let flags = libc::MSG_NOSIGNAL;
-    let args = [
-        TOLD.into(),
-        message.into(),
-        length.into(),
-        flags.into(),
-        0.into(),
-        0.into(),
-    ];
-    sheet.call(libc::SYS_sendto, &args);
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixCredentials,
     recv, recvmsg, setsockopt, shutdown, socketpair, sockopt,
@@ -20,12 +21,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, timeout_at};
 
+use super::calls::{BORN, INIT, MADE, ORDERS, READY, TOLD};
 use super::orders::{FAILED, Failure};
-use super::plan::{BORN, INIT, MADE, ORDERS, READY, TOLD};
 use super::sheet::Orders;
 use super::{Reason, stub};
 use crate::blocking::{Job, in_steps};
-use crate::monitor::{Monitor, Pid};
+use crate::monitor::{Child, Monitor, Pid};
 use crate::program::Program;
 use crate::runtime::{Fds, clean_environment};
 
@@ -149,8 +150,7 @@ async fn converse(
     let start = move |wanted: &dyn Fn() -> bool| {
         may()?;
         let started = program(&orders, given, theirs).and_then(|program| match wanted() {
-            // It is reaped when it ends, which is at once.
-            true => own.spawn_by(what, || program.start()).map(drop),
+            true => own.spawn_by(what, || program.start()),
             false => Err(io::ErrorKind::TimedOut.into()),
         });
         started.map_err(|why| {
@@ -158,13 +158,16 @@ async fn converse(
             "the stub cannot be started"
         })
     };
-    in_steps(job, start, drop).await.map_err(|why| {
+    // It is reaped when it ends, also when nobody waits for it.
+    let end = |started: Result<Child, Reason>| drop(started.map(|stub| stub.kill(Signal::SIGKILL)));
+    let stub = in_steps(job, start, end).await.map_err(|why| {
         log::debug!("direct exec: {why}");
         "the stub cannot be started in time"
     })??;
     let whole = timeout_at(deadline, listen(&ours, &mut take)).await.is_ok();
     if !whole {
         // From here on nobody can say more; what was said before is there.
+        let _ = stub.kill(Signal::SIGKILL);
         let _ = shutdown(ours.as_raw_fd(), Shutdown::Both);
         while let Ok(Some((message, from))) = receive(ours.get_ref()) {
             take(&message, from);

@@ -243,6 +243,19 @@ impl Sheet {
         self.orders[order].next = next;
     }
 
+    /// The system calls from this order on, with the arguments that are known.
+    pub fn calls(&self, from: usize) -> impl Iterator<Item = (usize, [Option<usize>; 6])> {
+        let orders = self.orders.iter().skip(from);
+        let calls = orders.filter(|draft| draft.what == what::CALL || draft.what == what::FORK);
+        calls.map(|draft| {
+            let known = |arg: Arg| match arg {
+                Arg::Number(number) => Some(number),
+                Arg::At(_) | Arg::Of(..) => None,
+            };
+            (draft.number, draft.args.map(known))
+        })
+    }
+
     /// All of it; none if it is more than the stub has room for. A failure is told on descriptor `to`.
     pub fn finish(mut self, to: usize) -> Option<Orders> {
         self.bytes(&[]);
