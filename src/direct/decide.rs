@@ -297,3 +297,6 @@ fn limits(limits: Vec<Rlimit>, ways: Ways) -> Result<Vec<(Limit, u64, u64)>, Rea
         false => Ok(all),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -367,3 +367,6 @@ fn flags(seccomp: &Value, default: u64) -> Result<u64, Reason> {
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests;

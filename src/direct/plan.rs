@@ -400,3 +400,6 @@ impl Plan<'_> {
         loads
     }
 }
+
+#[cfg(test)]
+mod tests;
