@@ -152,7 +152,9 @@ pub fn decide(spec: &[u8], kept: &Kept, ways: Ways) -> Result<Wanted, Reason> {
     let ids = [user.uid, user.gid]
         .into_iter()
         .chain(groups.iter().copied());
-    if ids.into_iter().any(|id| id >= 1 << 31) || has(&user.username) {
+    // runc takes a group once, however often it is said.
+    let is_again = groups.iter().collect::<BTreeSet<_>>().len() < groups.len();
+    if ids.into_iter().any(|id| id >= 1 << 31) || is_again || has(&user.username) {
         return Err("its user is not understood");
     }
     if !is_plain(&process.cwd) || process.cwd.starts_with("/proc") {
@@ -290,10 +292,12 @@ fn limits(limits: Vec<Rlimit>, ways: Ways) -> Result<Vec<(Limit, u64, u64)>, Rea
         }
         all.push((limit, soft, hard));
     }
-    // Its Go raises its own, and leaves it so.
-    let raises = ways == Ways::Runc11 && !all.iter().any(|(limit, ..)| *limit == Limit::OpenFiles);
-    match raises {
-        true => Err("it names no limit of open files, and its runtime has one of its own"),
+    // Its Go raises what it has to the most it may have: what is left of that depends on who comes first.
+    let is_fixed = all
+        .iter()
+        .any(|(limit, soft, hard)| *limit == Limit::OpenFiles && soft == hard);
+    match ways == Ways::Runc11 && !is_fixed {
+        true => Err("it leaves a limit of open files to its runtime, which raises it"),
         false => Ok(all),
     }
 }
