@@ -33,6 +33,8 @@ pub mod what {
     pub const FORK: usize = 1;
     /// Of the four bytes at the first argument, those bits that the second one has are the third.
     pub const CHECK: usize = 2;
+    /// The words at the first and the second argument are not both the third and the fourth.
+    pub const DIFFER: usize = 5;
     /// The word at the first argument becomes the second one, and something else comes next.
     pub const SET: usize = 3;
     /// `HOME=` and the home of a user (third argument) go to the fourth (of this size, the fifth), as found
@@ -149,6 +151,14 @@ unsafe fn carry_out(
                     Ok(None)
                 } else {
                     Err(0)
+                }
+            }
+            what::DIFFER => {
+                let word = |at: usize| (at as *const usize).read_unaligned();
+                if word(args[0]) == args[2] && word(args[1]) == args[3] {
+                    Err(0)
+                } else {
+                    Ok(None)
                 }
             }
             what::SET => {
@@ -273,6 +283,19 @@ mod tests {
             sheet.call(101, &[]);
             let called = numbers(&followed(&sheet.finish(9).unwrap(), |_| 0));
             assert_eq!(called, [if fails { TELL } else { 101 }], "{mask} {is}");
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_the_same() {
+        for (first, second, fails) in [(7_usize, 8_usize, true), (7, 9, false), (6, 8, false)] {
+            let mut sheet = Sheet::new();
+            let one = sheet.words(&[7_usize.into()]);
+            let two = sheet.words(&[8_usize.into()]);
+            sheet.differ([one, two], [first, second]);
+            sheet.call(101, &[]);
+            let called = numbers(&followed(&sheet.finish(9).unwrap(), |_| 0));
+            assert_eq!(called, [if fails { TELL } else { 101 }], "{first} {second}");
         }
     }
 

@@ -157,7 +157,7 @@ pub fn decide(spec: &[u8], kept: &Kept, ways: Ways) -> Result<Wanted, Reason> {
     if ids.into_iter().any(|id| id >= 1 << 31) || is_again || has(&user.username) {
         return Err("its user is not understood");
     }
-    if !is_plain(&process.cwd) || process.cwd.starts_with("/proc") {
+    if !is_plain(&process.cwd) || is_of_processes(&process.cwd) {
         return Err("its working directory is no plain path");
     }
     let apparmor = process.apparmor_profile.filter(|name| !name.is_empty());
@@ -221,6 +221,10 @@ fn capabilities(names: Option<Names>) -> Result<Capabilities, Reason> {
 
 /// The environment, and whether HOME is missing.
 fn environment(env: Vec<String>) -> Result<(Vec<String>, bool), Reason> {
+    // crun's is the container's then.
+    if env.is_empty() {
+        return Err("it has no environment");
+    }
     let mut names = BTreeSet::new();
     for variable in &env {
         let (name, value) = variable.split_once('=').unwrap_or_default();
@@ -242,7 +246,7 @@ fn candidates(args: &[String], env: &[String]) -> Result<Vec<String>, Reason> {
         return Err("its process spec is not understood");
     }
     if name.contains('/') {
-        return match is_plain(name) {
+        return match is_plain(name) && !is_of_processes(name) {
             true => Ok(vec![name.clone()]),
             false => Err(ODD),
         };
@@ -255,6 +259,7 @@ fn candidates(args: &[String], env: &[String]) -> Result<Vec<String>, Reason> {
         .find_map(|variable| variable.strip_prefix("PATH="));
     let path = path.ok_or("its environment has no PATH")?;
     let directories = path.split(':').map(|directory| match is_plain(directory) {
+        true if is_of_processes(directory) => Err(ODD),
         true if directory == "/" => Ok(format!("/{name}")),
         true => Ok(format!("{directory}/{name}")),
         false => Err("its PATH is read differently by different runtimes"),
@@ -273,6 +278,11 @@ fn is_plain(path: &str) -> bool {
     let parts = path.strip_prefix('/').map(|path| path.split('/'));
     let mut parts = parts.into_iter().flatten();
     path == "/" || (path.starts_with('/') && !path.contains('\0') && parts.all(is_part))
+}
+
+/// Whether it is below /proc, where things are what they are for who asks.
+fn is_of_processes(path: &str) -> bool {
+    path == "/proc" || path.starts_with("/proc/")
 }
 
 fn limits(limits: Vec<Rlimit>, ways: Ways) -> Result<Vec<(Limit, u64, u64)>, Reason> {

@@ -210,6 +210,10 @@ impl Direct {
             apparmor,
             owned,
             last_capability: known.last_capability,
+            stub: stub::identity().map_err(|why| {
+                log::debug!("direct exec: make the stub: {why}");
+                "the stub cannot be made"
+            })?,
         };
         let orders = plan.orders()?;
         let fds = exec

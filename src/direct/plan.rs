@@ -5,6 +5,7 @@
 //!
 //! The order is each runtime's (`setns_init_linux.go` of runc, `container.c` of crun), where it can be seen.
 
+use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 
 use super::Reason;
@@ -45,6 +46,8 @@ pub struct Plan<'a> {
     pub owned: [bool; 3],
     /// The last capability that the kernel knows.
     pub last_capability: usize,
+    /// The stub's file: its device and its inode.
+    pub stub: [usize; 2],
 }
 
 /// The cgroups to join, by their directories.
@@ -143,7 +146,7 @@ impl Plan<'_> {
         };
         let place = sheet.bytes(bytes);
         if let Some(group) = group {
-            let at = std::mem::offset_of!(libc::clone_args, cgroup);
+            let at = offset_of!(libc::clone_args, cgroup);
             sheet.store(group, Sheet::behind(place, at));
         }
         sheet.step("namespaces");
@@ -381,6 +384,12 @@ impl Plan<'_> {
             let args = [libc::AT_FDCWD.into(), path.into(), stat.into(), 0.into()];
             before = Some(sheet.call(libc::SYS_newfstatat, &args));
             mode_is_file(sheet, stat);
+            // By /proc/self/exe the stub would be the program.
+            let at = [
+                offset_of!(libc::stat, st_dev),
+                offset_of!(libc::stat, st_ino),
+            ];
+            sheet.differ(at.map(|at| Sheet::behind(stat, at)), self.stub);
             // Of the order that runs it, see below.
             sets.push(sheet.set(path));
         }

@@ -199,6 +199,14 @@ impl Sheet {
         self.order(what::CHECK, 0, &[at.into(), mask.into(), is.into()]);
     }
 
+    /// Two words, which are not to be these.
+    pub fn differ(&mut self, at: [Place; 2], from: [usize; 2]) {
+        let [first, second] = at;
+        let [one, two] = from;
+        let args = [first.into(), second.into(), one.into(), two.into()];
+        self.order(what::DIFFER, 0, &args);
+    }
+
     /// The home of a user, from a list of users with this length.
     pub fn home(&mut self, users: Place, uid: u32, to: Place, room: usize) -> usize {
         let args = [

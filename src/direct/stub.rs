@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -26,6 +27,22 @@ static MADE: Mutex<Option<File>> = Mutex::new(None);
 /// # Errors
 /// It cannot be made, or may not be run.
 pub fn path() -> io::Result<PathBuf> {
+    made(|file| Ok(format!("/proc/self/fd/{}", file.as_raw_fd()).into()))
+}
+
+/// Its file's device and inode, as the kernel has them.
+///
+/// # Errors
+/// It cannot be made.
+pub fn identity() -> io::Result<[usize; 2]> {
+    made(|file| {
+        let file = file.metadata()?;
+        let word = |number: u64| usize::try_from(number).map_err(io::Error::other);
+        Ok([word(file.dev())?, word(file.ino())?])
+    })
+}
+
+fn made<T>(of: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
     let mut made = MADE
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -33,9 +50,7 @@ pub fn path() -> io::Result<PathBuf> {
         Some(file) => file,
         None => make()?,
     };
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    *made = Some(file);
-    Ok(path.into())
+    of(made.insert(file))
 }
 
 fn make() -> io::Result<File> {

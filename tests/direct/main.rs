@@ -9,7 +9,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod attacks;
 mod containers;
 mod drawn;
 mod faults;

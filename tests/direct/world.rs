@@ -118,12 +118,7 @@ impl World {
         let request = ExecProcessRequest {
             stdout: fifos.stdout.clone(),
             stderr: fifos.stderr.clone(),
-            spec: Some(protobuf::well_known_types::any::Any {
-                type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
-                value: process.to_string().into_bytes(),
-                ..Default::default()
-            })
-            .into(),
+            spec: Some(packed(process)).into(),
             ..self.shim.exec_request("c", &id, &["-"])
         };
         self.shim.tasks.exec(&request).await.unwrap();
@@ -140,6 +135,26 @@ impl World {
         };
         self.shim.delete("c", &id).await.unwrap();
         came
+    }
+
+    /// An exec that goes on, without streams; answers its id and pid.
+    pub async fn begin(&self, process: &Value) -> (String, u32) {
+        let number = self.execs.replace(self.execs.get() + 1);
+        let id = format!("x{number}");
+        let request = ExecProcessRequest {
+            spec: Some(packed(process)).into(),
+            ..self.shim.exec_request("c", &id, &["-"])
+        };
+        self.shim.tasks.exec(&request).await.unwrap();
+        let pid = self.shim.start_process("c", &id).await.unwrap();
+        (id, pid)
+    }
+
+    /// Ends one that goes on.
+    pub async fn kill(&self, id: &str) {
+        self.shim.kill("c", id, 9).await.unwrap();
+        assert_eq!(self.shim.wait("c", id).await.unwrap().exit_status, 137);
+        self.shim.delete("c", id).await.unwrap();
     }
 
     /// The exec by the runtime, which is a way that it always is.
@@ -265,7 +280,17 @@ impl World {
     /// Ends it all, and sees that nothing is left.
     pub async fn end(self) {
         self.shim.remove("c").await;
+        // crun keeps compiled filters for all containers to come.
+        let _ = fs::remove_dir_all(self.shim.state_dir().join(".cache"));
         self.shim.end().await;
+    }
+}
+
+fn packed(process: &Value) -> protobuf::well_known_types::any::Any {
+    protobuf::well_known_types::any::Any {
+        type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
+        value: process.to_string().into_bytes(),
+        ..Default::default()
     }
 }
 

@@ -130,6 +130,8 @@ fn what_is_the_runtimes() {
         ("args", json!(["/a/../b"])),
         ("args", json!(["/a//b"])),
         ("args", json!(["/a/"])),
+        ("args", json!(["/proc/self/exe"])),
+        ("env", json!(["PATH=/proc/self"])),
         ("args", json!(["x", "a\0b"])),
         ("env", Value::Null),
         ("env", json!(["A=b"])),
@@ -176,6 +178,8 @@ fn what_is_the_runtimes() {
             assert!(decided.is_err(), "{ways:?} {field} {value}");
         }
     }
+    let empty = [("args", json!(["/bin/true"])), ("env", json!([]))];
+    assert!(decided(&empty).iter().all(Result::is_err));
     for text in ["", "{", "[]", "{\"user\":{}} {}", "null"] {
         assert!(
             decide(text.as_bytes(), &kept(), Ways::Crun).is_err(),
@@ -230,6 +234,7 @@ proptest::proptest! {
             for path in wanted.candidates.iter().chain([&wanted.cwd]) {
                 let clean: std::path::PathBuf = std::path::Path::new(path).components().collect();
                 proptest::prop_assert!(path.starts_with('/') && clean.to_str() == Some(path));
+                proptest::prop_assert!(!path.starts_with("/proc/"));
                 proptest::prop_assert!(!path.contains("..") || path.split('/').all(|part| part != ".."));
             }
             proptest::prop_assert_eq!(&wanted.args, &args);

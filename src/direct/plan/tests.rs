@@ -46,6 +46,7 @@ fn called(ways: Ways, change: impl Fn(&mut Wanted, &mut Kept)) -> String {
         apparmor: Path::new("/proc/self/attr/exec"),
         owned: [false, true, true],
         last_capability: 3,
+        stub: [1, 2],
     };
     assert!(plan.orders().is_ok());
     let mut sheet = Sheet::new();
@@ -217,6 +218,7 @@ fn a_filter_in_the_way() {
             apparmor: Path::new(""),
             owned: [false; 3],
             last_capability: 0,
+            stub: [1, 2],
         };
         assert_eq!(plan.orders().is_ok(), passes, "{number} {nnp}");
     }
