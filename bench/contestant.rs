@@ -37,6 +37,8 @@ pub struct Contestant {
     pub binary: PathBuf,
     /// How a manager of its time asks it.
     pub dialect: Dialect,
+    /// What its shims have in their environment besides.
+    pub environment: &'static [(&'static str, &'static str)],
 }
 
 /// An OCI runtime.
@@ -157,6 +159,10 @@ impl Session {
         launch.grpc_address = dir.join("grpc.sock").to_string_lossy().into_owned();
         launch.ttrpc_address = events.address();
         launch.options = Some(options.clone());
+        let more = who.environment.iter();
+        launch
+            .environment
+            .extend(more.map(|(name, value)| ((*name).into(), (*value).into())));
         let sweep = Sweep {
             owner: Owner {
                 namespace: launch.namespace.clone(),

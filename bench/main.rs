@@ -33,12 +33,14 @@ use cotter::manager::signals::Signals;
 
 use board::Board;
 use contestant::{Contestant, Place, Runtime};
-use measures::{Scale, Seen, bursts, output, resources, spawns, tasks};
+use measures::{Scale, Seen, bursts, output, probes, resources, spawns, tasks};
 use targets::Sides;
 
 /// The pseudo-contestant that is no shim: the runtime called by hand, the pipe itself.
 const BARE: &str = "no shim";
 const OURS: &str = "cotter";
+/// Ours, where the shim does execs itself.
+const DIRECT: &str = "cotter, direct";
 /// Whom the targets are held against.
 const GO: &str = "Go, containerd 2.1";
 /// What a single contestant may take for a round, at the least.
@@ -119,6 +121,7 @@ fn contestants(board: &mut Board) -> Vec<Contestant> {
                 name: name.into(),
                 binary,
                 dialect,
+                environment: &[],
             });
         } else {
             let why = format!("no {}: run make tools and bench/peer", binary.display());
@@ -126,6 +129,20 @@ fn contestants(board: &mut Board) -> Vec<Contestant> {
         }
     }
     found
+}
+
+/// Those whose probes are compared: ours twice.
+fn probers(all: &[Contestant]) -> Vec<Contestant> {
+    let ours = all.iter().find(|who| who.name == OURS);
+    let direct = ours.map(|who| Contestant {
+        name: DIRECT.into(),
+        environment: &[("COTTER_EXEC_BY", "direct")],
+        ..who.clone()
+    });
+    let others = all
+        .iter()
+        .filter(|who| [OURS, GO].contains(&who.name.as_str()));
+    direct.into_iter().chain(others.cloned()).collect()
 }
 
 /// Until it is done or somebody has enough of it; either way nothing of it is left.
@@ -141,7 +158,7 @@ async fn run_or_stop() -> Result<bool> {
 async fn run() -> Result<bool> {
     let Asked { scale, only, out } = asked()?;
     let mut board = Board::default();
-    let mut profiles = Board::default();
+    let [mut profiles, mut probed] = [Board::default(), Board::default()];
     let all = contestants(&mut board);
     let [runc, crun] = [("runc", "RUNC_1_3"), ("crun", "CRUN_1_21")].map(|(name, tool)| Runtime {
         name,
@@ -157,6 +174,7 @@ async fn run() -> Result<bool> {
         name: BARE.into(),
         ..first.ok_or_else(|| Error::not_found("any shim"))?
     }];
+    let probers = probers(&all);
     let names: Vec<&str> = all.iter().map(|who| who.name.as_str()).collect();
 
     macro_rules! part {
@@ -175,7 +193,7 @@ async fn run() -> Result<bool> {
                     scale: &scale,
                 };
                 run.all($all, &mut place, &mut $board, $measure).await;
-                write(&out, &board, &profiles, &names, &machine)?;
+                write(&out, [&board, &profiles, &probed], &names, &machine)?;
             }
         }};
     }
@@ -200,6 +218,7 @@ async fn run() -> Result<bool> {
             [64, 16].map(|n| format!("exec, {n} at once, {name}, wall per exec (ms)")),
             |many, fewer| many / fewer,
         );
+        part!(probes::probes, runtime, rounds, 130, &probers, probed);
         part!(spawns::profile, runtime, rounds.min(3), 40, &all, profiles);
     }
     part!(tasks::calls, &crun, rounds, 45);
@@ -226,14 +245,21 @@ async fn run() -> Result<bool> {
         let size = fs::metadata(&who.binary).map_or(0, |m| m.len()) as f64 / 1024.0;
         board.note("size of the binary (KB)", &who.name, size);
     }
-    write(&out, &board, &profiles, &names, &machine)?;
+    write(&out, [&board, &profiles, &probed], &names, &machine)?;
     show(&out, begun.elapsed());
     Ok(!board.gaps().iter().any(|gap| gap.who == OURS))
 }
 
 /// What was found, for who waits for it.
 fn show(out: &Path, took: Duration) {
-    for file in ["table.md", "targets.md", "profile.md", "gaps.md"] {
+    for file in [
+        "table.md",
+        "targets.md",
+        "profile.md",
+        "probes.md",
+        "probe-targets.md",
+        "gaps.md",
+    ] {
         println!("{}", fs::read_to_string(out.join(file)).unwrap_or_default());
     }
     let minutes = took.as_secs_f64() / 60.0;
@@ -358,7 +384,12 @@ const CHARTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn write(out: &Path, board: &Board, profiles: &Board, names: &[&str], machine: &str) -> Result<()> {
+fn write(
+    out: &Path,
+    [board, profiles, probed]: [&Board; 3],
+    names: &[&str],
+    machine: &str,
+) -> Result<()> {
     let failed = |e: &std::io::Error| Error::io(format!("write to {}", out.display()), e);
     fs::create_dir_all(out).map_err(|e| failed(&e))?;
     let put = |name: &str, text: &str| fs::write(out.join(name), text).map_err(|e| failed(&e));
@@ -374,10 +405,15 @@ fn write(out: &Path, board: &Board, profiles: &Board, names: &[&str], machine: &
     let targets = report::targets(board, sides);
     put("targets.md", &format!("{machine}\n\n{targets}"))?;
     put("profile.md", &report::table(profiles, names, OURS, &[GO]))?;
-    put(
-        "gaps.md",
-        &format!("{}{}", report::gaps(board), report::gaps(profiles)),
-    )?;
+    let of_probes = Sides {
+        ours: DIRECT,
+        ..sides
+    };
+    let table = report::table(probed, &[DIRECT, OURS, GO], DIRECT, &[OURS, GO]);
+    put("probes.md", &format!("{machine}\n\n{table}"))?;
+    put("probe-targets.md", &report::targets(probed, of_probes))?;
+    let gaps = [board, profiles, probed].map(report::gaps);
+    put("gaps.md", &gaps.concat())?;
     let json = report::json(board, sides, machine);
     put("figures.json", &format!("{json:#}\n"))?;
     for (name, measure, title) in CHARTS {

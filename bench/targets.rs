@@ -63,6 +63,35 @@ pub const TARGETS: &[(&str, Goal)] = &[
     ("exits in a storm (1/s)", Goal::AtLeast(1.0)),
     ("time per exit, ", Goal::Own(1.25)),
     ("events (1/s)", Goal::AtLeast(1.0)),
+    // Of a shim that does execs itself.
+    ("probe alone, runc, p50 (ms)", Goal::AtMost(1.0 / 8.0)),
+    ("probe alone, runc, p50 (ms)", Goal::Own(3.0)),
+    (
+        "probe alone, runc, processor time (ms)",
+        Goal::AtMost(1.0 / 8.0),
+    ),
+    ("probe alone, crun, p50 (ms)", Goal::AtMost(1.0 / 5.0)),
+    ("probe alone, crun, p50 (ms)", Goal::Own(3.0)),
+    (
+        "probe alone, crun, processor time (ms)",
+        Goal::AtMost(1.0 / 3.0),
+    ),
+    (
+        "probe 16 at once, runc, wall per probe (ms)",
+        Goal::AtMost(1.0 / 5.0),
+    ),
+    (
+        "probe 16 at once, crun, wall per probe (ms)",
+        Goal::AtMost(1.0 / 2.0),
+    ),
+    (
+        "State under 16 probes at once, runc, p99 (ms)",
+        Goal::Own(3.0),
+    ),
+    (
+        "State under 16 probes at once, crun, p99 (ms)",
+        Goal::Own(3.0),
+    ),
 ];
 
 /// Whose columns a verdict is made of.

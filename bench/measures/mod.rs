@@ -2,6 +2,7 @@
 
 pub mod bursts;
 pub mod output;
+pub mod probes;
 pub mod resources;
 pub mod spawns;
 pub mod tasks;
@@ -25,6 +26,8 @@ pub struct Scale {
     pub cycles: usize,
     /// Execs one after another per round.
     pub execs: usize,
+    /// Execs per round that come alone.
+    pub probes: usize,
     /// Execs per round at each level of parallelism.
     pub parallel: usize,
     /// Calls per RPC and round.
@@ -55,6 +58,7 @@ impl Scale {
         rounds: 5,
         cycles: 10,
         execs: 100,
+        probes: 40,
         parallel: 64,
         calls: 100,
         storms: [500, 2000],
@@ -72,6 +76,7 @@ impl Scale {
         rounds: 1,
         cycles: 2,
         execs: 5,
+        probes: 3,
         parallel: 8,
         calls: 5,
         storms: [20, 40],

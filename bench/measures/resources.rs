@@ -75,6 +75,7 @@ pub async fn marginal(
         name: who.name.clone(),
         binary: charged.program(&who.binary, &place.dir)?,
         dialect: who.dialect,
+        environment: who.environment,
     };
     // One first: what all share is no shim's cost.
     let mut sessions = vec![Session::running(&who, runtime, place).await?];

@@ -137,6 +137,12 @@ pub fn decide(spec: &[u8], kept: &Kept, ways: Ways) -> Result<Wanted, Reason> {
     match () {
         () if has(&process.selinux_label) => return Err("it has an SELinux label"),
         () if has(&process.command_line) => return Err("its process spec is not understood"),
+        // Of crun 1.21 a name of no letters is one.
+        () if process.selinux_label.is_some()
+            || process.apparmor_profile.as_deref() == Some("") =>
+        {
+            return Err("its label is empty");
+        }
         () => {}
     }
     let capabilities = capabilities(process.capabilities)?;
@@ -160,8 +166,7 @@ pub fn decide(spec: &[u8], kept: &Kept, ways: Ways) -> Result<Wanted, Reason> {
     if !is_plain(&process.cwd) || is_of_processes(&process.cwd) {
         return Err("its working directory is no plain path");
     }
-    let apparmor = process.apparmor_profile.filter(|name| !name.is_empty());
-    let apparmor = apparmor.or_else(|| kept.apparmor.clone());
+    let apparmor = process.apparmor_profile.or_else(|| kept.apparmor.clone());
     if apparmor.as_ref().is_some_and(|name| !is_profile(name)) {
         return Err("its AppArmor profile has an odd name");
     }

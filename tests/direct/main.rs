@@ -9,9 +9,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod apparmor;
 mod containers;
 mod drawn;
-mod faults;
 mod filters;
 mod processes;
 mod refused;

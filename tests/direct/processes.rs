@@ -6,6 +6,7 @@ use super::common::shim::run;
 use super::world::{KNOWN, World};
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn each_is_the_same() {
     let none = json!({});
     let of = |names: &[&str]| {

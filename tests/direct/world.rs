@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::path::PathBuf;
 
 use cotter::dump::Dump;
 use cotter::manager::dialect::Dialect;
@@ -26,8 +25,6 @@ pub type Came = Result<(u32, String), String>;
 /// A running container.
 pub struct World {
     pub shim: Shim,
-    /// Its init, as the host counts.
-    pub init: u32,
     execs: Cell<u32>,
 }
 
@@ -69,28 +66,17 @@ impl World {
         let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         change(&mut config);
         fs::write(path, config.to_string()).unwrap();
-        let init = shim.create("c").await.unwrap();
-        Self {
-            shim,
-            init,
-            execs: Cell::new(0),
-        }
-        .started()
-        .await
+        shim.create("c").await.unwrap();
+        shim.start_process("c", "").await.unwrap();
+        Self::around(shim)
     }
 
     /// Of a shim whose container runs.
     pub fn around(shim: Shim) -> Self {
         Self {
             shim,
-            init: 0,
             execs: Cell::new(0),
         }
-    }
-
-    async fn started(self) -> Self {
-        self.shim.start_process("c", "").await.unwrap();
-        self
     }
 
     /// An OCI process that runs this, with these fields set otherwise.
@@ -259,11 +245,6 @@ impl World {
         let limit = ttrpc::context::with_duration(LIMIT);
         let answer = client.dump(limit, &request).await.unwrap();
         Dump::from_json(&answer.json).unwrap()
-    }
-
-    /// The container's root directory, as the host sees it.
-    pub fn root(&self) -> PathBuf {
-        format!("/proc/{}/root", self.init).into()
     }
 
     /// Has the runtime do something to the container that the shim is not asked for.

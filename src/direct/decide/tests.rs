@@ -78,7 +78,6 @@ fn what_is_taken_as_it_is_said() {
         ("apparmorProfile", json!("docker-default")),
         ("terminal", json!(false)),
         ("consoleSize", json!({ "height": 1, "width": 2 })),
-        ("selinuxLabel", json!("")),
         ("rlimits", json!([])),
         (
             "capabilities",
@@ -98,12 +97,23 @@ fn what_is_taken_as_it_is_said() {
     assert_eq!(wanted.capabilities.ambient, Set(1));
 }
 
+#[track_caller]
+fn are_the_runtimes(cases: &[(&str, Value)]) {
+    for (field, value) in cases {
+        for (ways, decided) in ALL.into_iter().zip(decided(&[(field, value.clone())])) {
+            assert!(decided.is_err(), "{ways:?} {field} {value}");
+        }
+    }
+}
+
 /// Whatever runtimes read in different ways, would refuse, or do for themselves too.
 #[test]
 fn what_is_the_runtimes() {
-    for (field, value) in [
+    are_the_runtimes(&[
         ("terminal", json!(true)),
         ("selinuxLabel", json!("a:b:c:d")),
+        ("selinuxLabel", json!("")),
+        ("apparmorProfile", json!("")),
         ("apparmorProfile", json!("a b")),
         ("apparmorProfile", json!("a\n")),
         ("apparmorProfile", json!("x".repeat(256))),
@@ -133,6 +143,12 @@ fn what_is_the_runtimes() {
         ("args", json!(["/proc/self/exe"])),
         ("env", json!(["PATH=/proc/self"])),
         ("args", json!(["x", "a\0b"])),
+    ]);
+}
+
+#[test]
+fn surroundings_that_are_the_runtimes() {
+    are_the_runtimes(&[
         ("env", Value::Null),
         ("env", json!(["A=b"])),
         ("env", json!(["PATH=/bin", "A"])),
@@ -173,11 +189,7 @@ fn what_is_the_runtimes() {
             "rlimits",
             json!([{ "type": "RLIMIT_CORE", "hard": 1, "soft": 1 }, { "type": "RLIMIT_CORE", "hard": 1, "soft": 1 }]),
         ),
-    ] {
-        for (ways, decided) in ALL.into_iter().zip(decided(&[(field, value.clone())])) {
-            assert!(decided.is_err(), "{ways:?} {field} {value}");
-        }
-    }
+    ]);
     let empty = [("args", json!(["/bin/true"])), ("env", json!([]))];
     assert!(decided(&empty).iter().all(Result::is_err));
     for text in ["", "{", "[]", "{\"user\":{}} {}", "null"] {
