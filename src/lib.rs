@@ -20,6 +20,7 @@
 //! - [`lifecycle`], the heart, pure; [`monitor`], who reaps;
 //! - [`container`], what a container is, and the operations on it; [`sensing`], what the kernel tells of it; [`service`],
 //!   their face to the manager;
+//! - `direct`, an exec without its runtime, and `stub/`, the program that enters the container for it;
 //! - [`runtime`], [`stdio`], [`mount`] and [`cgroup`], the hands; [`program`], how a process is started;
 //! - [`events`], what is told; [`shim`], the process around it all; [`options`], what a manager may ask of it;
 //! - [`blocking`] and [`mod@apart`], where what may hang is done; `slices`, where what may be long is; [`in_memory`],
@@ -50,6 +51,7 @@
 //! | announce | to tell a process's start; from then on its exit may be told |
 //! | publish | to send an event to the manager; *settled*: it has taken it, or never will |
 //! | journal | the file in a bundle with the events that no manager has taken |
+//! | stub | the program that enters a container in the shim's place; *orders*: the system calls it is to make |
 //! | relay | what moves one stream's bytes between a container and a FIFO, file or *logger* |
 //! | stranger | a child of ours that no start of ours made: an *orphan*, adopted when its parent died |
 //! | stray | what a failed exec's call has left behind, proven to be that call's |

@@ -257,3 +257,91 @@ fn last_capability() -> Result<usize, Reason> {
     LAST.get_or_init(read)
         .ok_or("the kernel does not tell its capabilities")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroups_are_the_runtimes_and_all_of_them() {
+        let names =
+            |names: &str| -> Vec<String> { names.split_whitespace().map(str::to_owned).collect() };
+        let (memory, pids, unified) = (names("memory"), names("cpu pids"), Vec::new());
+        let all = [
+            (&memory, "/cg/memory", "/cg/memory/c"),
+            (&pids, "/cg/pids", "/cg/pids/c"),
+            (&unified, "/cg/unified", "/cg/unified/c"),
+        ];
+        let joined = all.map(|(controllers, mount_point, dir)| Joined {
+            controllers,
+            mount_point: Path::new(mount_point),
+            dir: Path::new(dir),
+        });
+        let expected = Groups {
+            v1: vec!["/cg/memory/c".into()],
+            pids: Some("/cg/pids/c".into()),
+            v2: Some("/cg/unified/c".into()),
+        };
+        let of = |paths: &[&str]| Cgroups::In(paths.iter().map(Into::into).collect());
+        let whole = ["/cg/memory/c", "/cg/pids/c", "/cg/unified/c"];
+        for (kept, is_known) in [
+            (of(&whole), true),
+            (Cgroups::Below("/c".into()), true),
+            (of(&whole[..2]), false),
+            (
+                of(&["/cg/memory/c", "/cg/pids/c", "/cg/unified/c", "/cg/cpu/c"]),
+                false,
+            ),
+            (of(&["/cg/memory/c", "/cg/pids/c", "/cg/unified/d"]), false),
+            (of(&[]), false),
+            (Cgroups::Below("/d".into()), false),
+            (Cgroups::Below("/".into()), false),
+            (Cgroups::Below(String::new()), false),
+        ] {
+            let groups = groups(&joined, &kept);
+            assert_eq!(
+                groups,
+                if is_known {
+                    Ok(expected.clone())
+                } else {
+                    Err(MOVED)
+                },
+                "{kept:?}"
+            );
+        }
+        // In none of its own.
+        assert_eq!(groups(&[], &of(&[])), Err(MOVED));
+    }
+
+    #[test]
+    fn pipes_become_the_users_and_others_are_the_runtimes() {
+        let pipe = || nix::unistd::pipe().map(|(_, write)| write).ok();
+        let file = || fs::File::open("/dev/null").ok().map(Into::into);
+        let given = |stdin, stdout| Fds {
+            stdin,
+            stdout,
+            ..Fds::default()
+        };
+        assert_eq!(owned(&given(None, None)), Ok([false; 3]));
+        assert_eq!(owned(&given(pipe(), None)), Ok([true, false, false]));
+        assert_eq!(owned(&given(pipe(), pipe())), Ok([true, true, false]));
+        assert!(owned(&given(pipe(), file())).is_err());
+    }
+
+    #[test]
+    fn a_program_is_known_by_its_file() {
+        let [sh, ls] = ["sh", "ls"].map(|name| Identity::of(Path::new(name)).unwrap());
+        assert_eq!(sh.is_there(), Ok(()));
+        let replaced = Identity {
+            inode: ls.inode + 1,
+            ..sh.clone()
+        };
+        assert!(replaced.is_there().is_err());
+        let gone = Identity {
+            path: "/no/such".into(),
+            ..sh
+        };
+        assert!(gone.is_there().is_err());
+        assert_eq!(Identity::of(Path::new("/etc")), None);
+    }
+}

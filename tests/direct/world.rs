@@ -136,6 +136,28 @@ impl World {
         (id, pid)
     }
 
+    /// An exec whose start is answered by nobody.
+    pub async fn begun_in_vain(&self, process: &Value) {
+        let request = ExecProcessRequest {
+            spec: Some(packed(process)).into(),
+            ..self.shim.exec_request("c", "vain", &["-"])
+        };
+        self.shim.tasks.exec(&request).await.unwrap();
+        self.shim.start_process("c", "vain").await.unwrap_err();
+    }
+
+    /// What `delete` leaves of a shim that was killed is nothing.
+    pub async fn gone(self) {
+        self.shim.launch.delete().await.unwrap();
+        // The bundle is the manager's to remove.
+        for left in self.shim.left_in_bundles() {
+            fs::remove_file(&left)
+                .or_else(|_| fs::remove_dir_all(left))
+                .unwrap();
+        }
+        self.shim.end_of_the_gone().await;
+    }
+
     /// Ends one that goes on.
     pub async fn kill(&self, id: &str) {
         self.shim.kill("c", id, 9).await.unwrap();

@@ -14,6 +14,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use cotter::cgroup::{Metrics, host_pressure};
+use cotter::dump::Dump;
 use cotter::error::{Error, Result};
 use cotter::kin::Stat;
 use cotter::monitor::children;
@@ -23,7 +24,7 @@ use cotter::proto::{Any, cgroups_v1, cgroups_v2, unpack};
 use cotter::shown;
 
 use crate::ask::Ask;
-use crate::list;
+use crate::{dump, list};
 use cotter::manager::client::Tasks;
 use cotter::manager::dialect::Endpoint;
 use cotter::manager::places;
@@ -47,6 +48,8 @@ pub struct Report {
     pressure: Vec<(&'static str, PSIStats)>,
     /// The pressure is not the container's.
     of_the_host: bool,
+    /// Who put its execs into it, where that may be the shim: why not, if the runtime; how many.
+    execs: Vec<(Option<String>, u64)>,
 }
 
 /// What a container uses, whichever manager made it; `home` is where the tool keeps its own.
@@ -57,7 +60,8 @@ pub async fn stats(ask: &Ask, home: &Path) -> Result<Report> {
     let (chosen, _) = ask.bundles(home)?;
     let bundle = places::only(&chosen, ask.id.as_deref().unwrap_or("it"))?;
     let id = bundle.id.as_str();
-    let tasks = Tasks::connect(&Endpoint::load(&bundle.path)?).await?;
+    let endpoint = Endpoint::load(&bundle.path)?;
+    let tasks = Tasks::connect(&endpoint).await?;
     let (pid, status, code) = list::state(&tasks, id).await?;
     if status == Status::STOPPED {
         let what = format!("container {id} has stopped ({code}) and uses nothing any more");
@@ -74,7 +78,25 @@ pub async fn stats(ask: &Ask, home: &Path) -> Result<Report> {
     };
     report.add(&metrics(&answer.stats.unwrap_or_default())?);
     report.figures.push(("pids", "zombies", zombies(&pids)));
+    // Another shim has no such answer.
+    if let Ok(dump) = dump::ask(&endpoint, true).await {
+        report.execs = execs(&dump, id);
+    }
     Ok(report)
+}
+
+/// Who put how many execs of a container into it, as its shim tells.
+fn execs(dump: &Dump, id: &str) -> Vec<(Option<String>, u64)> {
+    let rows = dump.section("execs by").and_then(Value::as_array);
+    let own = rows
+        .into_iter()
+        .flatten()
+        .filter(|row| row["container"] == id);
+    let read = own.filter_map(|row| {
+        let reason = row["reason"].as_str().map(str::to_owned);
+        Some((reason, row["execs"].as_u64()?))
+    });
+    read.collect()
 }
 
 fn metrics(any: &Any) -> Result<Metrics> {
@@ -234,6 +256,17 @@ impl Report {
             pressure.insert((*resource).into(), both.into());
         }
         all.insert("pressure".into(), pressure.into());
+        if !self.execs.is_empty() {
+            let direct = self.execs.iter().find(|(reason, _)| reason.is_none());
+            let runtime = self
+                .execs
+                .iter()
+                .filter_map(|(reason, count)| Some((reason.clone()?, json!(count))));
+            let runtime: Map<String, Value> = runtime.collect();
+            let execs =
+                json!({"by_shim": direct.map_or(0, |(_, count)| *count), "by_runtime": runtime});
+            all.insert("execs".into(), execs);
+        }
         Value::Object(all)
     }
 
@@ -285,6 +318,11 @@ impl Report {
                 pids("zombies").map(|zombies| format!("{zombies} zombies")),
             ],
         );
+        let execs = self.execs.iter().map(|(reason, count)| match reason {
+            None => format!("{count} by the shim"),
+            Some(reason) => format!("{count} by the runtime ({reason})"),
+        });
+        line("execs", &execs.map(Some).collect::<Vec<_>>());
         let whose = match (self.pressure.is_empty(), self.of_the_host) {
             (true, _) => "not kept by this kernel",
             (_, true) => "of the whole machine (cgroup v1 keeps none of a container):",

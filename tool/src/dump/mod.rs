@@ -150,7 +150,11 @@ async fn look(bundles: &[Bundle], quiet: bool) -> Shim {
     shim
 }
 
-async fn ask(endpoint: &Endpoint, quiet: bool) -> Result<Dump> {
+/// What a shim says of itself; `quiet`: without a trace in log and bundle.
+///
+/// # Errors
+/// It does not answer in time, or knows no such question.
+pub async fn ask(endpoint: &Endpoint, quiet: bool) -> Result<Dump> {
     let asked = async {
         let client = Client::connect(&endpoint.address).await.map_err(|why| {
             let what = format!("connect to {}: {why}", endpoint.address);

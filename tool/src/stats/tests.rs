@@ -110,3 +110,18 @@ fn other_stats_are_refused() {
     };
     assert!(metrics(&other).is_err());
 }
+
+#[test]
+fn who_put_execs_into_it() {
+    let mut report = v2();
+    assert!(!report.text().contains("execs") && report.json().get("execs").is_none());
+    let rows = r#"{"execs by": [
+        {"container": "web", "by": "shim", "reason": null, "execs": 7},
+        {"container": "web", "by": "runtime", "reason": "it has a terminal", "execs": 2},
+        {"container": "other", "by": "shim", "reason": null, "execs": 9}]}"#;
+    report.execs = execs(&Dump::from_json(rows).unwrap(), "web");
+    let told = "  execs     7 by the shim, 2 by the runtime (it has a terminal)\n";
+    assert!(report.text().contains(told), "{}", report.text());
+    let expected = json!({"by_shim": 7, "by_runtime": {"it has a terminal": 2}});
+    assert_eq!(report.json()["execs"], expected);
+}
