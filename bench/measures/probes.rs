@@ -62,6 +62,7 @@ pub async fn probes(
     load.await.map_err(|e| Error::unknown(e.to_string()))??;
     let under = format!("State under 16 probes at once, {}", runtime.name);
     quantiles(&mut seen, &under, &times);
+    tokio::time::sleep(scale.rest).await;
     let memory = crate::proc::memory(shim)?.anonymous;
     let after = format!("private memory after probes, {} (KB)", runtime.name);
     seen.push((after, memory));

@@ -137,6 +137,7 @@ impl Registry {
             self.count.send_replace(slots.by_id.len());
             if slots.by_id.is_empty() {
                 self.shared.sensors.kernel_log.rest();
+                crate::direct::rest();
             }
         }
     }

@@ -4,6 +4,7 @@
 //! Invariant: what cannot be told is a reason for the runtime, never a guess.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -66,15 +67,18 @@ impl Known {
             return Err("the shim may not use all processors, and runtimes let execs do so");
         }
         let binary = exec.runtime.binary.clone();
-        let directory = exec.runtime.root.join(exec.id);
-        let identity = elsewhere("look at", &binary.clone(), move || Identity::of(&binary)).await?;
-        let identity = identity.ok_or(BINARY)?;
+        let look = move || {
+            let identity = Identity::of(&binary).ok_or(BINARY)?;
+            identity.is_no_script().map(|()| identity)
+        };
+        let identity = elsewhere("look at", &exec.runtime.binary, look).await??;
         let text = exec.runtime.version().await.map_err(|_| BINARY)?;
         let ways = Ways::of(&String::from_utf8_lossy(&text));
         let ways = ways.ok_or("this version of the runtime is not known")?;
-        let taken = filter.cloned();
-        let read = move || read(&directory, ways, taken);
-        let (kept, filter) = elsewhere("read", &exec.runtime.root.join(exec.id), read).await??;
+        let (directory, taken) = (exec.runtime.root.join(exec.id), filter.cloned());
+        let place = directory.clone();
+        let read = move || read(&place, ways, taken);
+        let (kept, filter) = elsewhere("read", &directory, read).await??;
         Ok(Self {
             groups: groups(&joined, &kept.cgroups)?,
             kept,
@@ -101,6 +105,16 @@ impl Identity {
                 changed: (file.ctime(), file.ctime_nsec()),
             })
         })
+    }
+
+    /// A script may do more than the runtime that it calls, and answers with that one's version.
+    fn is_no_script(&self) -> Result<(), Reason> {
+        let mut begins = [0; 4];
+        let read = fs::File::open(&self.path).and_then(|mut file| file.read_exact(&mut begins));
+        match (read, &begins) {
+            (Ok(()), b"\x7fELF") => Ok(()),
+            _ => Err("its runtime is a script, which may do more than the runtime"),
+        }
     }
 
     /// Whether it is still that file. Asks its disk.
@@ -332,6 +346,7 @@ mod tests {
     fn a_program_is_known_by_its_file() {
         let [sh, ls] = ["sh", "ls"].map(|name| Identity::of(Path::new(name)).unwrap());
         assert_eq!(sh.is_there(), Ok(()));
+        assert_eq!(sh.is_no_script(), Ok(()));
         let replaced = Identity {
             inode: ls.inode + 1,
             ..sh.clone()

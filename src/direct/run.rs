@@ -149,7 +149,7 @@ async fn converse(
     let own = monitor.clone();
     let start = move |wanted: &dyn Fn() -> bool| {
         may()?;
-        let started = program(&orders, given, theirs).and_then(|program| match wanted() {
+        let started = program(&orders, given, theirs).and_then(|(_stub, program)| match wanted() {
             true => own.spawn_by(what, || program.start()),
             false => Err(io::ErrorKind::TimedOut.into()),
         });
@@ -191,12 +191,13 @@ fn sockets() -> io::Result<(AsyncFd<OwnedFd>, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-/// The stub with all that it is given.
-fn program(orders: &[u8], given: Given, told: OwnedFd) -> io::Result<Program> {
+/// The stub with all that it is given, and its file, which is to be kept until it runs.
+fn program(orders: &[u8], given: Given, told: OwnedFd) -> io::Result<(OwnedFd, Program)> {
     let mut sheet = File::from(memfd_create("cotter-orders", MFdFlags::MFD_CLOEXEC)?);
     sheet.write_all(orders)?;
     io::Seek::rewind(&mut sheet)?;
-    let mut program = Program::new(stub::path()?);
+    let (stub, path) = stub::open()?;
+    let mut program = Program::new(path);
     clean_environment(&mut program);
     program.env_clear();
     program.called("cotter-stub");
@@ -218,7 +219,7 @@ fn program(orders: &[u8], given: Given, told: OwnedFd) -> io::Result<Program> {
             program.descriptor(number.unsigned_abs() as usize, fd);
         }
     }
-    Ok(program)
+    Ok((stub, program))
 }
 
 /// Takes messages until whoever can send any has ended, or is another program.

@@ -22,12 +22,14 @@ const LOWEST: i32 = 16;
 
 static MADE: Mutex<Option<File>> = Mutex::new(None);
 
-/// Where it is to be run from. The path is this process's, and stays.
+/// Where it is to be run from: a path of this process's, as long as the descriptor is open.
 ///
 /// # Errors
 /// It cannot be made, or may not be run.
-pub fn path() -> io::Result<PathBuf> {
-    made(|file| Ok(format!("/proc/self/fd/{}", file.as_raw_fd()).into()))
+pub fn open() -> io::Result<(OwnedFd, PathBuf)> {
+    let own = made(high)?;
+    let path = format!("/proc/self/fd/{}", own.as_raw_fd());
+    Ok((own, path.into()))
 }
 
 /// Its file's device and inode, as the kernel has them.
@@ -40,6 +42,12 @@ pub fn identity() -> io::Result<[usize; 2]> {
         let word = |number: u64| usize::try_from(number).map_err(io::Error::other);
         Ok([word(file.dev())?, word(file.ino())?])
     })
+}
+
+/// Takes no more memory, nor a descriptor, until it is used again.
+pub fn forget() {
+    let made = MADE.lock();
+    *made.unwrap_or_else(std::sync::PoisonError::into_inner) = None;
 }
 
 fn made<T>(of: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
@@ -76,7 +84,12 @@ fn make() -> io::Result<File> {
     let read = OpenOptions::new()
         .read(true)
         .open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    let high = fcntl(&read, FcntlArg::F_DUPFD_CLOEXEC(LOWEST))?;
+    Ok(read)
+}
+
+/// Another descriptor of the file, which is none that a child is given.
+fn high(file: &File) -> io::Result<OwnedFd> {
+    let high = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(LOWEST))?;
     // SAFETY: the kernel has just made it, and nothing else knows it.
-    Ok(File::from(unsafe { OwnedFd::from_raw_fd(high) }))
+    Ok(unsafe { OwnedFd::from_raw_fd(high) })
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::common::shim::run;
+use super::steps::{Blow, Steps};
 use super::world::{KNOWN, World};
 
 #[test]
@@ -53,7 +54,6 @@ fn in_the_runtimes_words() {
                     continue;
                 }
                 world.is_the_runtimes(&process, reason).await.ok();
-                // So many failures in a row would make all that follow the runtime's.
                 let good = World::process(&["true"], &[]);
                 assert_eq!(world.directly(&good).await, Ok((0, String::new())));
             }
@@ -68,23 +68,32 @@ fn after_three_failures_in_a_row() {
     for runtime in KNOWN {
         run(async {
             let world = World::new(runtime).await;
-            let bad = World::process(&["no-such-program"], &[]);
             let good = World::process(&["true"], &[]);
+            let fine = Ok((0, String::new()));
+            let fails = async || {
+                let steps = Steps::of(world.shim.pid(), 7, Blow::Kill);
+                let came = world.is_the_runtimes(&good, "the stub was ended").await;
+                drop(steps);
+                assert_eq!(came, fine);
+            };
             for _ in 0..2 {
+                fails().await;
+            }
+            assert_eq!(world.directly(&good).await, fine);
+            // What fails because of what was asked for does not count.
+            let bad = World::process(&["no-such-program"], &[]);
+            for _ in 0..4 {
                 world
                     .is_the_runtimes(&bad, "could not be run")
                     .await
                     .unwrap_err();
             }
-            world.directly(&good).await.unwrap();
+            assert_eq!(world.directly(&good).await, fine);
             for _ in 0..3 {
-                world
-                    .is_the_runtimes(&bad, "could not be run")
-                    .await
-                    .unwrap_err();
+                fails().await;
             }
             let came = world.is_the_runtimes(&good, "too many attempts").await;
-            assert_eq!(came, Ok((0, String::new())));
+            assert_eq!(came, fine);
             world.end().await;
         });
     }

@@ -100,19 +100,36 @@ fn a_runtime_that_is_replaced() {
     for runtime in KNOWN {
         run(async {
             let dir = super::common::TempDir::new("cotter-t");
-            let own = dir.path().join("runtime");
-            let script = format!(
-                "#!/bin/sh\nexec {} \"$@\"\n",
-                super::common::tool(runtime).display()
-            );
-            super::common::write_program(&own, &script);
+            let [own, new] = ["runtime", "new"].map(|name| dir.path().join(name));
+            for copy in [&own, &new] {
+                fs::copy(super::common::tool(runtime), copy).unwrap();
+            }
             let world = World::new(own.to_str().unwrap()).await;
             let process = World::process(&["true"], &[]);
             world.directly(&process).await.unwrap();
-            let new = dir.path().join("new");
-            super::common::write_program(&new, &script);
             fs::rename(new, own).unwrap();
             let came = world.is_the_runtimes(&process, "is another than").await;
+            assert_eq!(came, Ok((0, String::new())));
+            world.end().await;
+        });
+    }
+}
+
+/// It answers with the version of whom it calls, and may do more.
+#[test]
+fn a_runtime_that_is_a_script() {
+    for runtime in KNOWN {
+        run(async {
+            let dir = super::common::TempDir::new("cotter-t");
+            let own = dir.path().join("runtime");
+            let real = super::common::tool(runtime);
+            super::common::write_program(
+                &own,
+                format!("#!/bin/sh\nexec {} \"$@\"\n", real.display()),
+            );
+            let world = World::new(own.to_str().unwrap()).await;
+            let process = World::process(&["true"], &[]);
+            let came = world.is_the_runtimes(&process, "is a script").await;
             assert_eq!(came, Ok((0, String::new())));
             world.end().await;
         });

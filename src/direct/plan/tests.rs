@@ -69,6 +69,7 @@ fn called(ways: Ways, change: impl Fn(&mut Wanted, &mut Kept)) -> String {
 fn name(number: usize, args: [Option<usize>; 6]) -> String {
     let prctl = |option: usize| match i32::try_from(option).unwrap() {
         libc::PR_SET_DUMPABLE => "hide",
+        libc::PR_SET_NAME => "name",
         libc::PR_SET_NO_NEW_PRIVS => "nnp",
         libc::PR_CAPBSET_DROP => "drop",
         libc::PR_SET_KEEPCAPS => "keep",
@@ -113,8 +114,8 @@ fn the_order_is_each_runtimes() {
         }
     };
     let user = "drop keep own… groups gid uid keep capset ambient";
-    let runc = "hide close open write open write open… join fork tell exit";
-    let crun = "hide close open write open… join fork tell exit";
+    let runc = "hide name close open write open write open… join fork tell exit";
+    let crun = "hide name close open write open… join fork tell exit";
     let born = "write join close tell session";
     for (ways, nnp, expected) in [
         (
