@@ -79,7 +79,7 @@ const ROOMS: [(&str, &str); 34] = [
          monitor mount options pidfd program proto runtime sensing service shown spec times",
     ),
     // The other side.
-    ("manager", "error events pidfd proto shown spec"),
+    ("manager", "error events mount pidfd proto shown spec"),
     ("fuzzing", "cgroup limits mount runtime"),
     ("bin", "error program shim shown"),
 ];

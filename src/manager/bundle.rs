@@ -19,6 +19,7 @@ use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::mount::mountinfo::{self, Entry};
 
 /// How many lines of a log are kept.
 const LOG_LINES: usize = 1000;
@@ -164,13 +165,11 @@ fn remove(path: &Path) -> Result<()> {
 
 fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let table = fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|why| Error::io("read /proc/self/mountinfo", &why))?;
-    Ok(table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        // A path of ours has no character that the table escapes, so these compare as they are.
-        .map(PathBuf::from)
-        .filter(|mount| mount.starts_with(&path))
-        .collect())
+    let below = |entry: Entry| {
+        entry
+            .mount_point
+            .starts_with(&path)
+            .then_some(entry.mount_point)
+    };
+    mountinfo::read(below).map_err(|why| Error::io("read /proc/self/mountinfo", &why))
 }

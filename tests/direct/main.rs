@@ -14,6 +14,7 @@ mod containers;
 mod drawn;
 mod faults;
 mod filters;
+mod managed;
 mod processes;
 mod refused;
 mod seen;

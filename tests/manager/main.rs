@@ -8,6 +8,7 @@
 
 mod bad;
 mod library;
+mod odd;
 #[path = "../common/peek.rs"]
 mod peek;
 #[path = "../common/cotter.rs"]

@@ -100,10 +100,12 @@ impl Home {
     pub fn ids(&self) -> Result<Vec<String>> {
         let path = self.containers();
         let failed = |why| Error::io(format_args!("read {}", path.display()), &why);
-        let mut ids = fs::read_dir(&path)
-            .map_err(failed)?
-            .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into()))
-            .collect::<Result<Vec<String>>>()?;
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            // What is called otherwise is somebody else's.
+            ids.extend(name.into_string().ok().filter(|id| self.bundle(id).is_ok()));
+        }
         ids.sort();
         Ok(ids)
     }

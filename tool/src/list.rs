@@ -3,6 +3,8 @@
 //! Invariant: a verb on one container touches no other; `ps` shows a container even if its shim is
 //! gone, and `rm` removes even that.
 
+use std::time::Duration;
+
 use cotter::error::{Code, Error, Result};
 use cotter::proto::task::Status;
 use cotter::shown;
@@ -15,6 +17,9 @@ use cotter::manager::dialect::Endpoint;
 use cotter::manager::events::EventServer;
 use cotter::manager::request;
 
+/// How long a shim may take to say in which state a container is.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// One line of `cotter ps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -22,7 +27,7 @@ pub struct Row {
     pub id: String,
     /// The pid of its init process; 0 if there is none.
     pub pid: u32,
-    /// E.g. `running`; `lost` when the shim is gone.
+    /// E.g. `running`; `lost` when the shim is gone, `no answer` when it is there and says nothing.
     pub status: String,
     /// The command.
     pub command: Vec<String>,
@@ -58,7 +63,7 @@ pub async fn ps(home: &Home) -> Result<Vec<Row>> {
         let (pid, status) = match state_in(home, &id).await {
             Ok((pid, Status::STOPPED, code)) => (pid, format!("stopped ({code})")),
             Ok((pid, status, _)) => (pid, name(status).to_owned()),
-            Err(_) => (0, "lost".to_owned()),
+            Err(why) => (0, unknown(&why).to_owned()),
         };
         rows.push(Row {
             id,
@@ -68,6 +73,15 @@ pub async fn ps(home: &Home) -> Result<Vec<Row>> {
         });
     }
     Ok(rows)
+}
+
+/// What can be said of a container whose shim does not tell.
+fn unknown(why: &Error) -> &'static str {
+    match why.code {
+        Code::NotFound | Code::Unavailable => "lost",
+        Code::DeadlineExceeded => "no answer",
+        _ => "unknown",
+    }
 }
 
 pub(super) fn name(status: Status) -> &'static str {
@@ -88,7 +102,7 @@ pub(super) async fn state(tasks: &Tasks, id: &str) -> Result<(u32, Status, u32)>
 }
 
 async fn state_in(home: &Home, id: &str) -> Result<(u32, Status, u32)> {
-    state(&connect(home, id).await?, id).await
+    state(&connect(home, id).await?.within(ANSWER), id).await
 }
 
 async fn connect(home: &Home, id: &str) -> Result<Tasks> {

@@ -1,6 +1,6 @@
 //! `cotter`: runs containers through a shim, for people and for trying things out.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)] // It is made to be read.
+#![allow(clippy::print_stderr)] // It is made to be read.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod args;
@@ -11,7 +11,8 @@ mod list;
 mod run;
 mod stats;
 
-use std::io::Write;
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,7 +49,9 @@ fn main() -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let result = parse(std::env::args().skip(1)).and_then(|verb| runtime.block_on(obey(verb)));
+    let result = arguments()
+        .and_then(parse)
+        .and_then(|verb| runtime.block_on(obey(verb)));
     // Not for ever: a write to a standard output that nobody reads may be under way.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match result {
@@ -57,6 +60,31 @@ fn main() -> ExitCode {
             eprintln!("cotter: {}", shown::line(&why.to_string()));
             ExitCode::from(blame(&why))
         }
+    }
+}
+
+/// The command line, which has to be text: ids, options and what goes into config.json are.
+fn arguments() -> Result<Vec<String>> {
+    let text = |(number, arg): (usize, OsString)| {
+        arg.into_string().map_err(|arg| {
+            let shown = arg.to_string_lossy();
+            Error::invalid_argument(format!("argument {}, {shown:?}, is not UTF-8", number + 1))
+        })
+    };
+    std::env::args_os().skip(1).enumerate().map(text).collect()
+}
+
+/// Writes to standard output. Whoever reads it may have enough of it, as with `head`.
+///
+/// # Errors
+/// It cannot be written.
+fn say(text: &str) -> Result<()> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::io("write to standard output", &why))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -72,14 +100,14 @@ async fn obey(verb: Verb) -> Result<u8> {
             return Ok(u8::try_from(status).unwrap_or(u8::MAX));
         }
         Verb::Ps => {
-            print!("{}", list::text(&list::ps(&home()?).await?));
+            say(&list::text(&list::ps(&home()?).await?))?;
         }
         Verb::Kill { id, signal } => list::kill(&home()?, &id, signal).await?,
         Verb::Stats(ask) => {
             let report = stats::stats(&ask, &own()).await?;
             match ask.json {
-                true => println!("{}", shown::json(&report.json().to_string())),
-                false => print!("{}", report.text()),
+                true => say(&format!("{}\n", shown::json(&report.json().to_string())))?,
+                false => say(&report.text())?,
             }
         }
         Verb::Remove { ids, force } => {
@@ -91,13 +119,13 @@ async fn obey(verb: Verb) -> Result<u8> {
         Verb::Dump(ask) => {
             let shims = dump::dump(&ask, &own()).await?;
             match ask.json {
-                true => println!("{}", dump::json(&shims)),
-                false => print!("{}", dump::text(&shims)),
+                true => say(&format!("{}\n", dump::json(&shims)))?,
+                false => say(&dump::text(&shims))?,
             }
             return Ok(u8::from(shims.iter().any(|shim| shim.problem.is_some())));
         }
-        Verb::Help => print!("{HELP}"),
-        Verb::Version => println!("cotter {}", env!("CARGO_PKG_VERSION")),
+        Verb::Help => say(HELP)?,
+        Verb::Version => say(&format!("cotter {}\n", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(0)
 }

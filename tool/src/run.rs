@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use protobuf::MessageField;
 use serde_json::Value;
 
-use cotter::error::{Code, Error, Result};
+use cotter::error::{Error, Result};
 use cotter::proto::pack;
 use cotter::proto::task::*;
 use cotter::shown;
@@ -94,8 +94,9 @@ pub async fn run(home: &Home, options: &Options) -> Result<u32> {
     let result = session.run(options, &mut signals).await;
     if options.detach && result.is_ok() {
         bundle.keep();
-        let _ = writeln!(stdout(), "{id}");
-        return Ok(0);
+        return crate::say(&format!("{id}\n"))
+            .map(|()| 0)
+            .map_err(|why| why.context(format_args!("container {id} runs")));
     }
     let ended = session.end().await;
     if options.debug || result.is_err() {
@@ -103,8 +104,20 @@ pub async fn run(home: &Home, options: &Options) -> Result<u32> {
             let _ = writeln!(stderr(), "shim: {}", shown::line(&line));
         }
     }
+    if let Err(why) = ended {
+        // It may still have its container, and all that is in there.
+        bundle.keep();
+        let kept = format!(
+            "container {id} is kept in {}, see cotter rm -f",
+            path.display()
+        );
+        let first = result
+            .err()
+            .map(|first| format!("{first}; "))
+            .unwrap_or_default();
+        return Err(Error::new(why.code, format!("{first}{why}; {kept}")));
+    }
     let status = result?;
-    ended?;
     bundle.remove()?;
     Ok(status)
 }
@@ -136,7 +149,7 @@ impl Session {
         tasks
             .create(&CreateTaskRequest {
                 id: id.clone(),
-                bundle: self.launch.bundle.to_string_lossy().into_owned(),
+                bundle: plain(&self.launch.bundle)?.to_owned(),
                 stdin: fifos.stdin.clone(),
                 stdout: fifos.stdout.clone(),
                 stderr: fifos.stderr.clone(),
@@ -153,12 +166,12 @@ impl Session {
             .attend(&tasks, input, (&mut out, &mut err), signals)
             .await?;
         tasks.delete(&request::delete(&id, "")).await?;
-        for output in [out, err] {
+        for (output, name) in [(out, "output"), (err, "error output")] {
             match output.finish(END).await {
                 // Whoever read it has enough, as with `head`.
-                Err(why) if why.code != Code::DeadlineExceeded => {}
+                Err(why) if why.message.ends_with("broken pipe") => {}
                 passed => {
-                    passed?;
+                    passed.map_err(|why| why.context(format_args!("its {name}")))?;
                 }
             }
         }
@@ -273,7 +286,7 @@ fn config(id: &str, options: &Options) -> Result<Value> {
     let Some(bundle) = &options.bundle else {
         let mut spec = Spec::new(id, &options.command);
         if let Some(rootfs) = &options.rootfs {
-            spec.rootfs = absolute(rootfs)?.to_string_lossy().into_owned();
+            spec.rootfs = plain(&absolute(rootfs)?)?.to_owned();
         }
         return Ok(spec.to_json());
     };
@@ -288,12 +301,22 @@ fn config(id: &str, options: &Options) -> Result<Value> {
         return Err(Error::invalid_argument(what));
     }
     let root = path.join(config["root"]["path"].as_str().unwrap_or("rootfs"));
-    config["root"]["path"] = root.to_string_lossy().into();
+    config["root"]["path"] = plain(&root)?.into();
     config["process"]["terminal"] = false.into();
     if !options.command.is_empty() {
         config["process"]["args"] = options.command.clone().into();
     }
     Ok(config)
+}
+
+/// A path that goes into config.json or over the wire.
+fn plain(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
+        let shown = path.to_string_lossy();
+        Error::invalid_argument(format!(
+            "{shown:?} is not UTF-8, which a container's paths are"
+        ))
+    })
 }
 
 fn command_of(config: &Value) -> Vec<String> {

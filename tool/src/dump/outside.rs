@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -32,8 +33,8 @@ impl Listener {
 
 /// Who listens at a path, without connecting to it.
 pub(super) fn listener(path: &Path) -> Option<Listener> {
-    let table = fs::read_to_string("/proc/net/unix").ok()?;
-    let inode = inode_of(&table, path.to_str()?)?;
+    let table = fs::read("/proc/net/unix").ok()?;
+    let inode = inode_of(&table, path.as_os_str().as_bytes())?;
     let pids = kernel::numbers(Path::new("/proc")).into_iter();
     let mut pids = pids.map(Pid::cast_unsigned);
     pids.find(|pid| holds(*pid, inode))
@@ -41,21 +42,22 @@ pub(super) fn listener(path: &Path) -> Option<Listener> {
 }
 
 /// The inode of the socket that listens at a path. A new shim of the same name comes after one whose
-/// file is gone.
-fn inode_of(table: &str, path: &str) -> Option<u64> {
-    table
-        .lines()
-        .filter_map(|line| parse(line, path))
-        .next_back()
+/// file is gone. The names are what programs have given them: any bytes.
+fn inode_of(table: &[u8], path: &[u8]) -> Option<u64> {
+    let lines = table.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| parse(line, path)).next_back()
 }
 
-fn parse(line: &str, path: &str) -> Option<u64> {
+fn parse(line: &[u8], path: &[u8]) -> Option<u64> {
     // Num: RefCount Protocol Flags Type St Inode Path; only the inode is padded.
-    let mut fields = line.split_ascii_whitespace();
-    let flags = u32::from_str_radix(fields.nth(3)?, 16).ok()?;
-    let inode = fields.nth(2)?.parse().ok()?;
-    let named = line.split_once(&format!(" {inode} "))?.1 == path;
-    (named && flags & LISTENS != 0).then_some(inode)
+    let head = line.strip_suffix(path)?.strip_suffix(b" ")?;
+    let head = std::str::from_utf8(head).ok()?;
+    let fields: Vec<&str> = head.split_ascii_whitespace().collect();
+    let [_, _, _, flags, _, _, inode] = fields[..] else {
+        return None;
+    };
+    let flags = u32::from_str_radix(flags, 16).ok()?;
+    (flags & LISTENS != 0).then(|| inode.parse().ok())?
 }
 
 fn holds(pid: u32, inode: u64) -> bool {
@@ -201,11 +203,20 @@ Num       RefCount Protocol Flags    Type St Inode Path
 0000000000000000: 00000002 00000000 00010000 0001 01   315 /run/a name
 0000000000000000: 00000002 00000000 00010000 0001 01 27020 /run/s/one
 ";
-        assert_eq!(inode_of(table, "/run/s/one"), Some(27020), "the latest");
-        assert_eq!(inode_of(table, "/run/a name"), Some(315));
-        assert_eq!(inode_of(table, "/run/s/on"), None);
-        assert_eq!(inode_of(table, "name"), None);
-        assert_eq!(inode_of("", "/run/s/one"), None);
+        assert_eq!(
+            inode_of(table.as_bytes(), b"/run/s/one"),
+            Some(27020),
+            "the latest"
+        );
+        assert_eq!(inode_of(table.as_bytes(), b"/run/a name"), Some(315));
+        assert_eq!(inode_of(table.as_bytes(), b"/run/s/on"), None);
+        assert_eq!(inode_of(table.as_bytes(), b"name"), None);
+        assert_eq!(inode_of(b"", b"/run/s/one"), None);
+        // Somebody else's, which is no text.
+        let odd = b"0: 00000002 00000000 00010000 0001 01 77 /run/\xff\n";
+        let both = [odd, table.as_bytes()].concat();
+        assert_eq!(inode_of(&both, b"/run/s/one"), Some(27020));
+        assert_eq!(inode_of(&both, b"/run/\xff"), Some(77));
     }
 
     #[test]
