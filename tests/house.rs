@@ -24,7 +24,7 @@ const ROOMS: [(&str, &str); 33] = [
     // Processes: how one is started, who reaps, who one is.
     ("program", "errno"),
     ("monitor", "errno kernel_file"),
-    ("kin", "kernel_file monitor pidfd"),
+    ("kin", "error kernel_file monitor pidfd"),
     // What may hang or be long.
     ("blocking", "error times"),
     ("apart", "error pidfd times"),

@@ -26,6 +26,7 @@ mod pid_file;
 mod private_file;
 pub(crate) mod record;
 mod spawn;
+mod started;
 
 pub use argv::{CheckpointOptions, CreateOptions, ExecOptions, RestoreOptions};
 pub(crate) use call::clean_environment;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup;
 use crate::error::{Error, Result};
-use crate::kin::{Stat, descendants};
+use crate::kin::{Held, Stat, descendants};
 use crate::monitor::Pid;
 use crate::pidfd;
 use crate::runtime::record;
@@ -94,9 +94,6 @@ pub(super) fn clear(cgroups_path: &str, logs: &[PathBuf]) {
     }
 }
 
-/// A process that is held: whoever has its pid later is not it.
-type Held = (Pid, pidfd::Process);
-
 /// The processes of calls. Those that have ended are none, also while nobody reaps them.
 fn hold(logs: &[PathBuf], open: &Open) -> Vec<Held> {
     let mut held = calls(logs, open);
@@ -106,11 +103,8 @@ fn hold(logs: &[PathBuf], open: &Open) -> Vec<Held> {
         held.extend(members);
     }
     for process in 0..held.len() {
-        let theirs = descendants(held[process].0);
-        // As long as it has not ended, the pid was its own meanwhile.
-        if !pidfd::has_ended(&held[process].1) {
-            held.extend(theirs);
-        }
+        let theirs = descendants(&held[process]);
+        held.extend(theirs.held);
     }
     held.sort_by_key(|(pid, _)| *pid);
     held.dedup_by_key(|(pid, _)| *pid);
