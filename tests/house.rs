@@ -31,7 +31,7 @@ const ROOMS: [(&str, &str); 33] = [
     // The heart, pure.
     ("lifecycle", "monitor"),
     // The hands.
-    ("spec", "error"),
+    ("spec", "errno error"),
     ("options", "apart blocking error proto spec"),
     ("mount", "errno error pidfd program"),
     ("cgroup", "errno error kernel_file mount proto slices"),
@@ -44,7 +44,7 @@ const ROOMS: [(&str, &str); 33] = [
         "blocking errno error kin monitor pidfd program times",
     ),
     // What is told.
-    ("events", "blocking dump errno in_memory proto"),
+    ("events", "blocking dump errno error in_memory proto"),
     ("limits", "events"),
     ("sensing", "cgroup error events kernel_file monitor proto"),
     (

@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::errno::Words;
+use crate::errno::{Words, is_absent};
 use crate::monitor::{Monitor, Pid};
 use argv::Argv;
 use call::Streams;
@@ -103,9 +103,18 @@ impl Fds {
 }
 
 impl Runtime {
-    /// Whether it keeps a state directory for a container of this id.
+    /// Whether it keeps a state directory for a container of this id. Where that cannot be told it may: the
+    /// runtime is asked then, and nothing taken for gone.
     pub fn knows(&self, id: &str) -> bool {
-        self.root.join(id).exists()
+        let dir = self.root.join(id);
+        match dir.metadata() {
+            Ok(_) => true,
+            Err(why) if is_absent(&why) => false,
+            Err(why) => {
+                ::log::warn!("look for {}: {}", dir.display(), why.words());
+                true
+            }
+        }
     }
 
     /// Whether the container's init waits at a FIFO of the runtime's: runc and crun remove it when

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::left::Left;
+use super::left::{Left, or_told};
 use super::leftovers::kill_leftovers;
 use super::orphans;
 use super::time::Time;
@@ -45,7 +45,7 @@ pub(super) fn clear(
         warnings.extend(orphans::end(&interrupted, time.left()).err());
     }
     // A call that came to its end has named it.
-    let init = left.init();
+    let init = or_told(left.init(), warnings);
     let mut step = |result: Result<()>| warnings.extend(result.err());
     let of_runtime = Time {
         end: Instant::now() + time.left() * RUNTIME_EIGHTHS / 8,
@@ -77,7 +77,8 @@ pub(super) fn clear(
 
 /// Has the runtime delete the container, if it knows it.
 fn delete_from_runtime(left: &Left, time: Time) -> Result<()> {
-    if !left.is_known() {
+    // In doubt the runtime is asked.
+    if left.is_known() == Ok(false) {
         return Ok(());
     }
     let (id, binary) = (&left.id, &left.binary);
