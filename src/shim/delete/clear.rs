@@ -39,10 +39,13 @@ pub(super) fn clear(
     let bundle = left.bundle.as_path();
     let interrupted = match lives {
         true => Vec::new(),
-        false => orphans::logs(bundle),
+        false => orphans::logs(bundle, warnings),
     };
+    let mut all_ended = true;
     if !interrupted.is_empty() {
-        warnings.extend(orphans::end(&interrupted, time.left()).err());
+        let ended = orphans::end(&interrupted, time.left());
+        all_ended = ended.is_ok();
+        warnings.extend(ended.err());
     }
     // A call that came to its end has named it.
     let init = or_told(left.init(), warnings);
@@ -64,7 +67,7 @@ pub(super) fn clear(
         done => done,
     });
     step(unmount(&bundle.join("rootfs"), time));
-    if !interrupted.is_empty() {
+    if all_ended && !interrupted.is_empty() {
         orphans::clear(&left.spec.cgroups_path, &interrupted);
     }
     if !lives {

@@ -13,7 +13,9 @@
 //! (`tests/bootstrap/unread.rs`).
 
 mod clear;
+mod doubt;
 mod end;
+mod holders;
 mod last_events;
 mod left;
 mod leftovers;
