@@ -106,15 +106,7 @@ impl Runtime {
     /// Whether it keeps a state directory for a container of this id. Where that cannot be told it may: the
     /// runtime is asked then, and nothing taken for gone.
     pub fn knows(&self, id: &str) -> bool {
-        let dir = self.root.join(id);
-        match dir.metadata() {
-            Ok(_) => true,
-            Err(why) if is_absent(&why) => false,
-            Err(why) => {
-                ::log::warn!("look for {}: {}", dir.display(), why.words());
-                true
-            }
-        }
+        may_be_there(&self.root.join(id))
     }
 
     /// Whether the container's init waits at a FIFO of the runtime's: runc and crun remove it when
@@ -288,4 +280,32 @@ fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
     file.write_all(content)?;
     file.rewind()?;
     Ok(file.into())
+}
+
+/// Whether there is something, or it cannot be told; that is logged.
+fn may_be_there(path: &Path) -> bool {
+    match path.metadata() {
+        Ok(_) => true,
+        Err(why) if is_absent(&why) => false,
+        Err(why) => {
+            ::log::warn!("look for {}: {}", path.display(), why.words());
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_for_may_be_there() {
+        let file = std::env::temp_dir().join(format!("cotter-knows-{}", std::process::id()));
+        assert!(!may_be_there(&file.join("c1")));
+        fs::write(&file, "").unwrap();
+        // ENOTDIR.
+        let looked = [&file, &file.join("c1")].map(|path| may_be_there(path));
+        fs::remove_file(&file).unwrap();
+        assert_eq!(looked, [true; 2]);
+    }
 }
