@@ -41,7 +41,7 @@ fn delete(bundle: &Bundle) -> String {
 
 fn close(path: &Path) -> Permissions {
     let before = path.metadata().unwrap().permissions();
-    fs::set_permissions(path, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap();
     before
 }
 
