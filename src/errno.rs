@@ -31,6 +31,17 @@ impl Words for Errno {
     }
 }
 
+/// Whether this says that there is no such file: not there, or a link that leads nowhere or was not to be
+/// followed, or a name that none can have. All else (`EIO`, `EACCES`, `ESTALE`, `ENOTDIR`, …) says nothing of what
+/// is there.
+pub fn is_absent(why: &io::Error) -> bool {
+    let number = why.raw_os_error();
+    matches!(
+        number,
+        Some(libc::ENOENT | libc::ELOOP | libc::ENAMETOOLONG)
+    )
+}
+
 /// A text in which the standard library's words for a number, as libraries log them, are Go's.
 pub fn put_right(text: &str) -> Cow<'_, str> {
     const MARK: &str = " (os error ";
@@ -78,6 +89,25 @@ fn of(number: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_there_and_what_cannot_be_told() {
+        for (number, absent) in [
+            (libc::ENOENT, true),
+            (libc::ELOOP, true),
+            (libc::ENAMETOOLONG, true),
+            (libc::EIO, false),
+            (libc::EACCES, false),
+            (libc::EPERM, false),
+            (libc::ESTALE, false),
+            (libc::ENOTDIR, false),
+            (libc::EMFILE, false),
+        ] {
+            let why = io::Error::from_raw_os_error(number);
+            assert_eq!(is_absent(&why), absent, "{number}");
+        }
+        assert!(!is_absent(&io::Error::other("x")));
+    }
 
     #[test]
     fn what_libraries_say_is_put_right() {

@@ -3,8 +3,12 @@
 //! Invariant: only `stat` and `children` of /proc are read, which wait for no lock that a process can
 //! hold: `cmdline`, `environ`, `maps` and their like can keep whoever reads them waiting for as long as
 //! the process wants (`tests/docs.rs::nobody_reads_what_can_hold_up_the_reader`). And who is given out
-//! as a descendant certainly was one, whatever pids are used again meanwhile.
+//! as a descendant certainly was one, whatever pids are used again meanwhile. What cannot be read is told
+//! beside who was found: it is never a process without children.
 
+use std::io;
+
+use crate::error::{Error, Result};
 use crate::kernel_file;
 use crate::monitor::{Moment, Pid, children, fields};
 use crate::pidfd;
@@ -61,37 +65,86 @@ impl Stat {
     }
 }
 
-/// The children of a process that is not reaped yet, theirs, and so on, each held; no more than 256.
-pub fn descendants(pid: Pid) -> Vec<(Pid, pidfd::Process)> {
-    let mut found = theirs(pid);
+/// A process that is held: whoever has its pid later is not it.
+pub type Held = (Pid, pidfd::Process);
+
+/// Who descends from a process.
+#[derive(Debug)]
+pub struct Descendants {
+    /// Each held; no more than 256.
+    pub held: Vec<Held>,
+    /// Why they may not be all. A process that has ended meanwhile is no reason.
+    pub whole: Result<()>,
+}
+
+/// The children of a process that is held, theirs, and so on; none of one that has ended.
+///
+/// As long as their lists are: not for the event loop.
+pub fn descendants(of: &Held) -> Descendants {
+    descendants_by(of, children)
+}
+
+fn descendants_by(
+    (pid, process): &Held,
+    children: impl Fn(&str) -> io::Result<Vec<Pid>>,
+) -> Descendants {
+    let mut whole = Ok(());
+    let mut found = theirs(*pid, &children, &mut whole);
+    // As long as it lives, the pid is its own, and so were the children.
+    if pidfd::has_ended(process) {
+        found.clear();
+        whole = Ok(());
+    }
     let mut next = 0;
     while let Some((pid, process)) = found.get(next)
         && found.len() < MOST
     {
-        let more = theirs(*pid);
-        // As long as it lives, the pid is its own, and so were the children.
+        let mut all = Ok(());
+        let more = theirs(*pid, &children, &mut all);
+        // The same of each of them.
         if !pidfd::has_ended(process) {
             found.extend(more);
+            whole = whole.and(all);
         }
         next += 1;
     }
-    found
+    Descendants { held: found, whole }
 }
 
-/// The children of one process.
-fn theirs(parent: Pid) -> Vec<(Pid, pidfd::Process)> {
-    let parent = parent.to_string();
-    // A process that cannot be read has just ended.
-    let list = || children(&parent).unwrap_or_default();
-    let held = list()
-        .into_iter()
-        .take(MOST)
-        .filter_map(|pid| Some((pid, pidfd::open(pid.cast_unsigned()).ok()?)));
-    let mut held: Vec<_> = held.collect();
+/// The children of one process; `whole` is why they may not be all.
+fn theirs(
+    parent: Pid,
+    children: impl Fn(&str) -> io::Result<Vec<Pid>>,
+    whole: &mut Result<()>,
+) -> Vec<Held> {
+    let mut failed = |what: String, why: &io::Error| {
+        if !is_gone(why) && whole.is_ok() {
+            *whole = Err(Error::io(what, why));
+        }
+    };
+    let name = parent.to_string();
+    let list = |failed: &mut dyn FnMut(String, &io::Error)| {
+        children(&name).unwrap_or_else(|why| {
+            failed(format!("read the children of process {parent}"), &why);
+            Vec::new()
+        })
+    };
+    let mut held = Vec::new();
+    for pid in list(&mut failed).into_iter().take(MOST) {
+        match pidfd::open(pid.cast_unsigned()) {
+            Ok(process) => held.push((pid, process)),
+            Err(why) => failed(format!("hold process {pid}"), &why),
+        }
+    }
     // What was opened is a child only if the pid still is one's.
-    let now = list();
+    let now = list(&mut failed);
     held.retain(|(pid, _)| now.contains(pid));
     held
+}
+
+/// Whether this says that the process has ended.
+pub fn is_gone(why: &io::Error) -> bool {
+    matches!(why.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 #[cfg(test)]
@@ -143,20 +196,43 @@ mod tests {
         let script = "sleep 1000 & sh -c 'sleep 1000 & sleep 1000' & sleep 1000";
         let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
         let pid = child.id().cast_signed();
+        let top = (pid, pidfd::open(child.id()).unwrap());
         let mut held = Vec::new();
         while held.len() < 5 {
             std::thread::yield_now();
-            held = descendants(pid);
+            let found = descendants(&top);
+            assert_eq!(found.whole, Ok(()));
+            held = found.held;
         }
+        // Another's children are not those of one that has ended.
+        let ended = |_: &str| Ok(vec![std::process::id().cast_signed()]);
+        assert_eq!(descendants_by(&top, ended).held.len(), MOST);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(descendants(pid).is_empty());
+        assert!(descendants(&top).held.is_empty());
+        assert!(descendants_by(&top, ended).held.is_empty());
         for (_, process) in held {
             // ESRCH: the inner shell's last, which it waits for.
             let _ = pidfd::signal(&process, Signal::SIGKILL);
             while !pidfd::has_ended(&process) {
                 std::thread::yield_now();
             }
+        }
+    }
+    #[test]
+    fn what_cannot_be_read_is_told() {
+        let own = std::process::id();
+        let top = (own.cast_signed(), pidfd::open(own).unwrap());
+        for (number, told) in [
+            (libc::ENOENT, None),
+            (libc::ESRCH, None),
+            (libc::EIO, Some("input/output error")),
+            (libc::EMFILE, Some("too many open files")),
+        ] {
+            let found = descendants_by(&top, |_| Err(io::Error::from_raw_os_error(number)));
+            let what = format!("read the children of process {own}: ");
+            let expected = told.map(|why| format!("{what}{why}"));
+            assert_eq!(found.whole.err().map(|why| why.message), expected);
         }
     }
 }

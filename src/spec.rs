@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::errno;
 use crate::error::{Error, Result};
 
 /// The longest config.json read, in bytes.
@@ -71,6 +72,15 @@ impl Spec {
         let path = bundle.join("config.json");
         let json = read_bounded(&path, LONGEST)?;
         Self::parse(&json).map_err(|why| why.context(format!("parse {}", path.display())))
+    }
+
+    /// As [`read`](Self::read); none where there is none that can be understood.
+    ///
+    /// # Errors
+    /// Why it cannot be told what is there.
+    pub(crate) fn look(bundle: &Path) -> Result<Option<Self>> {
+        let json = look(&bundle.join("config.json"), 0, LONGEST)?;
+        Ok(json.and_then(|json| Self::parse(&json).ok()))
     }
 
     /// Takes what is needed from the text of a config.json.
@@ -217,8 +227,17 @@ pub fn read_bounded(path: &Path, longest: u64) -> Result<Vec<u8>> {
     read(path, 0, longest)
 }
 
-/// As [`read_bounded`], of a file that shims and managers keep in a bundle: one that is a link is none
-/// of theirs. config.json is not such a one: what the runtime reads, the shim reads.
+/// As [`read_bounded`], of a file that shims and managers keep in a bundle; none if there is none, or if what is
+/// there is none of theirs: a link, no file, too long. config.json is not such a one: what the runtime reads, the
+/// shim reads.
+///
+/// # Errors
+/// Why it cannot be told what is there.
+pub(crate) fn own(path: &Path, longest: u64) -> Result<Option<Vec<u8>>> {
+    look(path, libc::O_NOFOLLOW, longest)
+}
+
+/// As [`own`], where there has to be one.
 ///
 /// # Errors
 /// As [`read_bounded`].
@@ -226,31 +245,54 @@ pub(crate) fn read_own(path: &Path, longest: u64) -> Result<Vec<u8>> {
     read(path, libc::O_NOFOLLOW, longest)
 }
 
+fn look(path: &Path, flags: i32, longest: u64) -> Result<Option<Vec<u8>>> {
+    match content(path, flags, longest) {
+        Ok(Content::Whole(content)) => Ok(Some(content)),
+        Ok(Content::NoFile | Content::TooLong) => Ok(None),
+        Err(why) if errno::is_absent(&why) => Ok(None),
+        Err(why) => Err(Error::io(format!("read {}", path.display()), &why)),
+    }
+}
+
 fn read(path: &Path, flags: i32, longest: u64) -> Result<Vec<u8>> {
-    let fail = |why| Error::io(format!("read {}", path.display()), &why);
+    let shown = path.display();
+    match content(path, flags, longest) {
+        Ok(Content::Whole(content)) => Ok(content),
+        Ok(Content::NoFile) => Err(Error::unknown(format!("read {shown}: not a regular file"))),
+        Ok(Content::TooLong) => Err(Error::invalid_argument(format!(
+            "read {shown}: longer than {longest} bytes"
+        ))),
+        Err(why) => Err(Error::io(format!("read {shown}"), &why)),
+    }
+}
+
+/// What is in the place of a file.
+enum Content {
+    Whole(Vec<u8>),
+    NoFile,
+    TooLong,
+}
+
+fn content(path: &Path, flags: i32, longest: u64) -> io::Result<Content> {
     // Non-blocking: opening a FIFO in its place would never return.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | flags)
-        .open(path)
-        .map_err(fail)?;
-    if !file.metadata().map_err(fail)?.is_file() {
-        return Err(Error::unknown(format!(
-            "read {}: not a regular file",
-            path.display()
-        )));
+        .open(path);
+    let file = match file {
+        // A socket.
+        Err(why) if why.raw_os_error() == Some(libc::ENXIO) => return Ok(Content::NoFile),
+        file => file?,
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(Content::NoFile);
     }
     let mut content = Vec::new();
-    file.take(longest + 1)
-        .read_to_end(&mut content)
-        .map_err(fail)?;
-    if content.len() as u64 > longest {
-        return Err(Error::invalid_argument(format!(
-            "read {}: longer than {longest} bytes",
-            path.display()
-        )));
+    file.take(longest + 1).read_to_end(&mut content)?;
+    match content.len() as u64 > longest {
+        true => Ok(Content::TooLong),
+        false => Ok(Content::Whole(content)),
     }
-    Ok(content)
 }
 
 /// Clients know Go's words for JSON that ends early.

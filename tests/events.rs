@@ -543,7 +543,7 @@ async fn a_drain_goes_on_while_events_are_taken() {
 /// The time a manager is given to settle is none in which it could have taken anything.
 /// What the bundle in `dir` keeps, by pid.
 fn kept(dir: &Dir) -> Vec<u32> {
-    let kept = journal::read(&dir.bundle());
+    let kept = journal::read(&dir.bundle()).unwrap();
     kept.iter().map(|kept| pid(&kept.event)).collect()
 }
 
@@ -558,7 +558,7 @@ async fn what_no_manager_takes_is_kept_in_the_bundle_until_one_does() {
     queue.push_at(exit(0), at);
     queue.push(exit(1));
     until(|| kept(&dir) == [0, 1]).await;
-    assert_eq!(journal::read(&dir.bundle())[0].at, at);
+    assert_eq!(journal::read(&dir.bundle()).unwrap()[0].at, at);
     // More while it lasts.
     for n in 2..10 {
         queue.push(exit(n));

@@ -24,14 +24,14 @@ const ROOMS: [(&str, &str); 34] = [
     // Processes: how one is started, who reaps, who one is.
     ("program", "errno"),
     ("monitor", "errno kernel_file"),
-    ("kin", "kernel_file monitor pidfd"),
+    ("kin", "error kernel_file monitor pidfd"),
     // What may hang or be long.
     ("blocking", "error times"),
     ("apart", "error pidfd times"),
     // The heart, pure.
     ("lifecycle", "monitor"),
     // The hands.
-    ("spec", "error"),
+    ("spec", "errno error"),
     ("options", "apart blocking error proto spec"),
     ("mount", "errno error pidfd program"),
     ("cgroup", "errno error kernel_file mount proto slices"),
@@ -44,7 +44,7 @@ const ROOMS: [(&str, &str); 34] = [
         "blocking errno error kin monitor pidfd program times",
     ),
     // What is told.
-    ("events", "blocking dump errno in_memory proto"),
+    ("events", "blocking dump errno error in_memory proto"),
     ("limits", "events"),
     ("sensing", "cgroup error events kernel_file monitor proto"),
     (

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::mount::mountinfo::Entry;
 use crate::slices::Slices;
 pub use locate::Version;
@@ -205,15 +205,27 @@ impl Cgroup {
         Some(all)
     }
 
-    /// Whether a process is in the cgroup or below it, where that is not the shim's too.
-    pub fn holds(&self, pid: Pid) -> bool {
-        let of = read_proc(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    /// Whether a process is in the cgroup or below it, where that is not the shim's too. One that is gone is in
+    /// none.
+    ///
+    /// # Errors
+    /// Why that cannot be told.
+    pub fn holds(&self, pid: Pid) -> Result<bool> {
+        self.holds_by(read_proc(&format!("/proc/{pid}/cgroup")))
+    }
+
+    /// As [`holds`](Self::holds), by what `/proc/<pid>/cgroup` says.
+    fn holds_by(&self, of: Result<Vec<u8>>) -> Result<bool> {
+        let of = match of {
+            Err(why) if why.code == Code::NotFound => return Ok(false),
+            of => of?,
+        };
         let of = locate::memberships(&of);
         let mut own = self.places.iter().filter(|place| !place.shared);
-        own.any(|place| {
+        Ok(own.any(|place| {
             let mut same = of.iter().filter(|m| m.controllers == place.controllers);
             same.any(|member| member.path.starts_with(place.path))
-        })
+        }))
     }
 
     /// All processes in the cgroup and below it, in ascending order.

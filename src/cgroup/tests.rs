@@ -25,6 +25,22 @@ fn dirs(cgroup: &Cgroup) -> Vec<&str> {
     dirs.map(Option::unwrap).collect()
 }
 
+/// A process of which it cannot be told is not one that is elsewhere.
+#[test]
+fn a_process_that_cannot_be_read_is_in_doubt() {
+    let pod = cgroup("0::/pod/a\n", "0::/shim\n", V2).unwrap();
+    for (of, held) in [
+        (Ok("0::/pod/a\n"), Ok(true)),
+        (Ok("0::/pod/a/below\n"), Ok(true)),
+        (Ok("0::/pod/ab\n"), Ok(false)),
+        (Err(Error::not_found("gone")), Ok(false)),
+        (Err(Error::unknown("EMFILE")), Err(Error::unknown("EMFILE"))),
+    ] {
+        let text = of.clone().map(|text| text.as_bytes().to_vec());
+        assert_eq!(pod.holds_by(text), held, "{of:?}");
+    }
+}
+
 #[test]
 fn v2_has_one_place() {
     // A v1 hierarchy mounted by somebody for himself changes nothing.

@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::files;
-use crate::error::Result;
+use crate::errno::is_absent;
+use crate::error::{Error, Result};
 use crate::monitor::Exit;
 
 /// Its name in the bundle.
@@ -82,13 +83,20 @@ pub fn write(bundle: &Path, exit: Exit) -> io::Result<()> {
 }
 
 /// The exit that a bundle tells of; none if it tells of none, or of none that can be.
-pub fn read(bundle: &Path) -> Option<Exit> {
+///
+/// # Errors
+/// Why it cannot be told what it tells.
+pub fn read(bundle: &Path) -> Result<Option<Exit>> {
+    let path = bundle.join(NAME);
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let mut open = fs::OpenOptions::new();
-    let file = open.read(true).custom_flags(flags).open(bundle.join(NAME));
-    let mut json = String::new();
-    file.ok()?.take(LONGEST).read_to_string(&mut json).ok()?;
-    parse(&json)
+    let mut json = Vec::new();
+    let file = open.read(true).custom_flags(flags).open(&path);
+    match file.and_then(|file| file.take(LONGEST).read_to_end(&mut json)) {
+        Ok(_) => Ok(std::str::from_utf8(&json).ok().and_then(parse)),
+        Err(why) if is_absent(&why) || why.kind() == io::ErrorKind::IsADirectory => Ok(None),
+        Err(why) => Err(Error::io(format!("read {}", path.display()), &why)),
+    }
 }
 
 /// The exit in a file's content.
@@ -146,7 +154,7 @@ mod tests {
         assert!(new(&dir).exists(), "reserved");
         fs::remove_dir_all(dir.join(NAME)).unwrap();
         write(&dir, exit).unwrap();
-        assert_eq!(read(&dir), Some(exit));
+        assert_eq!(read(&dir).unwrap(), Some(exit));
         remove(&dir);
         fs::remove_dir(&dir).unwrap();
         let gone = write(&dir, exit).unwrap_err();
@@ -157,7 +165,7 @@ mod tests {
     fn what_is_written_is_read_and_nonsense_is_not() {
         let dir = std::env::temp_dir().join(format!("cotter-exit-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
-        assert_eq!(read(&dir), None);
+        assert_eq!(read(&dir).unwrap(), None);
         let exit = Exit {
             pid: 77,
             status: 3,
@@ -165,7 +173,7 @@ mod tests {
         };
         reserve(&dir).unwrap();
         write(&dir, exit).unwrap();
-        assert_eq!(read(&dir), Some(exit));
+        assert_eq!(read(&dir).unwrap(), Some(exit));
         write(
             &dir,
             Exit {
@@ -174,7 +182,7 @@ mod tests {
             },
         )
         .unwrap();
-        assert_eq!(read(&dir).unwrap().status, 137);
+        assert_eq!(read(&dir).unwrap().unwrap().status, 137);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
 
         // In one step: what is in its place is replaced, not written to.
@@ -183,14 +191,14 @@ mod tests {
         fs::remove_file(dir.join(NAME)).unwrap();
         std::os::unix::fs::symlink(&victim, dir.join(NAME)).unwrap();
         write(&dir, exit).unwrap();
-        assert_eq!(read(&dir), Some(exit));
+        assert_eq!(read(&dir).unwrap(), Some(exit));
         assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
 
         // As Go writes it, in a time zone and without trailing zeros.
         let go = r#"{"Timestamp":"2026-09-21T16:13:20.5+02:00","Pid":77,"Status":3}"#;
         fs::write(dir.join(NAME), go).unwrap();
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_500);
-        assert_eq!(read(&dir), Some(Exit { at, ..exit }));
+        assert_eq!(read(&dir).unwrap(), Some(Exit { at, ..exit }));
 
         for nonsense in [
             "",
@@ -202,7 +210,7 @@ mod tests {
             r#"{"Pid":7,"Status":1}"#,
         ] {
             fs::write(dir.join(NAME), nonsense).unwrap();
-            assert_eq!(read(&dir), None, "{nonsense}");
+            assert_eq!(read(&dir).unwrap(), None, "{nonsense}");
         }
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -1,7 +1,8 @@
 //! The kills of a container that are under way, and the one of what its init leaves behind.
 //!
 //! Invariant: Delete waits for all of them; what init leaves behind is killed beside everything else, also when
-//! no process or thread can be had for it.
+//! the runtime cannot be started for it, hangs or is killed itself. Pinned by `tests/faults/hang.rs`,
+//! `tests/faults/killing.rs` and `tests/faults/threads.rs`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +14,6 @@ use super::Container;
 use crate::awaited::Awaited;
 use crate::error::Error;
 use crate::pidfd;
-use crate::runtime::Kind;
 
 /// The number of SIGKILL, as clients send it.
 pub(super) const SIGKILL: u32 = 9;
@@ -66,11 +66,14 @@ impl Container {
         self.spawn(async move {
             let _under_way = under_way;
             if let Err(e) = runtime.kill(&id, SIGKILL, true).await {
-                let me = me.upgrade().filter(|_| e.kind == Kind::Exhausted);
-                if let Some(me) = me {
-                    me.kill_members(SIGKILL).await;
-                }
-                log::debug!("container {id}: kill what init left behind: {e}");
+                let Some(me) = me.upgrade().filter(|_| e.is_cut_off()) else {
+                    log::debug!("container {id}: kill what init left behind: {e}");
+                    return;
+                };
+                log::warn!(
+                    "container {id}: what init left behind is killed without the runtime: {e}"
+                );
+                me.kill_members(SIGKILL).await;
             }
         });
     }

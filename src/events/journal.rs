@@ -17,6 +17,8 @@ use protobuf::{CodedInputStream, Message, MessageField};
 use super::event::Event;
 use super::link::envelope;
 use super::queue::Entry;
+use crate::errno::is_absent;
+use crate::error::{Error, Result};
 use crate::proto::Timestamp;
 use crate::proto::journal::Record;
 
@@ -96,17 +98,19 @@ pub fn time(at: Timestamp) -> Option<SystemTime> {
 }
 
 /// The events that a bundle holds; none if it holds no such file.
-#[must_use]
-pub fn read(bundle: &Path) -> Vec<Unpublished> {
+///
+/// # Errors
+/// Why it cannot be told what it holds.
+pub fn read(bundle: &Path) -> Result<Vec<Unpublished>> {
+    let path = bundle.join(NAME);
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let mut open = fs::OpenOptions::new();
     let mut bytes = Vec::new();
-    match open.read(true).custom_flags(flags).open(bundle.join(NAME)) {
-        Ok(file) => match file.take(LONGEST).read_to_end(&mut bytes) {
-            Ok(_) => parse(&bytes),
-            Err(_) => Vec::new(),
-        },
-        Err(_) => Vec::new(),
+    let file = open.read(true).custom_flags(flags).open(&path);
+    match file.and_then(|file| file.take(LONGEST).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(parse(&bytes)),
+        Err(why) if is_absent(&why) || why.kind() == io::ErrorKind::IsADirectory => Ok(Vec::new()),
+        Err(why) => Err(Error::io(format!("read {}", path.display()), &why)),
     }
 }
 

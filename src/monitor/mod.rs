@@ -312,7 +312,7 @@ pub fn children(process: &str) -> io::Result<Vec<Pid>> {
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
         match fs::read_to_string(thread?.path().join("children")) {
             // The thread has just ended; its children went to another one.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
             list => all.extend(pids(&list?)),
         }
     }

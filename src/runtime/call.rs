@@ -16,11 +16,11 @@ use super::log;
 use super::private_file::PrivateFile;
 use super::record::Record;
 use super::spawn::spawn;
+use super::started;
 use super::{Fds, Runtime};
 use crate::blocking::is_exhausted;
 use crate::errno::Words;
 use crate::error::Code;
-use crate::kin::descendants;
 use crate::monitor::{Child, Exit};
 use crate::pidfd;
 use crate::program::Program;
@@ -78,7 +78,15 @@ impl Runtime {
         // Only the child holds the streams then; else they would never end.
         let record = log.as_ref().ok().map(|log| Record::beside(log.path()));
         let path = record.as_ref().map(|record| record.path().to_owned());
-        let started = spawn(&self.monitor, &self.binary, command, what, limit, path).await;
+        let started = spawn(
+            &self.monitor,
+            &self.binary,
+            command,
+            what.clone(),
+            limit,
+            path,
+        )
+        .await;
         let started = started.map_err(|e| {
             let kind = match e.code {
                 Code::DeadlineExceeded => Kind::Timeout,
@@ -93,7 +101,7 @@ impl Runtime {
         if exit.is_err() {
             // What CRIU has brought back is in process groups of its own, and so is an exec's process soon.
             let made = match operation {
-                Operation::Restore | Operation::Exec => descendants(child.pid()),
+                Operation::Restore | Operation::Exec => started::by(child.pid(), what).await,
                 _ => Vec::new(),
             };
             // ESRCH: it ended just now.

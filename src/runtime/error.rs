@@ -109,6 +109,15 @@ impl RuntimeError {
         self
     }
 
+    /// The runtime did not get to say whether it did anything: it was not started, or killed. For a kill that is
+    /// no reason to let the container live.
+    pub fn is_cut_off(&self) -> bool {
+        match self.kind {
+            Kind::Spawn | Kind::Exhausted | Kind::Timeout | Kind::Killed(_) => true,
+            Kind::Failed(_) | Kind::Output => false,
+        }
+    }
+
     /// The runtime doesn't know the container; a delete has nothing left to do.
     pub fn no_such_container(&self) -> bool {
         matches!(self.kind, Kind::Failed(_)) && no_such_container(&self.message)
@@ -222,6 +231,21 @@ mod tests {
             ("", Other),
         ] {
             assert_eq!(kill_failure(message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn who_did_not_get_to_say_what_became_of_it() {
+        for (kind, expected) in [
+            (Kind::Spawn, true),
+            (Kind::Exhausted, true),
+            (Kind::Timeout, true),
+            (Kind::Killed(9), true),
+            (Kind::Failed(1), false),
+            (Kind::Output, false),
+        ] {
+            let error = RuntimeError::new(Operation::Kill, kind, "");
+            assert_eq!(error.is_cut_off(), expected, "{kind:?}");
         }
     }
 

@@ -26,6 +26,7 @@ mod pid_file;
 mod private_file;
 pub(crate) mod record;
 mod spawn;
+mod started;
 
 pub use argv::{CheckpointOptions, CreateOptions, ExecOptions, RestoreOptions};
 pub(crate) use call::clean_environment;
@@ -43,7 +44,7 @@ use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::errno::Words;
+use crate::errno::{Words, is_absent};
 use crate::monitor::{Monitor, Pid};
 use argv::Argv;
 use call::Streams;
@@ -102,9 +103,10 @@ impl Fds {
 }
 
 impl Runtime {
-    /// Whether it keeps a state directory for a container of this id.
+    /// Whether it keeps a state directory for a container of this id. Where that cannot be told it may: the
+    /// runtime is asked then, and nothing taken for gone.
     pub fn knows(&self, id: &str) -> bool {
-        self.root.join(id).exists()
+        may_be_there(&self.root.join(id))
     }
 
     /// Whether the container's init waits at a FIFO of the runtime's: runc and crun remove it when
@@ -278,4 +280,32 @@ fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
     file.write_all(content)?;
     file.rewind()?;
     Ok(file.into())
+}
+
+/// Whether there is something, or it cannot be told; that is logged.
+fn may_be_there(path: &Path) -> bool {
+    match path.metadata() {
+        Ok(_) => true,
+        Err(why) if is_absent(&why) => false,
+        Err(why) => {
+            ::log::warn!("look for {}: {}", path.display(), why.words());
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_for_may_be_there() {
+        let file = std::env::temp_dir().join(format!("cotter-knows-{}", std::process::id()));
+        assert!(!may_be_there(&file.join("c1")));
+        fs::write(&file, "").unwrap();
+        // ENOTDIR.
+        let looked = [&file, &file.join("c1")].map(|path| may_be_there(path));
+        fs::remove_file(&file).unwrap();
+        assert_eq!(looked, [true; 2]);
+    }
 }

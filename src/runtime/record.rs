@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::errno::Words;
+use crate::errno::{Words, is_absent};
 use crate::kin::Stat;
 use crate::monitor::Pid;
 
@@ -56,9 +56,16 @@ pub(crate) fn write_as(log: &Path, pid: Pid, since: u64) {
 }
 
 /// The call that is recorded beside a log, and when it was forked; none of another boot of the machine.
-pub(crate) fn read(log: &Path) -> Option<(Pid, u64)> {
-    let text = fs::read_link(path(log)).ok()?;
-    parse(text.to_str()?, boot())
+///
+/// # Errors
+/// Why it cannot be told what is recorded.
+pub(crate) fn read(log: &Path) -> io::Result<Option<(Pid, u64)>> {
+    match fs::read_link(path(log)) {
+        Ok(text) => Ok(text.to_str().and_then(|text| parse(text, boot()))),
+        // EINVAL: it is no link, and so no record.
+        Err(why) if is_absent(&why) || why.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+        Err(why) => Err(why),
+    }
 }
 
 /// Removes the record beside a log, if there is one.
@@ -124,10 +131,13 @@ mod tests {
         let log = std::env::temp_dir().join(format!("cotter-record-{}.json", std::process::id()));
         let own = std::process::id().cast_signed();
         let record = Record::beside(&log);
-        assert_eq!(read(&log), None);
+        assert_eq!(read(&log).unwrap(), None);
         write(record.path(), own);
-        assert_eq!(read(&log), Some((own, Stat::of(own).unwrap().since)));
+        assert_eq!(
+            read(&log).unwrap(),
+            Some((own, Stat::of(own).unwrap().since))
+        );
         drop(record);
-        assert_eq!(read(&log), None);
+        assert_eq!(read(&log).unwrap(), None);
     }
 }

@@ -22,6 +22,7 @@ use nix::sys::socket::{
 };
 use sha2::{Digest, Sha256};
 
+use crate::errno::is_absent;
 use crate::error::{Error, Result};
 
 /// Where sockets are unless the manager names another directory.
@@ -177,7 +178,8 @@ pub fn is_alive(path: &Path) -> bool {
         Ok(meta) if meta.file_type().is_socket() => {
             listens(path).unwrap_or(Some(true)) == Some(true)
         }
-        _ => false,
+        Ok(_) => false,
+        Err(why) => !is_absent(&why),
     }
 }
 
@@ -246,7 +248,9 @@ fn goes_on(stat: &str) -> bool {
 pub fn remove_dead(path: &Path) -> Result<()> {
     match path.symlink_metadata() {
         Ok(meta) if meta.file_type().is_socket() => {}
-        _ => return Ok(()),
+        Ok(_) => return Ok(()),
+        Err(why) if is_absent(&why) => return Ok(()),
+        Err(why) => return Err(Error::io(format!("look at {}", path.display()), &why)),
     }
     let _lock = lock(parent(path)?, REMOVE_PATIENCE)?;
     match listens(path)? {

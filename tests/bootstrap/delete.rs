@@ -261,7 +261,7 @@ fn everything_at_once_is_given_up() {
             pid: 77,
             ..TaskStart::default()
         }));
-        let kept = || !journal::read(&bundle.path).is_empty();
+        let kept = || !journal::read(&bundle.path).unwrap().is_empty();
         while !kept() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -16,6 +16,7 @@ mod options;
 mod panics;
 mod serve;
 mod trust;
+mod unread;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

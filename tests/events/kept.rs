@@ -30,7 +30,7 @@ impl Drop for Bundle {
 }
 
 fn kept(bundle: &Path) -> Vec<u32> {
-    let kept = journal::read(bundle);
+    let kept = journal::read(bundle).unwrap();
     kept.iter().map(|kept| pid(&kept.event)).collect()
 }
 

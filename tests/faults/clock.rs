@@ -146,7 +146,8 @@ fn limits_are_of_time_and_not_of_the_clock() {
         let held = later(&shim.tasks.within(None), |tasks: Tasks| async move {
             let request = KillRequest {
                 id: "c".into(),
-                signal: 9,
+                // A SIGKILL would be sent without the runtime.
+                signal: 15,
                 ..Default::default()
             };
             tasks.kill(&request).await.map(drop)

@@ -104,10 +104,10 @@ fn an_exit_before_its_time() {
         };
         exit_file::write(&dir, exit).unwrap();
         shim.create("c").await.unwrap();
-        assert_eq!(exit_file::read(&dir), None);
+        assert_eq!(exit_file::read(&dir).unwrap(), None);
         shim.start_process("c", "").await.unwrap();
         shim.remove("c").await;
-        assert_eq!(exit_file::read(&dir).unwrap().status, 137);
+        assert_eq!(exit_file::read(&dir).unwrap().unwrap().status, 137);
         shim.remove(GOOD).await;
         shim.end().await;
     });

@@ -104,7 +104,7 @@ fn hanging_calls_end_at_their_limit() {
                 started("start", ""),
                 started("exec", "x"),
                 started("exec2", "x"),
-                async { shim.kill("kill", "", 9).await.unwrap_err() },
+                async { shim.kill("kill", "", 15).await.unwrap_err() },
                 async { shim.delete("delete", "").await.unwrap_err() },
                 meanwhile,
                 // Its program runs.

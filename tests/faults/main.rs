@@ -25,6 +25,7 @@ mod held;
 #[path = "../common/held_up.rs"]
 mod held_up;
 mod init;
+mod killing;
 mod locked;
 mod outage;
 mod output;

@@ -40,7 +40,7 @@ pub async fn absent(shim: &mut Shim, how: Absence) -> (PathBuf, Option<UnixListe
 }
 
 pub fn kept(bundle: &Path) -> usize {
-    journal::read(bundle).len()
+    journal::read(bundle).unwrap().len()
 }
 
 /// Brings the events server back for the `delete` action.

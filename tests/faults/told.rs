@@ -233,12 +233,15 @@ fn a_full_tmpfs() {
             let mut wait = waiting(&shim, "c", "");
             assert_eq!(terminate(pid, &mut wait).await.exit_status, 7);
             if !room {
-                assert_eq!(exit_file::read(&bundle), None);
+                assert_eq!(exit_file::read(&bundle).unwrap(), None);
                 let log = shim.log();
                 let said = |line: &String| line.contains("its exit status is not kept");
                 assert_eq!(log.iter().filter(|line| said(line)).count(), 1, "{log:#?}");
                 memory.free();
-                until("it is written", || exit_file::read(&bundle).is_some()).await;
+                until("it is written", || {
+                    exit_file::read(&bundle).unwrap().is_some()
+                })
+                .await;
             }
             good_works(&shim).await;
             signal(shim.pid(), "KILL");
@@ -300,7 +303,7 @@ fn no_thread_to_be_had() {
             let narrow = Narrow::around(shim.pid());
             let mut wait = waiting(&shim, "memory", "");
             assert_eq!(terminate(in_memory, &mut wait).await.exit_status, 7);
-            let record = |id: &str| exit_file::read(&shim.bundle_path(id));
+            let record = |id: &str| exit_file::read(&shim.bundle_path(id)).unwrap();
             assert_eq!(record("memory").unwrap().status, 7);
             let mut wait = waiting(&shim, disk, "");
             assert_eq!(terminate(on_disk, &mut wait).await.exit_status, 7);

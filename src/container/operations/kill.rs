@@ -3,7 +3,9 @@
 //! Invariant: a signal goes to a process that has not been reaped, never to a recycled pid; a kill
 //! never waits for another operation on the container; Delete waits for all kills. None needs a thread or a
 //! process of its own: where the runtime cannot be started for want of one, the signal is sent all the same
-//! (`tests/faults/threads.rs`).
+//! (`tests/faults/threads.rs`). A SIGKILL needs no runtime at all: where it cannot be started, hangs or is killed
+//! itself, the shim sends it (`tests/faults/killing.rs`). Another signal may have been sent already then, and is
+//! not sent twice.
 
 use std::io;
 use std::time::Duration;
@@ -52,7 +54,8 @@ impl Container {
         match self.runtime.kill(&self.id, signal, all).await {
             Ok(()) => {}
             Err(why)
-                if why.kind == Kind::Exhausted && self.kill_directly(init, signal, all).await =>
+                if (why.kind == Kind::Exhausted || signal == SIGKILL && why.is_cut_off())
+                    && self.kill_directly(init, signal, all).await =>
             {
                 let id = &self.id;
                 log::warn!("container {id}: signal {signal} is sent without the runtime: {why}");
@@ -63,8 +66,8 @@ impl Container {
         Ok(())
     }
 
-    /// Sends a signal to the init, or to all processes, in place of a runtime that cannot be started; whether
-    /// that has an effect.
+    /// Sends a signal to the init, or to all processes, in place of a runtime that did not; whether that has an
+    /// effect. A SIGKILL of an init that has ended meanwhile has had it.
     async fn kill_directly(&self, init: &Process, signal: u32, all: bool) -> bool {
         let Ok(number) = i32::try_from(signal) else {
             return false;
@@ -81,7 +84,8 @@ impl Container {
             .shared
             .tracker
             .with_live_pid(init, |pid| send(pid, number).is_ok());
-        (all && self.kill_members(signal).await) || sent == Some(true)
+        let was_killed = signal == SIGKILL && !all && sent.is_none();
+        (all && self.kill_members(signal).await) || sent == Some(true) || was_killed
     }
 
     /// Sends a signal to the init without the runtime, where that would do no more: it runs its program,

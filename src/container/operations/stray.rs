@@ -17,6 +17,7 @@
 //! Pinned by `tests/faults/exec.rs` and `tests/faults/beside.rs`.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::blocking::blocking;
 use crate::container::{Container, Process, files};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kin::Stat;
 use crate::monitor::{Clocks, Moment, Pid, children, is_unreaped_child};
 use crate::runtime::{Fds, Kind, Named, RuntimeError, read_pid_file};
@@ -118,7 +119,7 @@ impl Container {
         loop {
             let (pipes, begun) = (call.pipes.clone(), call.begun.boot);
             let found = blocking("find-strays", move || Found::now(&pipes, begun)).await;
-            let mut found = found.unwrap_or_else(|e| {
+            let mut found = found.and_then(|found| found).unwrap_or_else(|e| {
                 log::warn!(
                     "container {}: look for a failed exec's process: {e}",
                     self.id
@@ -159,11 +160,20 @@ impl Container {
     /// Whether this is a child of the shim in this container that is nobody's yet, and no child that
     /// the shim has started itself: those are in its session.
     fn may_be_made(&self, pid: Pid) -> bool {
-        let cgroup = self.cgroup.get();
+        let its = || match self.cgroup.get()?.holds(nix::unistd::Pid::from_raw(pid)) {
+            Ok(its) => Some(its),
+            Err(why) => {
+                let id = &self.id;
+                log::warn!(
+                    "container {id}: process {pid} may be a failed exec's: left alone: {why}"
+                );
+                None
+            }
+        };
         !self.shared.tracker.tracks(pid)
             && is_unreaped_child(pid)
             && getsid(Some(nix::unistd::Pid::from_raw(pid))) != getsid(None)
-            && cgroup.is_some_and(|cgroup| cgroup.holds(nix::unistd::Pid::from_raw(pid)))
+            && its() == Some(true)
     }
 
     /// The processes that the calls of other execs have named, and that are not theirs yet.
@@ -191,14 +201,16 @@ struct Found {
 
 impl Found {
     /// Looks at all children, however many they are: not on the event loop's thread.
-    fn now(pipes: &[PathBuf], begun: Moment) -> Self {
+    fn now(pipes: &[PathBuf], begun: Moment) -> Result<Self> {
+        Self::among(children("self"), pipes, begun)
+    }
+
+    fn among(children: io::Result<Vec<Pid>>, pipes: &[PathBuf], begun: Moment) -> Result<Self> {
+        let all = children.map_err(|why| Error::io("read the shim's children", &why))?;
         let young = |pid: &Pid| Moment::born(*pid).is_some_and(|born| born >= begun);
-        let young = children("self")
-            .unwrap_or_default()
-            .into_iter()
-            .filter(young);
+        let young = all.into_iter().filter(young);
         let (holders, others) = young.partition(|pid| holds(*pid, pipes));
-        Self { holders, others }
+        Ok(Self { holders, others })
     }
 }
 
@@ -280,6 +292,17 @@ mod tests {
             call.has_ended(&how, &pid);
             assert_eq!(call.unnamed, unnamed, "{how:?} {pid:?}");
         }
+    }
+
+    #[test]
+    fn children_that_cannot_be_read_are_not_none() {
+        let unread = Err(io::Error::from_raw_os_error(libc::EMFILE));
+        let found = Found::among(unread, &[], Moment(0)).unwrap_err();
+        let expected = "read the shim's children: too many open files";
+        assert_eq!(found.message, expected);
+        let own = std::process::id().cast_signed();
+        let found = Found::among(Ok(vec![own]), &[], Moment(0)).unwrap();
+        assert_eq!((found.holders, found.others), (vec![], vec![own]));
     }
 
     #[test]

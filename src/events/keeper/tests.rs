@@ -258,7 +258,7 @@ fn the_changes_on_a_real_disk() {
         bytes: [&one[..], &two[..3]].concat(),
     };
     first.carry_out(&dir).unwrap();
-    assert_eq!(read(&dir).len(), 1);
+    assert_eq!(read(&dir).unwrap().len(), 1);
     let second = Change::Append {
         at: at(&one),
         bytes: two.clone(),
@@ -269,21 +269,21 @@ fn the_changes_on_a_real_disk() {
         bytes: [&two[..], &two[..]].concat(),
     };
     failed.carry_out(&dir).unwrap();
-    assert_eq!(read(&dir).len(), 3);
+    assert_eq!(read(&dir).unwrap().len(), 3);
     second.carry_out(&dir).unwrap();
-    assert_eq!(read(&dir).len(), 2);
+    assert_eq!(read(&dir).unwrap().len(), 2);
     let settle = Change::Append {
         at: at(&one) + at(&two),
         bytes: journal::settled(1),
     };
     settle.carry_out(&dir).unwrap();
-    assert_eq!(read(&dir).len(), 1);
+    assert_eq!(read(&dir).unwrap().len(), 1);
     Change::Rewrite(one).carry_out(&dir).unwrap();
-    assert_eq!(read(&dir)[0].event, exit("a", 1));
+    assert_eq!(read(&dir).unwrap()[0].event, exit("a", 1));
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
     Change::Remove.carry_out(&dir).unwrap();
     Change::Remove.carry_out(&dir).unwrap();
-    assert!(read(&dir).is_empty());
+    assert!(read(&dir).unwrap().is_empty());
 
     // Nobody's link is followed.
     std::os::unix::fs::symlink("/dev/null", dir.join(NAME)).unwrap();

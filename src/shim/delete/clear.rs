@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use super::left::Left;
+use super::left::{Left, or_told};
 use super::leftovers::kill_leftovers;
 use super::orphans;
 use super::time::Time;
@@ -39,13 +39,16 @@ pub(super) fn clear(
     let bundle = left.bundle.as_path();
     let interrupted = match lives {
         true => Vec::new(),
-        false => orphans::logs(bundle),
+        false => orphans::logs(bundle, warnings),
     };
+    let mut all_ended = true;
     if !interrupted.is_empty() {
-        warnings.extend(orphans::end(&interrupted, time.left()).err());
+        let ended = orphans::end(&interrupted, time.left());
+        all_ended = ended.is_ok();
+        warnings.extend(ended.err());
     }
     // A call that came to its end has named it.
-    let init = left.init();
+    let init = or_told(left.init(), warnings);
     let mut step = |result: Result<()>| warnings.extend(result.err());
     let of_runtime = Time {
         end: Instant::now() + time.left() * RUNTIME_EIGHTHS / 8,
@@ -64,7 +67,7 @@ pub(super) fn clear(
         done => done,
     });
     step(unmount(&bundle.join("rootfs"), time));
-    if !interrupted.is_empty() {
+    if all_ended && !interrupted.is_empty() {
         orphans::clear(&left.spec.cgroups_path, &interrupted);
     }
     if !lives {
@@ -77,7 +80,8 @@ pub(super) fn clear(
 
 /// Has the runtime delete the container, if it knows it.
 fn delete_from_runtime(left: &Left, time: Time) -> Result<()> {
-    if !left.is_known() {
+    // In doubt the runtime is asked.
+    if left.is_known() == Ok(false) {
         return Ok(());
     }
     let (id, binary) = (&left.id, &left.binary);

@@ -9,7 +9,9 @@ use std::time::SystemTime;
 use nix::unistd::Pid;
 
 use super::last_events;
+use super::left::or_told;
 use crate::container::exit_file;
+use crate::error::Error;
 use crate::monitor::Exit;
 
 /// How a container whose end nobody saw is said to have ended: as if by SIGKILL.
@@ -25,11 +27,11 @@ pub(super) struct End {
 impl End {
     /// As the shim that reaped it, with this `pid` if that is known, wrote down, by itself or among the events that nobody has taken; else as if by
     /// SIGKILL and just now.
-    pub(super) fn of(bundle: &Path, id: &str, pid: Option<Pid>) -> Self {
+    pub(super) fn of(bundle: &Path, id: &str, pid: Option<Pid>, warnings: &mut Vec<Error>) -> Self {
         let pid = pid.map_or(0, Pid::as_raw);
         // Another is an earlier container's, in a bundle used again.
         let is = |exit: &Exit| pid == 0 || exit.pid == pid;
-        let recorded = exit_file::read(bundle).filter(is);
+        let recorded = or_told(exit_file::read(bundle), warnings).filter(is);
         let kept = || last_events::exit_of(bundle, id).filter(is);
         let killed = || Exit {
             pid,

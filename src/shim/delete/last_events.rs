@@ -31,10 +31,9 @@ pub(super) fn exit_of(bundle: &Path, id: &str) -> Option<Exit> {
         }),
         _ => None,
     };
-    journal::read(bundle)
-        .into_iter()
-        .filter_map(exit)
-        .next_back()
+    // Why they cannot be read is said by who tells them.
+    let events = journal::read(bundle).unwrap_or_default();
+    events.into_iter().filter_map(exit).next_back()
 }
 
 /// Events to be told.
@@ -48,8 +47,11 @@ pub(super) struct LastEvents {
 impl LastEvents {
     /// What the bundle of container `id` holds, but for how the container itself ended, whose init had this
     /// `pid`: an exec may be called as its container is.
-    pub(super) fn unpublished(&mut self, bundle: &Path, id: &str, pid: i32) {
-        let events = journal::read(bundle);
+    ///
+    /// # Errors
+    /// Why it cannot be told what the bundle holds.
+    pub(super) fn unpublished(&mut self, bundle: &Path, id: &str, pid: i32) -> Result<()> {
+        let events = journal::read(bundle)?;
         if !events.is_empty() {
             self.journals.push(bundle.join(journal::NAME));
         }
@@ -66,6 +68,7 @@ impl LastEvents {
                 self.queue.push_at(unpublished.event, unpublished.at);
             }
         }
+        Ok(())
     }
 
     /// That the container `id` has ended and is gone.

@@ -2,13 +2,16 @@
 //! written it.
 //!
 //! Invariant: nothing here is more than what the bundle says. Whether its runtime knows the container, and who
-//! its init is, may change while calls of a dead shim come to their end, and is asked when it is needed.
+//! its init is, may change while calls of a dead shim come to their end, and is asked when it is needed. A file that
+//! cannot be read is no missing one: it is told of, and what follows from it is in doubt.
 
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::errno::is_absent;
+use crate::error::{Error, Result};
 use crate::shim::flags::Flags;
 use crate::shim::{socket, start};
 use crate::spec::{self, Spec};
@@ -37,14 +40,21 @@ pub(super) struct Left {
 
 impl Left {
     /// What is left of the container that an action is about.
-    pub(super) fn of(flags: &Flags) -> Self {
-        Self::in_bundle(bundle(flags), &flags.id, &flags.namespace)
+    pub(super) fn of(flags: &Flags, warnings: &mut Vec<Error>) -> Self {
+        Self::in_bundle(bundle(flags), &flags.id, &flags.namespace, warnings)
     }
 
     /// What is left of a container in a namespace.
-    pub(super) fn in_bundle(bundle: PathBuf, id: &str, namespace: &str) -> Self {
-        let options: Value =
-            serde_json::from_str(&read(&bundle, "options.json")).unwrap_or_default();
+    pub(super) fn in_bundle(
+        bundle: PathBuf,
+        id: &str,
+        namespace: &str,
+        warnings: &mut Vec<Error>,
+    ) -> Self {
+        let mut read = |name| or_told(text(&bundle, name), warnings);
+        let options: Value = serde_json::from_str(&read("options.json")).unwrap_or_default();
+        let runtime = read("runtime");
+        let spec = or_told(Spec::look(&bundle), warnings);
         let option = |key: &str| options.get(key).and_then(Value::as_str).unwrap_or_default();
         let first = |candidates: [&str; 3]| {
             let found = candidates.into_iter().find(|c| !c.is_empty());
@@ -52,36 +62,43 @@ impl Left {
         };
         Self {
             id: id.to_owned(),
-            binary: first([&read(&bundle, "runtime"), option("binary_name"), "runc"]),
+            binary: first([&runtime, option("binary_name"), "runc"]),
             root: Path::new(&first([option("root"), DEFAULT_ROOT, ""])).join(namespace),
             systemd: options.get("systemd_cgroup").and_then(Value::as_bool) == Some(true),
-            spec: Spec::read(&bundle).unwrap_or_default(),
+            spec: spec.unwrap_or_default(),
             bundle,
         }
     }
 
     /// Whether its runtime has any of it.
-    pub(super) fn is_known(&self) -> bool {
-        self.root.join(&self.id).exists()
+    ///
+    /// # Errors
+    /// Why that cannot be told.
+    pub(super) fn is_known(&self) -> Result<bool> {
+        is_there(&self.root.join(&self.id))
     }
 
     /// Its init, as the runtime has named it.
-    pub(super) fn init(&self) -> Option<Pid> {
-        let text = read(&self.bundle, "init.pid");
+    ///
+    /// # Errors
+    /// Why it cannot be told whom that has named.
+    pub(super) fn init(&self) -> Result<Option<Pid>> {
+        let text = text(&self.bundle, "init.pid")?;
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let pid = text.parse().ok().filter(|pid| digits && *pid > 0);
-        pid.map(Pid::from_raw)
+        Ok(pid.map(Pid::from_raw))
     }
 
-    /// Where the dead shim's socket may be: as the bundle says it, and as `start` would name it.
-    pub(super) fn sockets(&self, flags: &Flags) -> Vec<PathBuf> {
-        let bootstrap: Value =
-            serde_json::from_str(&read(&self.bundle, "bootstrap.json")).unwrap_or_default();
+    /// Where the dead shim's socket may be: as the bundle says it, and as `start` would name it. Why not all
+    /// of that can be told goes to `warnings`.
+    pub(super) fn sockets(&self, flags: &Flags, warnings: &mut Vec<Error>) -> Vec<PathBuf> {
+        let mut read = |name| or_told(text(&self.bundle, name), warnings);
+        let bootstrap: Value = serde_json::from_str(&read("bootstrap.json")).unwrap_or_default();
         let told = bootstrap
             .get("address")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let mut paths: Vec<PathBuf> = [told, &read(&self.bundle, start::ADDRESS_FILE)]
+        let mut paths: Vec<PathBuf> = [told, &read(start::ADDRESS_FILE)]
             .iter()
             .filter_map(|address| address.strip_prefix(socket::SCHEME))
             .map(PathBuf::from)
@@ -90,8 +107,12 @@ impl Left {
         if let Ok(group) = spec::group(&self.spec.annotations, &self.id) {
             let name = socket::name(&flags.address, &flags.namespace, &group);
             paths.push(Path::new(socket::DEFAULT_DIR).join(&name));
-            if let Ok(dir) = self.bundle.join(start::SOCKET_LINK).read_link() {
-                paths.push(dir.join(&name));
+            let link = self.bundle.join(start::SOCKET_LINK);
+            match link.read_link() {
+                Ok(dir) => paths.push(dir.join(&name)),
+                // EINVAL: it is no link.
+                Err(why) if is_absent(&why) || why.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(why) => warnings.push(Error::io(format!("read {}", link.display()), &why)),
             }
         }
         paths.retain(|path| path.is_absolute());
@@ -114,9 +135,26 @@ fn bundle(flags: &Flags) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(&flags.bundle))
 }
 
+/// Whether there is something; what cannot be told is an error.
+pub(super) fn is_there(path: &Path) -> Result<bool> {
+    match path.metadata() {
+        Ok(_) => Ok(true),
+        Err(why) if is_absent(&why) => Ok(false),
+        Err(why) => Err(Error::io(format!("look for {}", path.display()), &why)),
+    }
+}
+
 /// A file of the bundle, trimmed; empty if there is none or it is no text of a sensible length.
-fn read(bundle: &Path, name: &str) -> String {
-    let content = spec::read_own(&bundle.join(name), LONGEST).unwrap_or_default();
+fn text(bundle: &Path, name: &str) -> Result<String> {
+    let content = spec::own(&bundle.join(name), LONGEST)?.unwrap_or_default();
     let text = String::from_utf8(content).unwrap_or_default();
-    text.trim().to_owned()
+    Ok(text.trim().to_owned())
+}
+
+/// What could be read; else nothing, and why goes to `warnings`.
+pub(super) fn or_told<T: Default>(read: Result<T>, warnings: &mut Vec<Error>) -> T {
+    read.unwrap_or_else(|why| {
+        warnings.push(why);
+        T::default()
+    })
 }

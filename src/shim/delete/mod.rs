@@ -8,10 +8,14 @@
 //! that includes the pod's other containers ([`siblings`]). What the dead shim knew and had not
 //! told is told: how its init ended ([`end`]) in the answer, the rest as events
 //! ([`last_events`]).
-//! What it could not clear goes to standard error, which the manager logs; nothing else does.
+//! What it could not clear, or not read, goes to standard error, which the manager logs; nothing else does. What
+//! cannot be read is never taken for what is not there: nobody is killed and nothing removed on its account
+//! (`tests/bootstrap/unread.rs`).
 
 mod clear;
+mod doubt;
 mod end;
+mod holders;
 mod last_events;
 mod left;
 mod leftovers;
@@ -36,7 +40,7 @@ use crate::shown;
 use clear::clear;
 use end::End;
 use last_events::LastEvents;
-use left::Left;
+use left::{Left, is_there, or_told};
 use time::Time;
 
 /// How long a shim may take to be dead whose connections have ended, if it may be dying at all.
@@ -55,13 +59,15 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(4_600);
 /// Only when the answer cannot be written.
 pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -> Result<()> {
     let begun = Instant::now();
-    let left = Left::of(flags);
-    let bundle = left.bundle.as_path();
     let mut warnings = Vec::new();
-    let sockets = left.sockets(flags);
-    let lives = outlives(&sockets);
+    let left = Left::of(flags, &mut warnings);
+    let bundle = left.bundle.as_path();
+    let sockets = left.sockets(flags, &mut warnings);
+    // One may live whose socket cannot be looked for.
+    let lives = !warnings.is_empty() || outlives(&sockets);
     // After an orderly end, which is nearly always, there is neither.
-    let died = sockets.iter().any(|path| path.exists()) || left.is_known();
+    let mut left_over = |looked| or_told(looked, &mut warnings);
+    let died = sockets.iter().any(|path| left_over(is_there(path))) || left_over(left.is_known());
     let time = Time {
         end: begun + CLEAR_LIMIT,
     };
@@ -70,10 +76,11 @@ pub fn delete(flags: &Flags, stdout: &mut impl Write, stderr: &mut impl Write) -
         warnings.extend(socket::remove_dead(&path).err());
     }
     let mut events = LastEvents::default();
-    let mut end = End::of(bundle, &left.id, init);
+    let mut end = End::of(bundle, &left.id, init, &mut warnings);
     if !lives {
         end.keep(bundle);
-        events.unpublished(bundle, &left.id, end.exit.pid);
+        let told = events.unpublished(bundle, &left.id, end.exit.pid);
+        warnings.extend(told.err());
     }
     if died && !lives {
         clear_siblings(bundle, flags, time, &mut events, &mut warnings);
@@ -126,14 +133,16 @@ fn clear_siblings(
     events: &mut LastEvents,
     warnings: &mut Vec<Error>,
 ) {
-    let siblings = siblings::of(bundle, &flags.id);
+    let siblings = siblings::of(bundle, &flags.id, warnings);
     for (n, sibling) in siblings.iter().enumerate() {
         let time = time.share(siblings.len() - n);
-        let left = Left::in_bundle(sibling.bundle.clone(), &sibling.id, &flags.namespace);
+        let bundle = sibling.bundle.clone();
+        let left = Left::in_bundle(bundle, &sibling.id, &flags.namespace, warnings);
         let init = clear(&left, false, time, warnings);
-        let mut end = End::of(&sibling.bundle, &sibling.id, init);
+        let mut end = End::of(&sibling.bundle, &sibling.id, init, warnings);
         end.keep(&sibling.bundle);
-        events.unpublished(&sibling.bundle, &sibling.id, end.exit.pid);
+        let told = events.unpublished(&sibling.bundle, &sibling.id, end.exit.pid);
+        warnings.extend(told.err());
         events.gone(&sibling.id, end.exit);
     }
 }

@@ -6,6 +6,7 @@
 //! open for writing that only this call was given, which a runtime opens first of all. Without such a
 //! log, which a shim removes with the end of its call, nobody is looked at. Arguments prove nothing,
 //! and a stranger can have whoever reads them wait ([`crate::kin`]): nothing is asked here that can hang.
+//! What cannot be read proves nobody's end: it is told of, and the logs stay for the next to look.
 //! Pinned by `tests/faults/gone.rs` and `tests/faults/locked.rs`.
 //!
 //! A call goes on when its shim is killed, and so may create a container after everything of it has
@@ -14,13 +15,17 @@
 //! runtime alone and not what it has started; and without it a call is started without a fork.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::doubt::Doubt;
+use super::holders::Open;
 use crate::cgroup;
+use crate::errno::is_absent;
 use crate::error::{Error, Result};
-use crate::kin::{Stat, descendants};
+use crate::kin::{Held, Stat, descendants};
 use crate::monitor::Pid;
 use crate::pidfd;
 use crate::runtime::record;
@@ -33,33 +38,46 @@ const QUIET: Duration = Duration::from_millis(50);
 /// How long killed calls may take to be gone.
 const LIMIT: Duration = Duration::from_millis(200);
 
-/// So many of the files that a process has open are looked at, those it opened first: a runtime opens its
-/// log before nearly all else, and others may have any number.
-const FILES: usize = 64;
-
-/// The logs of calls that were interrupted with their shim.
-pub(super) fn logs(bundle: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(bundle).into_iter().flatten().flatten();
-    let files = files.map(|file| file.path());
-    files.filter(|path| is_log(path)).collect()
+/// The logs of calls that were interrupted with their shim. Why they may not be all goes to `warnings`.
+pub(super) fn logs(bundle: &Path, warnings: &mut Vec<Error>) -> Vec<PathBuf> {
+    let what = || format!("look for runtime calls in {}", bundle.display());
+    let failed = |why: io::Error| (!is_absent(&why)).then(|| Error::io(what(), &why));
+    let mut logs = Vec::new();
+    match fs::read_dir(bundle) {
+        Ok(files) => {
+            for file in files {
+                match file {
+                    Ok(file) => logs.push(file.path()),
+                    Err(why) => warnings.extend(failed(why)),
+                }
+            }
+        }
+        Err(why) => warnings.extend(failed(why)),
+    }
+    logs.retain(|path| is_log(path));
+    logs
 }
 
 /// Waits for the calls of these logs to end, no longer than `limit`, and ends those that do not, with what
 /// they have started.
 ///
 /// # Errors
-/// When one cannot be killed or is still there in the end.
+/// When one cannot be killed or is still there in the end, or it cannot be told whether one is.
 pub(super) fn end(logs: &[PathBuf], limit: Duration) -> Result<()> {
-    let open = Open::new(logs);
+    let doubt = Doubt::default();
+    let open = Open::new(logs, &doubt);
+    let unknown = doubt.take();
     let grace = Instant::now() + GRACE.min(limit);
     let deadline = grace + LIMIT;
     let mut quiet = None;
     // Again until there are none: one may have started another in between.
     loop {
-        let calls = hold(logs, &open);
+        doubt.take();
+        let calls = hold(logs, &open, &doubt);
         let Some((first, _)) = calls.first() else {
             if quiet.get_or_insert_with(Instant::now).elapsed() >= QUIET {
-                return Ok(());
+                let why = unknown.or(doubt.take());
+                return why.map_or(Ok(()), |why| Err(why.context("look for runtime calls")));
             }
             thread::sleep(QUIET / 5);
             continue;
@@ -94,22 +112,19 @@ pub(super) fn clear(cgroups_path: &str, logs: &[PathBuf]) {
     }
 }
 
-/// A process that is held: whoever has its pid later is not it.
-type Held = (Pid, pidfd::Process);
-
 /// The processes of calls. Those that have ended are none, also while nobody reaps them.
-fn hold(logs: &[PathBuf], open: &Open) -> Vec<Held> {
-    let mut held = calls(logs, open);
+fn hold(logs: &[PathBuf], open: &Open, doubt: &Doubt) -> Vec<Held> {
+    let mut held = calls(logs, open, doubt);
     let leaders = held.len();
     for leader in 0..leaders {
-        let members = members(&held[leader]);
+        let members = members(&held[leader], doubt);
         held.extend(members);
     }
     for process in 0..held.len() {
-        let theirs = descendants(held[process].0);
-        // As long as it has not ended, the pid was its own meanwhile.
-        if !pidfd::has_ended(&held[process].1) {
-            held.extend(theirs);
+        let theirs = descendants(&held[process]);
+        held.extend(theirs.held);
+        if let Err(why) = theirs.whole {
+            doubt.because(why);
         }
     }
     held.sort_by_key(|(pid, _)| *pid);
@@ -119,26 +134,27 @@ fn hold(logs: &[PathBuf], open: &Open) -> Vec<Held> {
 }
 
 /// The calls themselves.
-fn calls(logs: &[PathBuf], open: &Open) -> Vec<Held> {
+fn calls(logs: &[PathBuf], open: &Open, doubt: &Doubt) -> Vec<Held> {
     let recorded = logs.iter().filter_map(|log| {
-        let (pid, since) = record::read(log)?;
-        hold_if(pid, |stat| stat.since == since)
+        let what = || format!("read the record beside {}", log.display());
+        let (pid, since) = doubt.of(what, record::read(log))??;
+        hold_if(pid, doubt, |stat| stat.since == since)
     });
-    let found = processes().filter(|pid| open.by(*pid));
+    let found = processes(doubt).filter(|pid| open.by(*pid, doubt));
     // Asked again: this time about the process that is held.
-    let found = found.filter_map(|pid| hold_if(pid, |_| open.by(pid)));
+    let found = found.filter_map(|pid| hold_if(pid, doubt, |_| open.by(pid, doubt)));
     recorded.chain(found).collect()
 }
 
 /// Who is in the group that a call leads.
-fn members((leader, held): &Held) -> Vec<Held> {
+fn members((leader, held): &Held, doubt: &Doubt) -> Vec<Held> {
     let leads = |stat: Stat| stat.group == *leader;
     if !Stat::of(*leader).is_some_and(leads) {
         return Vec::new();
     }
     let member = |pid: &Pid| Stat::of(*pid).is_some_and(leads);
-    let all = processes().filter(member);
-    let all = all.filter_map(|pid| hold_if(pid, |stat| leads(*stat)));
+    let all = processes(doubt).filter(member);
+    let all = all.filter_map(|pid| hold_if(pid, doubt, |stat| leads(*stat)));
     let all: Vec<Held> = all.collect();
     // Until its leader has ended, the group's number is its own.
     match pidfd::has_ended(held) {
@@ -148,72 +164,19 @@ fn members((leader, held): &Held) -> Vec<Held> {
 }
 
 /// The process of this pid, if it lives and what is asked of it is so once it is held.
-fn hold_if(pid: Pid, so: impl FnOnce(&Stat) -> bool) -> Option<Held> {
-    let held = pidfd::open(pid.cast_unsigned()).ok()?;
+fn hold_if(pid: Pid, doubt: &Doubt, so: impl FnOnce(&Stat) -> bool) -> Option<Held> {
+    let what = || format!("hold process {pid}");
+    let held = doubt.of(what, pidfd::open(pid.cast_unsigned()))?;
     let stat = Stat::of(pid)?;
     (!stat.has_ended() && so(&stat)).then_some((pid, held))
 }
 
 /// All processes of the machine.
-fn processes() -> impl Iterator<Item = Pid> {
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+fn processes(doubt: &Doubt) -> impl Iterator<Item = Pid> {
+    let what = || "read /proc".to_owned();
+    let all = fs::read_dir("/proc").and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let all = doubt.of(what, all).unwrap_or_default().into_iter();
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-/// Who has one of some logs open.
-struct Open {
-    /// As the kernel names them.
-    logs: Vec<PathBuf>,
-    /// Where these names mean these files.
-    mounts: Option<PathBuf>,
-}
-
-impl Open {
-    fn new(logs: &[PathBuf]) -> Self {
-        let logs = logs.iter().filter_map(|log| {
-            let bundle = fs::canonicalize(log.parent()?).ok()?;
-            Some(bundle.join(log.file_name()?))
-        });
-        Self {
-            logs: logs.collect(),
-            mounts: mounts("self"),
-        }
-    }
-
-    /// Whether a process has one open for writing, as only its call has. Somebody may be reading it. Links
-    /// of `/proc` are read, not followed: no file system is asked.
-    fn by(&self, pid: Pid) -> bool {
-        if self.mounts.is_none() || mounts(&pid.to_string()) != self.mounts {
-            return false;
-        }
-        first_files(pid).any(|fd| {
-            let to = fs::read_link(fd.path()).unwrap_or_default();
-            let info = || {
-                let name = fd.file_name();
-                let info = format!("/proc/{pid}/fdinfo/{}", name.to_string_lossy());
-                fs::read_to_string(info).unwrap_or_default()
-            };
-            self.logs.contains(&to) && writes(&info())
-        })
-    }
-}
-
-/// The open files of a process with the lowest numbers.
-fn first_files(pid: Pid) -> impl Iterator<Item = fs::DirEntry> {
-    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter();
-    fds.flatten().flatten().take(FILES)
-}
-
-/// The mount namespace of a process, named as in `/proc`.
-fn mounts(process: &str) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{process}/ns/mnt")).ok()
-}
-
-/// Whether this tells of a file that is open for writing.
-fn writes(info: &str) -> bool {
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
-    flags.is_some_and(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
 }
 
 fn gone(held: &pidfd::Process, deadline: Instant) -> bool {
@@ -243,32 +206,6 @@ mod tests {
         ] {
             assert_eq!(is_log(name.as_ref()), expected, "{name}");
         }
-    }
-
-    #[test]
-    fn who_writes_is_known_by_the_flags() {
-        for (info, expected) in [
-            ("pos:\t0\nflags:\t02102001\nmnt_id:\t29\n", true),
-            ("pos:\t0\nflags:\t0102002\n", true),
-            ("pos:\t0\nflags:\t0100000\n", false),
-            ("pos:\t1\n", false),
-            ("", false),
-        ] {
-            assert_eq!(writes(info), expected, "{info}");
-        }
-    }
-
-    /// A proxy with a million connections must not cost a `delete` its time.
-    #[test]
-    fn of_a_process_with_many_files_the_first_are_looked_at() {
-        let file = || fs::File::open("/dev/null").unwrap();
-        let files: Vec<fs::File> = (0..2 * FILES).map(|_| file()).collect();
-        let looked: Vec<String> = first_files(std::process::id().cast_signed())
-            .map(|fd| fd.file_name().into_string().unwrap())
-            .collect();
-        drop(files);
-        assert_eq!(looked.len(), FILES);
-        assert!(looked.contains(&"2".to_owned()), "{looked:?}");
     }
 
     fn shell(script: &str, stdin: Stdio) -> Child {
@@ -315,15 +252,16 @@ mod tests {
         };
         record(&logs[0], &recorded, 0);
         record(&logs[2], &recycled, 1);
-        let open = Open::new(&logs);
-        let calls: Vec<Pid> = calls(&logs, &open)
+        let doubt = Doubt::default();
+        let open = Open::new(&logs, &doubt);
+        let calls: Vec<Pid> = calls(&logs, &open, &doubt)
             .into_iter()
             .map(|(pid, _)| pid)
             .collect();
         let expected = [&recorded, &opened].map(|child| child.id().cast_signed());
         let mut found = Vec::new();
         for _ in 0..1000 {
-            found = hold(&logs, &open);
+            found = hold(&logs, &open, &doubt);
             if found.len() >= 6 {
                 break;
             }
@@ -346,5 +284,38 @@ mod tests {
         }
         assert_eq!(found.len(), 6, "{found:?}");
         assert_eq!(spared, [true; 3]);
+        assert_eq!(doubt.take(), None);
+    }
+
+    #[test]
+    fn logs_that_cannot_be_listed_are_told_of() {
+        let file = std::env::temp_dir().join(format!("cotter-no-bundle-{}", std::process::id()));
+        let told = |bundle: &Path| {
+            let mut warnings = Vec::new();
+            assert!(logs(bundle, &mut warnings).is_empty());
+            warnings.pop().map(|why| why.message)
+        };
+        assert_eq!(told(&file), None);
+        fs::write(&file, "").unwrap();
+        let expected = format!(
+            "look for runtime calls in {}: not a directory",
+            file.display()
+        );
+        assert_eq!(told(&file), Some(expected));
+        fs::remove_file(&file).unwrap();
+    }
+    /// A bundle that is a file: nothing says whose log it would be.
+    #[test]
+    fn who_cannot_be_looked_for_may_be_there() {
+        let file = std::env::temp_dir().join(format!("cotter-no-logs-{}", std::process::id()));
+        fs::write(&file, "").unwrap();
+        let log = file.join("log-1-0.json");
+        let ended = super::end(std::slice::from_ref(&log), Duration::from_secs(1));
+        fs::remove_file(&file).unwrap();
+        let record = log.display();
+        let expected =
+            format!("look for runtime calls: read the record beside {record}: not a directory");
+        assert_eq!(ended.unwrap_err().message, expected);
+        assert_eq!(super::end(&[log], Duration::from_secs(1)), Ok(()));
     }
 }
