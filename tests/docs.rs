@@ -100,7 +100,7 @@ const CAN_HOLD_UP: [&str; 16] = [
 ];
 
 /// Who reads them all the same: a file, what its line contains, and why no stranger can hold it up.
-const READ: [(&str, &str, &str); 19] = [
+const READ: [(&str, &str, &str); 23] = [
     (
         "bench/proc.rs",
         "/proc/{pid}/smaps_rollup",
@@ -171,6 +171,26 @@ const READ: [(&str, &str, &str); 19] = [
         "the shim under test",
     ),
     ("tests/dump/others.rs", "[\"syscall\"]", "a field of a dump"),
+    (
+        "tests/direct/containers.rs",
+        "[\"personality\"]",
+        "a field of a spec",
+    ),
+    (
+        "tests/direct/filters.rs",
+        "personality",
+        "a system call by name",
+    ),
+    (
+        "tests/direct/seen.rs",
+        "personality",
+        "the process reads its own",
+    ),
+    (
+        "tests/direct/steps.rs",
+        "/proc/{pid}/cmdline",
+        "the stub, which the test has stopped",
+    ),
     (
         "tests/common/held_up.rs",
         "/proc/{held}/cmdline",
