@@ -100,7 +100,7 @@ const CAN_HOLD_UP: [&str; 16] = [
 ];
 
 /// Who reads them all the same: a file, what its line contains, and why no stranger can hold it up.
-const READ: [(&str, &str, &str); 23] = [
+const READ: [(&str, &str, &str); 24] = [
     (
         "bench/proc.rs",
         "/proc/{pid}/smaps_rollup",
@@ -183,8 +183,13 @@ const READ: [(&str, &str, &str); 23] = [
     ),
     (
         "tests/direct/seen.rs",
+        "auxv",
+        "what the process reads of its own",
+    ),
+    (
+        "src/direct/kept/tests.rs",
         "personality",
-        "the process reads its own",
+        "a field of what runtimes keep",
     ),
     (
         "tests/direct/steps.rs",

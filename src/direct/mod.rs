@@ -8,7 +8,7 @@
 //! |---|---|
 //! | Which runtimes are known? | [`version`] |
 //! | What does the runtime keep of the container? | [`kept`], pure; [`known`] asks |
-//! | Can this exec be done here, and what is it then? | [`decide`], pure |
+//! | Can this exec be done here, and what is it then? | [`mod@decide`], pure |
 //! | Which system calls is that, in which order? | [`plan`] of [`calls`], pure, on a [`sheet`] |
 //! | Its filter of system calls? | [`filter`]; what only the kernel has is [`taken`] |
 //! | Who does it? | [`stub`] (the program is `stub/`), as [`run`] has it |
