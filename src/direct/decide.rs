@@ -36,6 +36,8 @@ pub struct Wanted {
     pub capabilities: Capabilities,
     /// Its limits.
     pub limits: Vec<(Limit, u64, u64)>,
+    /// It names no limit of open files, and has the most that it may.
+    pub raised: bool,
     /// Its AppArmor profile.
     pub apparmor: Option<String>,
     /// It can get no more than it has.
@@ -180,6 +182,7 @@ pub fn decide(spec: &[u8], kept: &Kept, ways: Ways) -> Result<Wanted, Reason> {
         gid: user.gid,
         groups,
         capabilities,
+        raised: ways == Ways::Runc11 && of_files(&limits).is_none(),
         limits,
         apparmor,
         no_new_privileges: process.no_new_privileges == Some(true),
@@ -285,6 +288,12 @@ fn is_plain(path: &str) -> bool {
     path == "/" || (path.starts_with('/') && !path.contains('\0') && parts.all(is_part))
 }
 
+fn of_files(limits: &[(Limit, u64, u64)]) -> Option<(u64, u64)> {
+    let mut limits = limits.iter();
+    let (_, soft, hard) = limits.find(|(limit, ..)| *limit == Limit::OpenFiles)?;
+    Some((*soft, *hard))
+}
+
 /// Whether it is below /proc, where things are what they are for who asks.
 fn is_of_processes(path: &str) -> bool {
     path == "/proc" || path.starts_with("/proc/")
@@ -307,12 +316,11 @@ fn limits(limits: Vec<Rlimit>, ways: Ways) -> Result<Vec<(Limit, u64, u64)>, Rea
         }
         all.push((limit, soft, hard));
     }
-    // Its Go raises what it has to the most it may have: what is left of that depends on who comes first.
-    let is_fixed = all
-        .iter()
-        .any(|(limit, soft, hard)| *limit == Limit::OpenFiles && soft == hard);
-    match ways == Ways::Runc11 && !is_fixed {
-        true => Err("it leaves a limit of open files to its runtime, which raises it"),
+    // Its Go raises what it has to the most it may have: what is left of one that is given lower depends on who
+    // comes first.
+    let lower = of_files(&all).is_some_and(|(soft, hard)| soft < hard);
+    match ways == Ways::Runc11 && lower {
+        true => Err("it has a limit of open files that its runtime may raise"),
         false => Ok(all),
     }
 }

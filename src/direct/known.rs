@@ -249,6 +249,14 @@ pub fn apparmor() -> Result<&'static Path, Reason> {
     *PATH.get_or_init(find)
 }
 
+/// The shim's own, and so that of whoever it starts.
+pub fn most_files() -> Result<u64, Reason> {
+    let limits = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    limits
+        .map(|(_, hard)| hard)
+        .map_err(|_| "the shim's own limits are not known")
+}
+
 fn has_all_processors() -> bool {
     let all = sysconf(SysconfVar::_NPROCESSORS_CONF).ok().flatten();
     let own = sched_getaffinity(Number::from_raw(0)).map(|set| {

@@ -54,7 +54,9 @@ use crate::spec::{LONGEST, read_own};
 use decide::decide;
 use filter::Program;
 use kept::{Filter, Kept};
-use known::{GONE, Identity, Known, MOVED, apparmor, elsewhere, is_full, membership, owned};
+use known::{
+    GONE, Identity, Known, MOVED, apparmor, elsewhere, is_full, membership, most_files, owned,
+};
 use plan::Plan;
 
 use run::Given;
@@ -215,6 +217,7 @@ impl Direct {
             groups: &known.groups,
             apparmor,
             owned,
+            most_files: most_files()?,
             last_capability: known.last_capability,
             stub: stub::identity().map_err(|why| {
                 log::debug!("direct exec: make the stub: {why}");

@@ -44,6 +44,8 @@ pub struct Plan<'a> {
     pub apparmor: &'a Path,
     /// The caller's streams that are to be the user's.
     pub owned: [bool; 3],
+    /// The most open files that whoever is started may ask for.
+    pub most_files: u64,
     /// The last capability that the kernel knows.
     pub last_capability: usize,
     /// The stub's file: its device and its inode.
@@ -287,7 +289,9 @@ impl Plan<'_> {
 
     fn limits(&self, sheet: &mut Sheet) {
         sheet.step("limits");
-        for &(limit, soft, hard) in &self.wanted.limits {
+        let raised = (Limit::OpenFiles, self.most_files, self.most_files);
+        let raised = self.wanted.raised.then_some(raised);
+        for (limit, soft, hard) in self.wanted.limits.iter().copied().chain(raised) {
             let number = match limit {
                 Limit::OpenFiles => libc::RLIMIT_NOFILE,
                 Limit::Core => libc::RLIMIT_CORE,

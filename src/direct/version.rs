@@ -22,6 +22,9 @@ const KNOWN: [(&str, &str, Ways); 4] = [
     ("crun", "1.28", Ways::Crun),
 ];
 
+/// With which it was built, as it says itself.
+const GO_OF_RUNC11: &str = "go: go1.19.8";
+
 impl Ways {
     /// From what `--version` prints: `runc version 1.3.6+ds1` on its first line. What follows a plus
     /// is the packager's.
@@ -33,7 +36,9 @@ impl Ways {
             .map_or(version, |(version, _)| version);
         let mut known = KNOWN.iter();
         let known = known.find(|(its, of, _)| (*its, *of) == (name, version))?;
-        Some(known.2)
+        // Later ones give back the limit of open files that they have raised.
+        let is_built = known.2 != Ways::Runc11 || text.lines().any(|line| line == GO_OF_RUNC11);
+        is_built.then_some(known.2)
     }
 
     /// Whether it is runc.
@@ -52,7 +57,12 @@ mod tests {
     #[test]
     fn what_is_known() {
         for (text, expected) in [
-            ("runc version 1.1.5+ds1\ncommit: x\n", Some(Ways::Runc11)),
+            (
+                "runc version 1.1.5+ds1\ncommit: x\ngo: go1.19.8\n",
+                Some(Ways::Runc11),
+            ),
+            ("runc version 1.1.5\ngo: go1.20.4\n", None),
+            ("runc version 1.1.5", None),
             ("runc version 1.3.6\n", Some(Ways::Runc13)),
             ("runc version 1.3.7\n", None),
             // A candidate is none of the release.

@@ -137,8 +137,25 @@ impl Containerd {
     /// Starts `version` with the CRI plugin on. Its default handler runs the shim as a drop-in by path
     /// (`io.containerd.runc.v2` with runc options), the handlers `by-name` and `by-name-with-options` by the
     /// shim's own name.
-    pub fn start_with_cri(version: Version, runtime: &Path) -> Self {
-        Self::configured(version, Form::Path, runtime, true, &[])
+    pub fn start_with_cri(
+        version: Version,
+        runtime: &Path,
+        environment: &[(&'static str, &'static str)],
+    ) -> Self {
+        Self::configured(version, Form::Path, runtime, true, environment)
+    }
+
+    /// Who put the execs of a container into it, as `cotter stats` tells.
+    pub fn execs(&self, namespace: &str, id: &str) -> serde_json::Value {
+        let mut stats = Command::new(super::cotter::cotter());
+        stats
+            .arg("stats")
+            .arg("--json")
+            .arg("--state")
+            .arg(self.owner.dir.join("state"));
+        let told = run(stats.args(["-n", namespace, id])).ok();
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        told["execs"].clone()
     }
 
     fn configured(

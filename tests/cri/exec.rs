@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::api::*;
+use crate::common::containerd::Version;
 use crate::common::eventually;
 use crate::node::{Node, words};
 use crate::stream::Stream;
@@ -64,6 +65,27 @@ pub fn probes_at_speed(node: &Node) {
     });
     assert_eq!(node.sh(&id, "ps -o args | grep -c '[e]cho' || true"), "0\n");
     node.done(&pod, "400 exec probes, 8 at a time");
+}
+
+/// Probes of a usual container, by the shim itself.
+pub fn without_the_runtime(version: Version, runtime: &str) {
+    let node = Node::start_in(version, runtime, &[("COTTER_EXEC_BY", "direct")]);
+    let pod = node.pod();
+    let id = node.run(&pod, "one", "sleep 1000");
+    for n in 0..20 {
+        let done = node
+            .exec(&id, &["sh", "-c", &format!("echo {n}; exit {n}")])
+            .unwrap();
+        assert_eq!(
+            (done.exit_code, done.stdout),
+            (n, format!("{n}\n").into_bytes())
+        );
+    }
+    let refused = node.exec(&id, &["/no/such/program"]).unwrap_err();
+    assert!(refused.message.contains("/no/such/program"), "{refused}");
+    let execs = node.daemon.execs("k8s.io", &id);
+    assert_eq!(execs["by_shim"], 20, "{execs}");
+    node.done(&pod, "execSync without the runtime");
 }
 
 /// The end of a container is the end of the commands in it, and they are told of as killed.

@@ -60,3 +60,22 @@ cases! {
     death::containerd_restarts: v2_1(V2_1, "RUNC"), v1_7(V1_7, "RUNC"), v1_6(V1_6, "RUNC"), crun(V2_1, "CRUN_1_21");
     death::shim_killed: v2_1(V2_1, "RUNC");
 }
+
+mod without_the_runtime {
+    use super::Version;
+
+    #[test]
+    fn v2_1() {
+        crate::exec::without_the_runtime(Version::V2_1, "RUNC");
+    }
+
+    #[test]
+    fn v1_7() {
+        crate::exec::without_the_runtime(Version::V1_7, "RUNC_1_3");
+    }
+
+    #[test]
+    fn crun() {
+        crate::exec::without_the_runtime(Version::V2_1, "CRUN_1_21");
+    }
+}

@@ -34,8 +34,17 @@ pub struct Pod {
 impl Node {
     /// Starts one of this version whose containers `runtime` runs.
     pub fn start(version: Version, runtime: &str) -> Self {
+        Self::start_in(version, runtime, &[])
+    }
+
+    /// The same, with more in the environment of containerd, and so of its shims.
+    pub fn start_in(
+        version: Version,
+        runtime: &str,
+        environment: &[(&'static str, &'static str)],
+    ) -> Self {
         let runtime = tool(runtime);
-        let daemon = Containerd::start_with_cri(version, &runtime);
+        let daemon = Containerd::start_with_cri(version, &runtime, environment);
         let before = daemon.census();
         let node = Self {
             daemon,

@@ -3,6 +3,9 @@
 use std::thread;
 
 use crate::common::{eventually, run_with_input};
+use serde_json::json;
+
+use crate::common::containerd::Form;
 use crate::engine::{Case, Engine, Line};
 use crate::run::{SIZED, check_typed};
 
@@ -159,4 +162,31 @@ fn cut_short(engine: &Engine) {
     });
     assert_eq!(engine.exited("cut"), 137);
     engine.docker(&["rm", "cut"]).ok();
+}
+
+/// Usual containers' execs, by the shim itself.
+pub fn without_the_runtime(line: Line, runtime: &str) {
+    let direct = [("COTTER_EXEC_BY", "direct")];
+    let engine = Engine::start_in(line, Form::DropIn, runtime, json!({}), &direct);
+    let before = engine.census();
+    for (_, case) in CASES {
+        case(&engine);
+    }
+    up(&engine, "direct");
+    let id = engine
+        .docker(&["inspect", "--format", "{{.Id}}", "direct"])
+        .ok();
+    for _ in 0..5 {
+        let done = engine.exec(&["-u", "1000"], "direct", &["sh", "-c", "id -u; exit 7"]);
+        assert_eq!((done.code, &*done.out), (7, "1000\n"));
+    }
+    assert_eq!(engine.exec(&["-t"], "direct", &["true"]).code, 0);
+    let execs = engine
+        .containerd
+        .execs(&engine.containerd.owner.namespace, id.trim());
+    let expected = json!({ "by_shim": 5, "by_runtime": { "it has a terminal": 1 } });
+    assert_eq!(execs, expected);
+    engine.remove("direct");
+    engine.nothing_left_since(&before);
+    engine.passed("execs without the runtime");
 }

@@ -77,4 +77,5 @@ alone! {
     both_killed: away::both_killed;
     clients_back: away::clients_back;
     user_namespaces: userns::remapped;
+    execs_without_the_runtime: exec::without_the_runtime;
 }

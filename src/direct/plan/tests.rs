@@ -45,6 +45,7 @@ fn called(ways: Ways, change: impl Fn(&mut Wanted, &mut Kept)) -> String {
         groups: &groups,
         apparmor: Path::new("/proc/self/attr/exec"),
         owned: [false, true, true],
+        most_files: 4096,
         last_capability: 3,
         stub: [1, 2],
     };
@@ -218,6 +219,7 @@ fn a_filter_in_the_way() {
             groups: &Groups::default(),
             apparmor: Path::new(""),
             owned: [false; 3],
+            most_files: 0,
             last_capability: 0,
             stub: [1, 2],
         };
