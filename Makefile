@@ -43,8 +43,7 @@ test: tools ## Check formatting, lints and docs, then run every test (needs root
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items
 	@rm -f $(RESULTS)
 	COTTER_RESULTS=$(RESULTS) $(CARGO) test --locked
-	COTTER_TEST_RUNTIMES=newest COTTER_EXEC_BY=direct $(CARGO) test --locked --test faults --test runtime --test task --test terminal \
-	    --test order
+	COTTER_TEST_RUNTIMES=newest COTTER_EXEC_BY=direct $(CARGO) test --locked --test faults --test runtime --test task --test terminal
 	@tests/setup/table $(RESULTS)
 
 deny: ## Check licences, duplicates and sources of all that is built in

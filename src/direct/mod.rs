@@ -14,7 +14,7 @@
 //! | Who does it? | [`stub`] (the program is `stub/`), as [`run`] has it |
 //!
 //! What each runtime does was read and measured: the sources are told where something depends on them. Pinned by
-//! `tests/direct`, which compares what a process can see with what it sees when its runtime has made it.
+//! `tests/direct` and `tests/enter`, which compare what a process can see with what it sees when its runtime has made it.
 
 mod calls;
 mod capabilities;

@@ -95,7 +95,12 @@ impl Disk {
         Self::over(directory, None, b"", None, Health::Good)
     }
 
-    /// The same, dead.
+    /// The same, whose files hold this.
+    pub fn holding_over(directory: &Path, content: &[u8]) -> Self {
+        Self::over(directory, None, content, None, Health::Good)
+    }
+
+    /// The same as in place of, dead.
     pub fn dead_over(directory: &Path) -> Self {
         let disk = Self::in_place_of(directory);
         disk.dies();

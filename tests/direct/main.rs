@@ -1,4 +1,5 @@
-//! Execs without the runtime, and with it: every test does the same exec both ways, in the same container.
+//! Execs without the runtime, and with it: every test does the same exec both ways, in the same container. Here are
+//! the way there and what may happen on it; all that can be asked for is in `tests/enter`.
 //!
 //! Pinned: what a process can see of itself is the same to the last byte; what fails, fails in the runtime's words;
 //! and the shim's own count says each time which way it went, so that nothing is compared with itself.
@@ -10,8 +11,6 @@
 mod common;
 
 mod apparmor;
-mod containers;
-mod drawn;
 mod faults;
 mod filters;
 mod managed;
