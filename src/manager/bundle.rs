@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -149,18 +150,26 @@ fn read_log(fifo: &Path, log: Arc<Mutex<VecDeque<String>>>) -> Result<JoinHandle
     }))
 }
 
+/// How often what is mounted is looked for: while others mount and unmount, the kernel's table may leave some out.
+const LOOKS: usize = 5;
+
 /// Unmounts whatever is mounted below `path`, innermost first, and removes it.
 fn remove(path: &Path) -> Result<()> {
-    for mount in mounts_below(path)?.iter().rev() {
-        umount2(mount, MntFlags::MNT_DETACH)
-            .map_err(|why| Error::io(format_args!("unmount {}", mount.display()), &why.into()))?;
-    }
-    match fs::remove_dir_all(path) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format_args!("remove {}", path.display()), &why))
+    for look in 1.. {
+        for mount in mounts_below(path)?.iter().rev() {
+            umount2(mount, MntFlags::MNT_DETACH).map_err(|why| {
+                Error::io(format_args!("unmount {}", mount.display()), &why.into())
+            })?;
         }
-        _ => Ok(()),
+        match fs::remove_dir_all(path) {
+            Err(why) if why.kind() == ErrorKind::ResourceBusy && look < LOOKS => {}
+            Err(why) if why.kind() != ErrorKind::NotFound => {
+                return Err(Error::io(format_args!("remove {}", path.display()), &why));
+            }
+            _ => break,
+        }
     }
+    Ok(())
 }
 
 fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {

@@ -24,9 +24,10 @@ const LOG: &str = "/dev/kmsg";
 const KEPT: usize = 512;
 /// The longest record the kernel hands out (PRINTK_MESSAGE_MAX).
 const LONGEST: usize = 2048;
-/// Records read at one question at most, about four milliseconds: a log that grows faster than it is read
-/// has no end.
-const SLICE: usize = 4000;
+/// Records read at one question at most, about nine milliseconds: a log that grows faster than it is read
+/// has no end. It is more than usual kernels keep (8192 with 256 KiB), so that who asks for the first time hears the
+/// latest.
+const SLICE: usize = 9000;
 
 /// What is known at a question.
 #[derive(Debug, Default)]
